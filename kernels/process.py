@@ -1,0 +1,84 @@
+"""A process that is not our child: a pidfd to signal it and to learn of its end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+
+UNKNOWN = "unknown"
+STATUS_WAIT = 0.5  # s between the pidfd's word and the parent's status, before we say `unknown`
+
+
+def reason_of(status: int) -> str:
+    """Return the words for a wait status: `exit 3`, `signal SIGSEGV`."""
+    code = os.waitstatus_to_exitcode(status)
+    if code >= 0:
+        return f"exit {code}"
+    try:
+        return f"signal {signal.Signals(-code).name}"
+    except ValueError:
+        return f"signal {-code}"
+
+
+class Process:
+    """Watch one process through its pidfd, which this object owns and closes.
+
+    `exited` resolves with the reason. Only the parent may read a status, so the parent (the
+    zygote) tells it through `set_status`; without its word the reason is `unknown`.
+    """
+
+    def __init__(self, pid: int, pidfd: int) -> None:
+        self.pid = pid
+        self._pidfd = pidfd
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self.exited: asyncio.Future[str] = self._loop.create_future()
+        self._loop.add_reader(pidfd, self._ended)
+
+    def __repr__(self) -> str:
+        state = self.exited.result() if self.exited.done() else "running"
+        return f"<Process {self.pid}: {state}>"
+
+    @property
+    def pidfd(self) -> int:
+        """Return the descriptor, for passing on; -1 once the process has ended."""
+        return self._pidfd
+
+    def set_status(self, status: int) -> None:
+        """Take the wait status from whoever reaped the process."""
+        self._resolve(reason_of(status))
+
+    def send_signal(self, number: int) -> None:
+        """Signal the process; nothing happens if it has ended."""
+        if self._pidfd >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, number)
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+        self.send_signal(signal.SIGKILL)
+
+    def close(self) -> None:
+        """Stop watching, whatever the process does."""
+        self._drop()
+        if not self.exited.done():
+            self.exited.cancel()
+
+    def _ended(self) -> None:
+        self._loop.remove_reader(self._pidfd)
+        self._timer = self._loop.call_later(STATUS_WAIT, self._resolve, UNKNOWN)
+
+    def _resolve(self, reason: str) -> None:
+        self._drop()
+        if not self.exited.done():
+            self.exited.set_result(reason)
+
+    def _drop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._pidfd >= 0:
+            self._loop.remove_reader(self._pidfd)
+            os.close(self._pidfd)
+            self._pidfd = -1
