@@ -1,0 +1,80 @@
+"""The Python client: run code in a session, and get back what it printed, showed and returned.
+
+    from broker.client import Broker
+
+    with Broker().session("chat-42") as session:
+        session.execute("x = 20")
+        print(session.execute("x * 2 + 2").value)
+
+Needs `websockets` and `msgpack`, and nothing of the server.
+"""
+
+from typing import TYPE_CHECKING
+
+from .errors import (
+    AtCapacity,
+    BadRequest,
+    BrokerError,
+    ConnectionLost,
+    Draining,
+    ExecutionFailed,
+    Forbidden,
+    NoServer,
+    NotRunning,
+    QueueFull,
+    Refused,
+    ServerFault,
+    SessionGone,
+    SlowClient,
+    StoreUnavailable,
+    TryAgain,
+    Unauthorized,
+    UnknownSession,
+)
+from .find import Place, find, find_state_dir, user_state_dir
+from .result import Event, RemoteError, Result
+from .sync import Broker, Session
+
+if TYPE_CHECKING:
+    from .aio import AsyncBroker, AsyncSession
+
+__all__ = [
+    "AsyncBroker",
+    "AsyncSession",
+    "AtCapacity",
+    "BadRequest",
+    "Broker",
+    "BrokerError",
+    "ConnectionLost",
+    "Draining",
+    "Event",
+    "ExecutionFailed",
+    "Forbidden",
+    "NoServer",
+    "NotRunning",
+    "Place",
+    "QueueFull",
+    "Refused",
+    "RemoteError",
+    "Result",
+    "ServerFault",
+    "Session",
+    "SessionGone",
+    "SlowClient",
+    "StoreUnavailable",
+    "TryAgain",
+    "Unauthorized",
+    "UnknownSession",
+    "find",
+    "find_state_dir",
+    "user_state_dir",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Import the asyncio twin for those who use it; asyncio costs more than all the rest."""
+    if name in ("AsyncBroker", "AsyncSession"):
+        from . import aio
+
+        return getattr(aio, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

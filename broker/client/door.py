@@ -1,0 +1,146 @@
+"""The broker's HTTP requests, answered with plain data or a typed error."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode, urlsplit
+
+from .errors import BadRequest, BrokerError, ConnectionLost, NoServer, ServerFault, from_fault
+from .find import Place
+from .wire import session_path
+
+if TYPE_CHECKING:
+    from http.client import HTTPConnection
+
+Row = dict[str, Any]
+
+
+class Door:
+    """Each request opens a connection of its own, so that threads may share a door."""
+
+    def __init__(self, place: Place, *, timeout: float = 30.0) -> None:
+        self.place = place
+        self.timeout = timeout
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, Any] | None = None,
+        body: Mapping[str, Any] | None = None,
+        wait: bool = False,
+    ) -> Any:
+        """Make one request and return the JSON it answers; `wait` for as long as it takes.
+
+        Raises the typed error of a refusal, NoServer when nothing answers at the address, and
+        ConnectionLost when the answer breaks off.
+        """
+        from http.client import HTTPException
+
+        asked = {key: value for key, value in (query or {}).items() if value is not None}
+        headers = {"Accept": "application/json"}
+        if self.place.token:
+            headers["Authorization"] = f"Bearer {self.place.token}"
+        content = None
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+            content = json.dumps({k: v for k, v in body.items() if v is not None}).encode()
+        target = path + (f"?{urlencode(asked)}" if asked else "")
+        connection = self._connect(None if wait else self.timeout)
+        try:
+            connection.request(method, self._prefix() + target, body=content, headers=headers)
+            response = connection.getresponse()
+            status, text = response.status, response.read()
+        except (OSError, HTTPException) as error:
+            raise ConnectionLost(f"no answer from {self.place.url}: {_why(error)}") from error
+        finally:
+            connection.close()
+        return read_answer(self.place.url, status, text)
+
+    def sessions(self, *, state: str | None = None, idle: float | None = None) -> Iterator[Row]:
+        """Yield every session, page by page; `idle` in seconds at least."""
+        after: str | None = None
+        while True:
+            query = {"state": state, "idle": idle, "after": after}
+            page = self.call("GET", "/v1/sessions", query=query)
+            yield from page["sessions"]
+            after = page.get("next")
+            if not after:
+                return
+
+    def kill(self, name: str, reason: str | None = None) -> Row:
+        """End a session's kernel; its next execution starts the next generation."""
+        answer: Row = self.call("DELETE", session_path(name), query={"reason": reason})
+        return answer
+
+    def status(self, *, memory: bool = False) -> Row:
+        """Return `nodes`, `pools`, `broker`, `zygotes` and `store`; measuring memory takes time."""
+        nodes = self.call("GET", "/v1/nodes")
+        return {
+            **nodes,
+            **self.call("GET", "/v1/pools", query={"memory": "true"} if memory else {}),
+        }
+
+    def execute(self, code: str, profile: str | None, timeout: float | None) -> Row:
+        """Run code in a fresh kernel that is gone afterwards."""
+        body = {"code": code, "profile": profile, "timeout": timeout}
+        answer: Row = self.call("POST", "/v1/execute", body=body, wait=True)
+        return answer
+
+    def _prefix(self) -> str:
+        return urlsplit(self.place.url).path.rstrip("/")
+
+    def _connect(self, timeout: float | None) -> HTTPConnection:
+        from http.client import HTTPConnection, HTTPSConnection
+
+        url = self.place.url
+        try:
+            parts = urlsplit(url)
+            host, port = parts.hostname, parts.port
+        except ValueError as error:
+            raise BadRequest(f"not an address: {url!r} ({error})", field="url") from error
+        if parts.scheme not in ("http", "https") or not host:
+            raise BadRequest(f"not an http(s) address: {url!r}", field="url")
+        kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
+        connection = kind(host, port, timeout=self.timeout)
+        try:
+            connection.connect()
+        except OSError as error:
+            connection.close()
+            raise no_server(url, error) from error
+        if timeout is None:
+            connection.sock.settimeout(None)
+        return connection
+
+
+def no_server(url: str, error: BaseException) -> NoServer:
+    """Return the error for an address at which nothing answers."""
+    return NoServer(f"no broker answers at {url}: {_why(error)}", code="no_server")
+
+
+def read_answer(url: str, status: int, text: bytes) -> Any:
+    """Return the JSON of an HTTP answer, or raise the error that it tells of."""
+    try:
+        answer: Any = json.loads(text) if text.strip() else None
+    except ValueError:
+        answer = text  # a proxy's page, say
+    if status < 400 and not isinstance(answer, bytes):
+        return answer
+    raise answer_error(url, status, answer)
+
+
+def answer_error(url: str, status: int, answer: Any) -> BrokerError:
+    """Return the error of an HTTP answer that is not the broker's `200`."""
+    fault = answer.get("error") if isinstance(answer, dict) else None
+    if isinstance(fault, dict):
+        return from_fault(fault, status)
+    return ServerFault(f"what answers at {url} is no broker (HTTP {status})", code="not_a_broker")
+
+
+def _why(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error) or type(error).__name__

@@ -1,0 +1,177 @@
+"""What a request to the broker can end with, apart from a result.
+
+BrokerError                `code` and `message` of the broker; `field`, `retry_after` where known
+├── Refused                the request is at fault; nothing was changed
+│   ├── BadRequest         a message or a name that breaks a rule; `field` names the place
+│   ├── Unauthorized       no token, or a wrong one
+│   ├── Forbidden          a token that may not do this
+│   ├── UnknownSession     no such session
+│   └── NotRunning         nothing to interrupt
+├── TryAgain               later, or elsewhere: after `retry_after` seconds
+│   ├── AtCapacity         no kernel is free, or a quota is used up
+│   ├── QueueFull          the session has too many executions waiting
+│   ├── Draining           the node takes no new work
+│   └── StoreUnavailable   the broker cannot reach its store
+├── ServerFault            the broker failed
+├── ConnectionLost         the broker went away while a request was open
+│   ├── NoServer           nothing answers at the address, or no address is known
+│   └── SlowClient         this client read too slowly and was let go
+├── SessionGone            the session was ended while a request was open
+└── ExecutionFailed        raised by `Result.raise_for_status()` alone; `result` has everything
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .result import Result
+
+
+class BrokerError(Exception):
+    """Any refusal or failure."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str = "",
+        field: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code
+        self.field = field
+        self.retry_after = retry_after
+
+
+class Refused(BrokerError):
+    """The request is at fault; nothing was changed."""
+
+
+class BadRequest(Refused):
+    """A message or a name that breaks a rule."""
+
+
+class Unauthorized(Refused):
+    """No token, or a wrong one."""
+
+
+class Forbidden(Refused):
+    """The token may not do this."""
+
+
+class UnknownSession(Refused):
+    """No such session."""
+
+
+class NotRunning(Refused):
+    """There is nothing to interrupt."""
+
+
+class TryAgain(BrokerError):
+    """The broker cannot take the request now."""
+
+
+class AtCapacity(TryAgain):
+    """No kernel is free, or a quota is used up."""
+
+
+class QueueFull(TryAgain):
+    """The session has too many executions waiting."""
+
+
+class Draining(TryAgain):
+    """The node takes no new work."""
+
+
+class StoreUnavailable(TryAgain):
+    """The broker cannot reach its store."""
+
+
+class ServerFault(BrokerError):
+    """The broker failed."""
+
+
+class ConnectionLost(BrokerError):
+    """The broker went away while a request was open; whether it ran is not known."""
+
+
+class NoServer(ConnectionLost):
+    """Nothing answers at the address, or no address is known."""
+
+
+class SlowClient(ConnectionLost):
+    """This client read too slowly and was let go."""
+
+
+class SessionGone(BrokerError):
+    """The session was ended while a request was open."""
+
+
+class ExecutionFailed(BrokerError):
+    """An execution ended with another status than `ok`."""
+
+    def __init__(self, message: str, result: Result) -> None:
+        super().__init__(message, code=result.status)
+        self.result = result
+
+
+BY_CODE: dict[str, type[BrokerError]] = {
+    "bad_frame": BadRequest,
+    "bad_message": BadRequest,
+    "too_large": BadRequest,
+    "unauthorized": Unauthorized,
+    "forbidden": Forbidden,
+    "unknown_session": UnknownSession,
+    "not_running": NotRunning,
+    "capacity": AtCapacity,
+    "quota": AtCapacity,
+    "busy": QueueFull,
+    "queue_full": QueueFull,
+    "draining": Draining,
+    "store_unavailable": StoreUnavailable,
+    "internal": ServerFault,
+}
+
+BY_STATUS: dict[int, type[BrokerError]] = {
+    400: BadRequest,
+    401: Unauthorized,
+    403: Forbidden,
+    404: UnknownSession,
+    413: BadRequest,
+    429: TryAgain,
+    503: TryAgain,
+}
+
+# Why the broker closes a socket.
+BY_CLOSE_CODE: dict[int, tuple[type[BrokerError], str]] = {
+    1001: (Draining, "the node is draining; connect again"),
+    1013: (TryAgain, "the broker asks to try later"),
+    4400: (BadRequest, "too many bad frames"),
+    4401: (Unauthorized, "the token is no longer valid"),
+    4404: (SessionGone, "the session was ended"),
+    4406: (BadRequest, "the broker speaks no protocol of this client"),
+    4408: (SlowClient, "this client read too slowly"),
+    4409: (ConnectionLost, "the session moved to another node; connect again"),
+}
+
+
+def from_fault(fault: Mapping[str, Any], status: int = 0) -> BrokerError:
+    """Return the error that a `fault` event or the `error` of an HTTP answer means."""
+    code = str(fault.get("code", ""))
+    kind = BY_CODE.get(code) or BY_STATUS.get(status) or ServerFault
+    return kind(
+        str(fault.get("message") or code or f"HTTP {status}"),
+        code=code,
+        field=fault.get("field"),
+        retry_after=fault.get("retry_after"),
+    )
+
+
+def from_close(code: int | None, reason: str) -> BrokerError:
+    """Return the error that the end of a socket means for a request that was still open."""
+    kind, meaning = BY_CLOSE_CODE.get(code or 1006, (ConnectionLost, "the connection was lost"))
+    return kind(f"{meaning}: {reason}" if reason else meaning, code=str(code or 1006))

@@ -1,0 +1,51 @@
+"""What both clients share about the WebSocket: its options and the meaning of its errors."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from .door import answer_error, no_server
+from .errors import BrokerError, from_close
+from .wire import MAX_FRAME, SUBPROTOCOLS
+
+if TYPE_CHECKING:
+    from websockets.exceptions import ConnectionClosed
+
+# A broker that binds a kernel answers the upgrade at once; only a dead network takes longer.
+OPEN_TIMEOUT = 10.0
+
+
+def connect_options(token: str) -> dict[str, Any]:
+    """Return the arguments of `connect` apart from the address."""
+    return {
+        "subprotocols": list(SUBPROTOCOLS),
+        "additional_headers": {"Authorization": f"Bearer {token}"} if token else {},
+        "compression": None,  # the broker is near; deflate costs more time than it saves
+        "proxy": None,  # an address is taken at its word, as in `Door`
+        "max_size": MAX_FRAME,
+        "open_timeout": OPEN_TIMEOUT,
+        "close_timeout": 2.0,
+    }
+
+
+def opening_error(url: str, error: Exception) -> BrokerError:
+    """Return what it means that the socket did not open."""
+    from websockets.exceptions import InvalidStatus
+
+    if isinstance(error, InvalidStatus):
+        response = error.response
+        try:
+            answer: Any = json.loads(response.body or b"")
+        except ValueError:
+            answer = None
+        return answer_error(url, response.status_code, answer)
+    return no_server(url, error)
+
+
+def closed_error(closed: ConnectionClosed) -> BrokerError:
+    """Return what the end of a socket means to a request that was open."""
+    end = closed.rcvd
+    if end is None and closed.sent is not None:
+        end = closed.sent if closed.sent.code == 1009 else None  # a frame over our own bound
+    return from_close(end.code if end else None, end.reason if end else "")

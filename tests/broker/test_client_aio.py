@@ -1,0 +1,73 @@
+"""The asyncio client against the same scripted peer."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from broker.client import AsyncBroker, NoServer, NotRunning, SessionGone, Unauthorized
+
+ANSWER = [{"type": "result", "data": {"text/plain": "42"}}]
+
+
+async def test_execute_stream_and_interrupt(peer: Any) -> None:
+    peer.answers |= {"x": ANSWER, "forever": [{"type": "started"}, {"do": "wait"}]}
+    async with AsyncBroker(peer.url, peer.token).session("a") as session:
+        seen: list[str] = []
+        result = await session.execute("x", on_event=lambda event: seen.append(event["type"]))
+        assert (result.value, result.state, result.generation) == ("42", "fresh", 1)
+        assert seen == ["session", "result", "done"]
+        kinds = []
+        async for event in session.stream("forever"):
+            kinds.append(event["type"])
+            if event["type"] == "started":
+                await session.interrupt()
+        assert kinds == ["started", "done"]
+        with pytest.raises(NotRunning):
+            await session.interrupt()
+        await session.ping()
+        assert await session.restart() == {"generation": 2}
+        assert (await session.execute("x")).state == "lost"
+        await session.close()
+
+
+async def test_executions_of_several_tasks_each_get_their_own_events(peer: Any) -> None:
+    peer.answers |= {
+        str(n): [{"type": "result", "data": {"text/plain": str(n)}}] for n in range(20)
+    }
+    async with AsyncBroker(peer.url, peer.token).session("a") as session:
+        results = await asyncio.gather(*(session.execute(str(n)) for n in range(20)))
+    assert [result.value for result in results] == [str(n) for n in range(20)]
+
+
+async def test_a_cancelled_wait_leaves_the_session_usable(peer: Any) -> None:
+    peer.answers |= {"x": ANSWER, "forever": [{"do": "wait"}]}
+    async with AsyncBroker(peer.url, peer.token).session("a") as session:
+        task = asyncio.create_task(session.execute("forever"))
+        await asyncio.to_thread(peer.wait_for, "execute")
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert (await session.execute("x")).value == "42"
+
+
+async def test_a_lost_connection_is_typed_and_made_anew(peer: Any) -> None:
+    peer.answers |= {"x": ANSWER, "gone": [{"do": "close", "code": 4404, "reason": "idle"}]}
+    async with AsyncBroker(peer.url, peer.token).session("a") as session:
+        with pytest.raises(SessionGone, match="idle"):
+            await session.execute("gone")
+        assert (await session.execute("x")).value == "42"
+
+
+async def test_http_calls_and_refusals(peer: Any) -> None:
+    peer.http[("GET", "/v1/sessions")] = (200, {"sessions": [{"session": "a"}], "next": None})
+    peer.http[("DELETE", "/v1/sessions/a")] = (200, {"session": "a"})
+    broker = AsyncBroker(peer.url, peer.token)
+    assert await broker.sessions() == [{"session": "a"}]
+    assert await broker.kill("a") == {"session": "a"}
+    with pytest.raises(Unauthorized):
+        await AsyncBroker(peer.url, "no").session("a").attach()
+    with pytest.raises(NoServer):
+        await AsyncBroker("http://127.0.0.1:1", "no").session("a").attach()
