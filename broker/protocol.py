@@ -1,0 +1,314 @@
+"""The native protocol, version 1: frames to requests, events to frames.
+
+A request is decoded in three steps, each with its own refusal: bytes to plain values (BadFrame, or
+TooLarge), plain values within the bounds (BadMessage, TooLarge), plain values to a request's type
+(BadMessage). Nothing else is ever raised, whatever the bytes are.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal, NoReturn, Protocol
+
+import msgpack
+import orjson
+
+from broker.errors import BadFrame, BadMessage, BadSessionName, TooLarge
+from broker.requests import (
+    MAX_SEQ,
+    Ack,
+    Bounds,
+    Cancel,
+    Close,
+    Execute,
+    ExecuteBody,
+    Interrupt,
+    Ping,
+    Request,
+    Restart,
+    bad_field,
+    body_of,
+    clip,
+    id_of,
+    over_depth,
+    over_items,
+    over_size,
+    request_of,
+    unknown_field,
+)
+
+__all__ = [
+    "JSON",
+    "MSGPACK",
+    "SUBPROTOCOLS",
+    "Ack",
+    "Bounds",
+    "Cancel",
+    "Close",
+    "Codec",
+    "Execute",
+    "ExecuteBody",
+    "Interrupt",
+    "JsonCodec",
+    "MsgpackCodec",
+    "OpenQuery",
+    "Ping",
+    "Request",
+    "Restart",
+    "check_session_name",
+    "choose_subprotocol",
+    "codec",
+    "execute_body",
+    "open_query",
+]
+
+MSGPACK = "broker.v1.msgpack"
+JSON = "broker.v1.json"
+SUBPROTOCOLS = (MSGPACK, JSON)  # best first
+
+
+@dataclass(frozen=True, slots=True)
+class OpenQuery:
+    """How a client attaches to a session. `after` is the last sequence number it has seen."""
+
+    profile: str | None = None
+    after: int | None = None
+    mode: Literal["run", "watch"] = "run"
+    create: bool = True
+
+
+class Codec(Protocol):
+    """One subprotocol: how events become frames, and frames requests. Keeps nothing of either."""
+
+    name: str
+    binary: bool  # which kind of WebSocket frame it speaks
+
+    def encode(self, event: Mapping[str, object]) -> bytes:
+        """Return the event as one frame; text frames as their UTF-8 bytes."""
+
+    def decode(self, frame: bytes | str) -> Request:
+        """Return the request in a frame; raises BadFrame, BadMessage or TooLarge."""
+
+    def request_id(self, frame: bytes | str) -> str | None:
+        """Return the id in a frame that `decode` refused, or None: its fault is then nobody's."""
+
+
+class MsgpackCodec:
+    """Binary frames, one msgpack map each."""
+
+    name = MSGPACK
+    binary = True
+
+    def __init__(self, bounds: Bounds) -> None:
+        self._bounds = bounds
+        # One packer for all events: a new one allocates its buffer first. "replace": a lone
+        # surrogate out of a kernel must not cost the client its whole event.
+        self._packer = msgpack.Packer(unicode_errors="replace")
+        self._unpack = functools.partial(
+            msgpack.unpackb,
+            raw=False,
+            strict_map_key=True,
+            max_str_len=bounds.max_frame,
+            max_bin_len=bounds.max_frame,
+            max_array_len=bounds.max_items,
+            max_map_len=bounds.max_items,
+            max_ext_len=0,
+            ext_hook=_refuse_extension,
+        )
+
+    def encode(self, event: Mapping[str, object]) -> bytes:
+        """Return the event as one msgpack map."""
+        try:
+            packed: bytes = self._packer.pack(event)
+        except (TypeError, ValueError, OverflowError):
+            self._packer.reset()  # it keeps what it had written before it gave up
+            packed = self._packer.pack(_plain(event))
+        return packed
+
+    def decode(self, frame: bytes | str) -> Request:
+        """Return the request in a binary frame; raises BadFrame, BadMessage or TooLarge."""
+        return request_of(self._load(frame), self._bounds)
+
+    def request_id(self, frame: bytes | str) -> str | None:
+        """Return the id in a refused frame, or None."""
+        return _request_id(self._load, frame)
+
+    def _load(self, frame: bytes | str) -> object:
+        if isinstance(frame, str):
+            raise BadFrame(f"{MSGPACK} takes binary frames; this is a text frame")
+        if len(frame) > self._bounds.max_frame:
+            raise over_size(len(frame), self._bounds)
+        try:
+            return self._unpack(frame)
+        except msgpack.StackError:
+            raise over_depth(self._bounds) from None
+        except ValueError as error:
+            if "max_array_len" in str(error) or "max_map_len" in str(error):
+                raise over_items(self._bounds) from None
+            raise BadFrame(f"not one msgpack map: {clip(str(error)) or 'no such type'}") from None
+
+
+class JsonCodec:
+    """Text frames, one JSON object each; binary values of events as {"base64": "…"}."""
+
+    name = JSON
+    binary = False
+
+    def __init__(self, bounds: Bounds) -> None:
+        self._bounds = bounds
+
+    def encode(self, event: Mapping[str, object]) -> bytes:
+        """Return the event as one JSON object in UTF-8."""
+        try:
+            return orjson.dumps(event, default=_binary_to_json)
+        except orjson.JSONEncodeError:
+            return orjson.dumps(_plain(event), default=_binary_to_json)
+
+    def decode(self, frame: bytes | str) -> Request:
+        """Return the request in a text frame; raises BadFrame, BadMessage or TooLarge."""
+        return request_of(self._load(frame), self._bounds)
+
+    def request_id(self, frame: bytes | str) -> str | None:
+        """Return the id in a refused frame, or None."""
+        return _request_id(self._load, frame)
+
+    def _load(self, frame: bytes | str) -> object:
+        if not isinstance(frame, str):
+            raise BadFrame(f"{JSON} takes text frames; this is a binary frame")
+        return _load_json(frame, self._bounds)
+
+
+@functools.cache
+def codec(name: str, bounds: Bounds) -> Codec:
+    """Return the codec of a subprotocol, the same one for the same bounds.
+
+    Raises ValueError for a name outside SUBPROTOCOLS.
+    """
+    if name == MSGPACK:
+        return MsgpackCodec(bounds)
+    if name == JSON:
+        return JsonCodec(bounds)
+    raise ValueError(f"no subprotocol {clip(name)!r}; known: {', '.join(SUBPROTOCOLS)}")
+
+
+def choose_subprotocol(offered: Iterable[str]) -> str | None:
+    """Return the best subprotocol among those offered, or None: close with 4406."""
+    names = set(offered)
+    return next((name for name in SUBPROTOCOLS if name in names), None)
+
+
+def execute_body(data: bytes, bounds: Bounds) -> ExecuteBody:
+    """Return the body of a request to run code; raises BadFrame, BadMessage or TooLarge."""
+    if not data:
+        raise BadFrame('the body is empty; expected JSON such as {"code": "1 + 1"}')
+    return body_of(_load_json(data, bounds), bounds)
+
+
+_SESSION_NAME = re.compile(r"[A-Za-z0-9._:@-]{1,128}")
+
+
+def check_session_name(text: str) -> str:
+    """Return the name if it is one; raises BadSessionName naming the rule.
+
+    `.` and `..` are refused as well: URLs and directories give them a meaning of their own.
+    """
+    if _SESSION_NAME.fullmatch(text) is None or text in {".", ".."}:
+        rule = "1 to 128 characters of A-Z a-z 0-9 . _ : @ - (and not . or .. alone)"
+        raise BadSessionName(f"session: expected {rule}, got {clip(text)!r}", field="session")
+    return text
+
+
+def open_query(args: Mapping[str, str]) -> OpenQuery:
+    """Return how to attach, from the query of the URL; raises BadMessage naming the field.
+
+    `token` may stand there too and belongs to auth.
+    """
+    known = ("profile", "after", "mode", "create", "token")
+    for name in args:
+        if name not in known:
+            raise unknown_field(name, known, "query parameter")
+    profile = args.get("profile")
+    if profile is not None and not 1 <= len(profile) <= 64:
+        raise bad_field("profile", "expected 1 to 64 characters")
+    text = args.get("after")
+    # isdecimal alone would let other scripts' digits through.
+    if text is not None and not (text.isascii() and text.isdecimal() and len(text) <= 19):
+        raise bad_field("after", f"expected a sequence number, got {clip(text)!r}")
+    after = None if text is None else int(text)
+    if after is not None and after > MAX_SEQ:
+        raise bad_field("after", f"expected a sequence number up to {MAX_SEQ}")
+    mode = args.get("mode", "run")
+    if mode not in ("run", "watch"):
+        raise bad_field("mode", f"expected run or watch, got {clip(mode)!r}")
+    create = args.get("create", "true")
+    if create not in ("true", "false", "1", "0"):
+        raise bad_field("create", f"expected true or false, got {clip(create)!r}")
+    return OpenQuery(
+        profile=profile,
+        after=after,
+        mode="watch" if mode == "watch" else "run",
+        create=create in ("true", "1"),
+    )
+
+
+# Bytes to plain values.
+
+
+def _load_json(data: bytes | str, bounds: Bounds) -> object:
+    size = len(data)
+    if isinstance(data, str) and size <= bounds.max_frame < 4 * size:  # a character: 1 to 4 bytes
+        size = len(data.encode(errors="surrogatepass"))
+    if size > bounds.max_frame:
+        raise over_size(size, bounds)
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        if "depth limit" in error.msg:  # orjson's own, far beyond ours
+            raise over_depth(bounds) from None
+        raise BadFrame(f"not JSON: {clip(str(error))}") from None
+
+
+def _refuse_extension(code: int, _data: bytes) -> NoReturn:
+    raise ValueError(f"extension type {code} is not used here")
+
+
+def _request_id(load: Callable[[bytes | str], object], frame: bytes | str) -> str | None:
+    try:
+        return id_of(load(frame))
+    except (BadFrame, BadMessage, TooLarge):
+        return None
+
+
+# Events that the encoders refuse: what came out of a kernel may hold anything.
+
+_MAX_SENT_DEPTH = 200  # orjson gives up at 254, msgpack later
+
+
+def _binary_to_json(value: object) -> dict[str, str]:
+    if isinstance(value, bytes | bytearray | memoryview):
+        return {"base64": base64.b64encode(value).decode("ascii")}
+    raise TypeError(f"{type(value).__name__} is not plain data")
+
+
+def _plain(value: object, level: int = 0) -> object:
+    """Rebuild an event so that both formats can carry it.
+
+    Lone surrogates become `?`, integers beyond 64 bits and all keys become text, and what nests
+    deeper than the formats can is left out with a note. What is no data at all stays as it is, for
+    the encoder to refuse.
+    """
+    if isinstance(value, str):
+        return value.encode(errors="replace").decode()
+    if isinstance(value, int) and not -(2**63) <= value < 2**64:
+        return str(value) if value.bit_length() <= 4096 else hex(value)  # decimal is quadratic
+    if isinstance(value, Mapping | list | tuple) and level == _MAX_SENT_DEPTH:
+        return f"[nested deeper than {_MAX_SENT_DEPTH} levels]"
+    if isinstance(value, Mapping):
+        return {str(_plain(key)): _plain(item, level + 1) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item, level + 1) for item in value]
+    return value
