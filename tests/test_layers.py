@@ -25,7 +25,7 @@ ROWS: list[list[str]] = [
     ["broker", "broker.errors"],
     ["broker.requests", "broker.units"],
     ["broker.config", "broker.protocol", "broker.policy"],
-    ["broker.store", "broker.valkey", "broker.metrics"],
+    ["broker.store", "broker.valkey", "broker.metrics", "broker.stock"],
     ["broker.replay", "broker.pool"],
     ["broker.execution"],
     ["broker.session"],

@@ -1,0 +1,400 @@
+"""Keep a profile's kernels: some warm ahead of need, never over the cap, each used once.
+
+`policy.decide()` says what to do; this file does it, on every event and at every deadline. Memory
+(`stock`) is changed first and in one piece, the I/O comes after.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from functools import partial
+from typing import Generic, Protocol, Self, TypeVar
+
+from broker.errors import AtCapacity, BrokerError, Draining, ProfileBroken
+from broker.metrics import Metrics
+from broker.policy import Budget, PoolLimits, PoolView, decide, next_attempt, startable
+from broker.stock import SHOWN, K, KernelRow, Life, PooledKernel, PoolSnapshot, Start, Stock
+from kernels.state import KernelState
+
+__all__ = ["Budget", "KernelRow", "KernelSource", "Pool", "PoolSnapshot", "PooledKernel"]
+
+logger = logging.getLogger(__name__)
+
+K_co = TypeVar("K_co", bound=PooledKernel, covariant=True)
+
+
+class KernelSource(Protocol[K_co]):
+    """Where a pool's kernels come from."""
+
+    async def launch(self) -> K_co:
+        """Return a ready kernel; leave nothing behind when it raises or is cancelled."""
+
+
+class Pool(Generic[K]):
+    """The kernels of one profile, kept within `limits` while its `async with` lasts.
+
+    Leaving it ends every kernel, but the bound ones after `leave_bound()`. `clock` is monotonic;
+    its seconds are as long as the event loop's.
+    """
+
+    def __init__(
+        self,
+        profile: str,
+        source: KernelSource[K],
+        limits: PoolLimits,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        budget: Budget | None = None,
+        metrics: Metrics | None = None,
+    ) -> None:
+        self.profile = profile
+        self.limits = limits
+        self._source = source
+        self._clock = clock
+        self._budget = budget
+        self._metrics = metrics
+        self._stock: Stock[K] = Stock(profile, clock)
+        self._callers: deque[asyncio.Future[K]] = deque()  # empty while anything is warm
+        self._watchers: list[asyncio.Future[None]] = []  # of ready()
+        self._tasks: set[asyncio.Task[None]] = set()  # starts and stops under way
+        self._failures = 0  # in a row
+        self._failed_at = 0.0
+        self._error = ""
+        self._start_failures = 0  # ever
+        self._was_ready = False
+        self._leave_bound = False
+        self._closed = False
+        self._event = asyncio.Event()
+        self._reconciler: asyncio.Task[None] | None = None
+        if metrics is not None:
+            metrics.watch_pool(profile, [state.value for state in SHOWN], self._stock.count)
+
+    def __repr__(self) -> str:
+        counts = [(self._stock.count(state), state) for state in SHOWN]
+        shown = ", ".join(f"{count} {state}" for count, state in counts if count)
+        return f"<Pool {self.profile}: {shown or 'empty'} / {self.limits.cap}>"
+
+    async def __aenter__(self) -> Self:
+        if self._budget is not None:
+            self._budget.join(self)
+        self._reconciler = self._own(self._reconcile())
+        self._reconciler.add_done_callback(self._reconciler_ended)
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        self._closed = True
+        if self._reconciler is not None:
+            self._reconciler.cancel()
+        self._fail_waiting(self._closing())
+        for start in list(self._stock.starts):
+            self._stock.cancel(start)
+            if start.task is not None:
+                start.task.cancel()
+        for life in list(self._stock.lives.values()):
+            if life.state is KernelState.WARM or not self._leave_bound:
+                self._stop(life, "closing")
+        while self._tasks:  # an exit seen meanwhile adds its own
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._budget is not None:
+            self._budget.leave(self)
+
+    async def acquire(self, *, timeout: float) -> K:
+        """Hand out a kernel for good: the oldest warm one at once, else the next to come up.
+
+        The caller says `bound()` when it has given the kernel its session, or `discard()`. Raise
+        ProfileBroken while kernels cannot start, AtCapacity when none can come up or none did
+        within `timeout` seconds, Draining when the pool is closing.
+        """
+        while self._stock.warm and not self._closed:
+            # No await on this way: a first answer waits for nobody.
+            life = self._stock.warm[0]
+            if not life.kernel.exited.done():
+                self._stock.warm.popleft()
+                return self._claim(life)
+            self._exited(life, life.kernel.exited)  # it died a moment ago
+        self._refuse_if_hopeless()
+        caller: asyncio.Future[K] = asyncio.get_running_loop().create_future()
+        self._callers.append(caller)
+        self.wake()
+        try:
+            async with asyncio.timeout(timeout):
+                return await caller
+        except (TimeoutError, asyncio.CancelledError) as error:
+            return self._left(caller, error, timeout)
+
+    def bound(self, kernel: K) -> None:
+        """Note that the kernel has its session; the refill, which waited for that, goes on."""
+        life = self._stock.lives.get(kernel.kernel_id)
+        if life is not None and life.claimed_at is not None:
+            life.claimed_at = None
+            self.wake()
+
+    async def discard(self, kernel: K) -> None:
+        """End a kernel and wait until it is gone; one that has died already is cleaned up."""
+        life = self._stock.lives.get(kernel.kernel_id)
+        if life is None:
+            await kernel.close()
+        else:  # the end goes on when the caller is cancelled
+            await asyncio.shield(self._stop(life, "discarded"))
+
+    def adopt(self, kernel: K, *, bound: bool) -> None:
+        """Take in a live kernel of an earlier broker, over the cap if need be."""
+        life = self._stock.came_up(kernel, "adopted")
+        kernel.exited.add_done_callback(partial(self._exited, life))
+        if bound:
+            self._stock.claim(life, "adopted")
+        else:
+            self._offer(life)
+        self.wake()
+
+    def leave_bound(self) -> None:
+        """Let the bound kernels live on when the pool ends: the next broker adopts them."""
+        self._leave_bound = True
+
+    async def ready(self) -> None:
+        """Wait until the warm target, or what there is room for, has been reached once.
+
+        Raise ProfileBroken as soon as a start has failed, Draining when the pool is closing.
+        """
+        if self._was_ready:
+            return
+        if self._closed:
+            raise self._closing()
+        if self._failures:
+            raise self._broken()
+        watcher: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._watchers.append(watcher)
+        await watcher
+
+    def snapshot(self) -> PoolSnapshot:
+        """Return the pool as it is now."""
+        view = self.view()
+        retry_at = next_attempt(self._failures, self._failed_at, self.limits)
+        return PoolSnapshot(
+            profile=self.profile,
+            target=self.limits.warm,
+            cap=self.limits.cap,
+            starting=view.starting,
+            warm=len(view.warm),
+            bound=view.bound,
+            binding=len(view.binding),
+            stopping=view.stopping,
+            waiting=view.waiting,
+            state="backoff" if self._failures else "ok",
+            error=self._error,
+            retry_in=None if retry_at is None else max(0.0, retry_at - self._clock()),
+            start_failures=self._start_failures,
+            kernels=self._stock.rows(),
+        )
+
+    def view(self) -> PoolView:
+        """Return what the policy needs to know of this pool; the node's part is Budget's."""
+        waiting = sum(not caller.done() for caller in self._callers)
+        return self._stock.view(waiting, self._failures, self._failed_at)
+
+    def wake(self) -> None:
+        """Have the pool look at itself again soon."""
+        self._event.set()
+
+    # What the reconciler does
+
+    async def _reconcile(self) -> None:
+        while True:
+            self._event.clear()
+            view = self._complete_view()
+            decision = decide(view, self.limits, self._clock())
+            for kernel_id in decision.stop:
+                self._stop(self._stock.lives[kernel_id], "spare")
+            for _ in range(decision.start):
+                start = self._stock.begin(self._failures)
+                start.task = self._own(self._launch(start))
+            reached = len(view.warm) >= self.limits.warm
+            if reached or not (view.starting or view.failures or startable(view, self.limits)):
+                self._was_ready = True
+                self._settle_watchers(None)
+            if self._budget is not None:
+                self._budget.publish(self, self.view())
+            delay = None if decision.wake_at is None else decision.wake_at - self._clock()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(delay):
+                    await self._event.wait()
+
+    async def _launch(self, start: Start) -> None:
+        try:
+            async with asyncio.timeout(self.limits.start_timeout):
+                kernel = await self._source.launch()
+        except BaseException as error:
+            unwanted = start.state is KernelState.STOPPING
+            words = _words(error, self.limits.start_timeout)
+            self._stock.fail(start, "closing" if unwanted else words)
+            if not unwanted:
+                self._start_failed(start.failures, words)
+            if not isinstance(error, Exception):
+                raise
+            return
+        life = self._stock.came_up(kernel, "started", start)
+        kernel.exited.add_done_callback(partial(self._exited, life))
+        if life.state is KernelState.STOPPING:  # it came up although its start was cancelled
+            life.task = start.task
+            await self._close(life)
+            return
+        self._failures = 0
+        self._error = ""
+        self._offer(life)
+        self.wake()
+
+    def _start_failed(self, failures: int, words: str) -> None:
+        # Starts that were under way together and fail together are one failure in a row.
+        self._failures = max(self._failures, failures + 1)
+        self._failed_at = self._clock()
+        self._error = words
+        self._start_failures += 1
+        if self._metrics is not None:
+            self._metrics.pool_start_failed(self.profile)
+        logger.warning("pool=%s start failed: %s", self.profile, words)
+        if self._stock.starts:  # one of the others may come up yet
+            self._settle_watchers(self._broken())
+        else:
+            self._fail_waiting(self._broken())
+        self.wake()
+
+    def _offer(self, life: Life[K]) -> None:
+        while self._callers:
+            caller = self._callers.popleft()
+            if not caller.done():
+                caller.set_result(self._claim(life))
+                return
+        self._stock.offer(life)
+
+    def _claim(self, life: Life[K]) -> K:
+        self._stock.claim(life, "claimed")
+        life.claimed_at = life.since
+        self.wake()
+        return life.kernel
+
+    def _stop(self, life: Life[K], cause: str) -> asyncio.Task[None]:
+        if life.task is None or life.task.done():  # done, and still here: the close failed
+            if life.state is not KernelState.STOPPING:
+                self._stock.stop(life, cause)
+            life.task = self._own(self._close(life))
+            self.wake()
+        return life.task
+
+    async def _close(self, life: Life[K]) -> None:
+        try:
+            await life.kernel.close()
+        except Exception:
+            # Only its exit tells that it is gone: until then it counts against the cap.
+            logger.exception("pool=%s kernel=%s: close", self.profile, life.kernel.kernel_id)
+        else:
+            self._gone(life, "stopped")
+
+    def _exited(self, life: Life[K], exited: asyncio.Future[str]) -> None:
+        self._gone(life, "unknown" if exited.cancelled() else exited.result())
+
+    def _gone(self, life: Life[K], reason: str) -> None:
+        before, age = life.state, self._clock() - life.since
+        if before is KernelState.DEAD:
+            return
+        self._stock.gone(life, reason)
+        if self._metrics is not None:
+            asked = before is KernelState.STOPPING
+            self._metrics.kernel_exited(self.profile, "stopped" if asked else reason)
+        if before is KernelState.WARM:
+            life.task = self._own(self._close(life))  # its sockets are still there
+            if age < self.limits.settle:
+                self._start_failed(life.failures, f"died {age:.1f} s after it came up: {reason}")
+        self.wake()
+
+    def _own(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def _reconciler_ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            # A fault of ours: say so at once, rather than let every caller wait its time out.
+            logger.critical("pool=%s the reconciler ended", self.profile, exc_info=error)
+            self._closed = True
+            self._fail_waiting(self._closing())
+
+    # What callers are told
+
+    def _left(self, caller: asyncio.Future[K], error: BaseException, timeout: float) -> K:
+        """Settle with a caller whose time is up, or who was cancelled."""
+        if caller in self._callers:
+            self._callers.remove(caller)
+        self.wake()
+        timed_out = isinstance(error, TimeoutError)
+        if caller.done() and not caller.cancelled():
+            failure = caller.exception()
+            if failure is not None and timed_out:
+                raise failure
+            if failure is None and timed_out:
+                return caller.result()  # it came in the very moment
+            if failure is None:
+                # Handed to someone who is gone: it was bound, so it is never warm again.
+                life = self._stock.lives.get(caller.result().kernel_id)
+                if life is not None:
+                    self._stop(life, "its caller left")
+        if timed_out:
+            message = f"no kernel of profile {self.profile} came up within {timeout:g} s"
+            raise AtCapacity(message) from None
+        raise error
+
+    def _refuse_if_hopeless(self) -> None:
+        if self._closed:
+            raise self._closing()
+        retry_at = next_attempt(self._failures, self._failed_at, self.limits)
+        if retry_at is not None and not self._stock.starts and self._clock() < retry_at:
+            raise self._broken()
+        view = self._complete_view()
+        room = startable(view, self.limits)
+        if self._budget is not None:
+            room = min(room + self._budget.reclaimable(self), self.limits.cap - view.total)
+        if view.waiting >= view.starting + view.stopping + room:
+            raise AtCapacity(
+                f"no room for a kernel of profile {self.profile}: {view.total} of at most"
+                f" {self.limits.cap} are there"
+                + ("" if view.room is None or view.room > 0 else ", and the node is full")
+            )
+
+    def _closing(self) -> Draining:
+        return Draining(f"the pool of profile {self.profile} is closing")
+
+    def _broken(self) -> ProfileBroken:
+        left = self.snapshot().retry_in or 0.0
+        return ProfileBroken(
+            f"kernels of profile {self.profile} cannot start: {self._error};"
+            f" next attempt in {left:.1f} s"
+        )
+
+    def _complete_view(self) -> PoolView:
+        view = self.view()
+        return view if self._budget is None else self._budget.complete(view, self)
+
+    def _fail_waiting(self, error: BrokerError) -> None:
+        while self._callers:
+            caller = self._callers.popleft()
+            if not caller.done():
+                caller.set_exception(error)
+        self._settle_watchers(error)
+
+    def _settle_watchers(self, error: BrokerError | None) -> None:
+        watchers, self._watchers = self._watchers, []
+        for watcher in watchers:
+            if not watcher.done():
+                watcher.set_exception(error) if error else watcher.set_result(None)
+
+
+def _words(error: BaseException, start_timeout: float) -> str:
+    """Return what to tell people of a failed start."""
+    if isinstance(error, TimeoutError) and not str(error):
+        return f"no answer within {start_timeout:g} s"
+    return str(error) or type(error).__name__

@@ -1,0 +1,197 @@
+"""Hold what a pool has: each kernel's life in its table's states, and the counts of them.
+
+Memory only: nothing here awaits, so a count is never half changed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+from broker.policy import PoolView
+from kernels.state import KERNEL, KernelEvent, KernelState, advance
+
+logger = logging.getLogger(__name__)
+
+SHOWN = (KernelState.WARM, KernelState.STARTING, KernelState.BOUND, KernelState.STOPPING)
+
+
+class PooledKernel(Protocol):
+    """What a pool needs of a kernel."""
+
+    @property
+    def kernel_id(self) -> str:
+        """Name the kernel, uniquely and for ever."""
+
+    @property
+    def pid(self) -> int:
+        """Give the process id."""
+
+    @property
+    def exited(self) -> asyncio.Future[str]:
+        """Resolve with the reason when the process has ended."""
+
+    async def close(self) -> None:
+        """End the process and wait for its exit; again is allowed."""
+
+
+K = TypeVar("K", bound=PooledKernel)
+
+
+@dataclass(slots=True, eq=False)
+class Start:
+    """A kernel that is starting."""
+
+    failures: int  # failed starts in a row when this one began
+    state: KernelState = KernelState.STARTING
+    task: asyncio.Task[None] | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Life(Generic[K]):
+    """A kernel that came up, until its process is seen to have ended."""
+
+    kernel: K
+    failures: int  # of its start
+    since: float  # when its state began
+    state: KernelState
+    claimed_at: float | None = None  # while it is being bound
+    task: asyncio.Task[None] | None = None  # its stop
+
+
+@dataclass(frozen=True, slots=True)
+class KernelRow:
+    """One kernel in a snapshot; `since` is when its state began, by the pool's clock."""
+
+    kernel_id: str
+    state: KernelState
+    pid: int
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSnapshot:
+    """A pool at one moment, for operators."""
+
+    profile: str
+    target: int
+    cap: int
+    starting: int
+    warm: int
+    bound: int
+    binding: int  # of the bound
+    stopping: int
+    waiting: int  # callers of acquire()
+    state: str  # ok, or backoff
+    error: str  # why the last start failed; empty once one has worked
+    retry_in: float | None  # seconds to the next attempt
+    start_failures: int  # since the pool began
+    kernels: tuple[KernelRow, ...]
+
+
+class Stock(Generic[K]):
+    """The kernels of one profile, by state."""
+
+    def __init__(self, profile: str, clock: Callable[[], float]) -> None:
+        self._profile = profile
+        self._clock = clock
+        self.starts: set[Start] = set()
+        self.lives: dict[str, Life[K]] = {}  # oldest first
+        self.warm: deque[Life[K]] = deque()  # of those, the ones to hand out; oldest first
+
+    def begin(self, failures: int) -> Start:
+        """Count a kernel whose start begins."""
+        start = Start(failures)
+        self.starts.add(start)
+        return start
+
+    def cancel(self, start: Start) -> None:
+        """Note that a start is no longer wanted."""
+        start.state = self._next(start.state, KernelEvent.STOP, "-", "closing")
+
+    def fail(self, start: Start, cause: str) -> None:
+        """Forget a start that came to nothing."""
+        self.starts.discard(start)
+        start.state = self._next(start.state, KernelEvent.FAILED, "-", cause)
+
+    def came_up(self, kernel: K, cause: str, start: Start | None = None) -> Life[K]:
+        """Count a kernel that is up: from a start, or from an earlier broker.
+
+        It is warm but not yet to be handed out: `offer()` or `claim()` it before anything awaits.
+        """
+        if kernel.kernel_id in self.lives:
+            raise ValueError(f"kernel {kernel.kernel_id} is in the pool already")
+        state = KernelState.STARTING
+        if start is not None:
+            self.starts.discard(start)
+            state = start.state
+        if state is KernelState.STARTING:
+            state = self._next(state, KernelEvent.STARTED, kernel.kernel_id, cause)
+        life = Life(kernel, 0 if start is None else start.failures, self._clock(), state)
+        self.lives[kernel.kernel_id] = life
+        return life
+
+    def offer(self, life: Life[K]) -> None:
+        """Have a warm kernel wait for its caller."""
+        self.warm.append(life)
+
+    def claim(self, life: Life[K], cause: str) -> None:
+        """Give a kernel away for good."""
+        self._move(life, KernelEvent.BOUND, cause)
+
+    def stop(self, life: Life[K], cause: str) -> None:
+        """Note that a kernel has been told to end."""
+        was_warm = life.state is KernelState.WARM
+        self._move(life, KernelEvent.STOP, cause)
+        life.claimed_at = None
+        if was_warm and life in self.warm:
+            self.warm.remove(life)
+
+    def gone(self, life: Life[K], reason: str) -> None:
+        """Forget a kernel whose process has ended."""
+        if life.state is KernelState.WARM and life in self.warm:
+            self.warm.remove(life)
+        self._move(life, KernelEvent.EXITED, reason)
+        life.claimed_at = None
+        del self.lives[life.kernel.kernel_id]
+
+    def count(self, state: str) -> int:
+        """Return how many kernels are in the state."""
+        states = [start.state for start in self.starts]
+        return sum(each == state for each in [*states, *(li.state for li in self.lives.values())])
+
+    def view(self, waiting: int, failures: int, failed_at: float) -> PoolView:
+        """Return what the policy needs to know, but for the node's part."""
+        lives = self.lives.values()
+        counts = Counter(life.state for life in lives)
+        counts.update(start.state for start in self.starts)
+        return PoolView(
+            starting=counts[KernelState.STARTING],
+            warm=tuple(life.kernel.kernel_id for life in self.warm),
+            bound=counts[KernelState.BOUND],
+            stopping=counts[KernelState.STOPPING],
+            binding=tuple(life.claimed_at for life in lives if life.claimed_at is not None),
+            waiting=waiting,
+            failures=failures,
+            failed_at=failed_at,
+        )
+
+    def rows(self) -> tuple[KernelRow, ...]:
+        """Return each kernel that is up, oldest first."""
+        return tuple(
+            KernelRow(life.kernel.kernel_id, life.state, life.kernel.pid, life.since)
+            for life in self.lives.values()
+        )
+
+    def _move(self, life: Life[K], event: KernelEvent, cause: str) -> None:
+        life.state = self._next(life.state, event, life.kernel.kernel_id, cause)
+        life.since = self._clock()
+
+    def _next(self, state: KernelState, event: KernelEvent, name: str, cause: str) -> KernelState:
+        after = advance(KERNEL, state, event)
+        logger.info("pool=%s kernel=%s %s -> %s: %s", self._profile, name, state, after, cause)
+        return after
