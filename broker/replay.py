@@ -1,0 +1,74 @@
+"""The last events of a session, kept for clients that come back; bounded, the oldest go."""
+
+from __future__ import annotations
+
+from collections import deque
+from itertools import islice
+
+Event = dict[str, object]
+
+
+class Replay:
+    """Keep the newest events of one session, within bounds of their number and their bytes.
+
+    Events are held as they are given and must not be changed afterwards. Sequence numbers follow
+    one another without a gap, from `last` + 1 on. One event over the bound of bytes is not kept.
+    """
+
+    def __init__(self, max_events: int, max_bytes: int, *, last: int = 0) -> None:
+        self._max_events = max_events
+        self._max_bytes = max_bytes
+        self._last = last
+        self._kept: deque[tuple[Event, int]] = deque()
+        self._bytes = 0
+
+    def __repr__(self) -> str:
+        return f"<Replay {self.first}-{self._last}: {len(self._kept)} events, {self._bytes} bytes>"
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    @property
+    def first(self) -> int:
+        """The oldest number kept; one after the last when nothing is."""
+        return self._last - len(self._kept) + 1
+
+    @property
+    def last(self) -> int:
+        """The newest number given, kept or not."""
+        return self._last
+
+    @property
+    def size(self) -> int:
+        """The bytes of what is kept, as its givers counted them."""
+        return self._bytes
+
+    def append(self, event: Event, size: int) -> None:
+        """Add the next event, of `size` bytes; raises ValueError when its `seq` is not the next."""
+        if event["seq"] != self._last + 1:
+            raise ValueError(f"event {event['seq']} follows {self._last}")
+        self._last += 1
+        self._kept.append((event, size))
+        self._bytes += size
+        while len(self._kept) > self._max_events or self._bytes > self._max_bytes:
+            self._drop()
+
+    def since(self, after: int) -> tuple[tuple[int, int] | None, list[Event]]:
+        """Return what a client that has seen `after` has missed for good, and what it can have.
+
+        The first is the range of numbers that are gone, or None. A client ahead of the session gets
+        nothing: it saw another broker's numbers.
+        """
+        first = self.first
+        gone = (after + 1, first - 1) if after + 1 < first else None
+        skip = max(0, after + 1 - first)
+        return gone, [event for event, _ in islice(self._kept, skip, None)]
+
+    def trim(self, seq: int) -> None:
+        """Drop every event up to `seq`: whoever could ask for them has them."""
+        while self._kept and self.first <= seq:
+            self._drop()
+
+    def _drop(self) -> None:
+        _, size = self._kept.popleft()
+        self._bytes -= size

@@ -1,0 +1,111 @@
+"""The replay buffer: a client that comes back gets every event, or is told which are gone."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from broker.replay import Replay
+
+
+def event(seq: int) -> dict[str, object]:
+    return {"type": "stream", "seq": seq}
+
+
+def filled(count: int, *, events: int = 100, size: int = 10, total: int = 10_000) -> Replay:
+    replay = Replay(events, total)
+    for seq in range(1, count + 1):
+        replay.append(event(seq), size)
+    return replay
+
+
+def seqs(events: list[object]) -> list[object]:
+    return [item["seq"] for item in events if isinstance(item, dict)]
+
+
+@pytest.mark.parametrize(
+    ("replay", "after", "missed", "expected"),
+    [
+        (filled(0), 0, None, []),
+        (filled(5), 0, None, [1, 2, 3, 4, 5]),
+        (filled(5), 3, None, [4, 5]),
+        (filled(5), 5, None, []),
+        (filled(5), 9, None, []),
+        (filled(5, events=2), 0, (1, 3), [4, 5]),
+        (filled(5, events=2), 2, (3, 3), [4, 5]),
+        (filled(5, events=2), 3, None, [4, 5]),
+        (filled(5, events=2), 4, None, [5]),
+        (filled(5, total=30), 0, (1, 2), [3, 4, 5]),
+        (filled(5, total=9), 0, (1, 5), []),
+        (filled(5, total=9), 5, None, []),
+    ],
+)
+def test_what_is_gone_is_named_and_the_rest_is_given(
+    replay: Replay, after: int, missed: tuple[int, int] | None, expected: list[int]
+) -> None:
+    gone, events = replay.since(after)
+    assert gone == missed
+    assert seqs(list(events)) == expected
+
+
+def test_an_event_over_the_bound_of_bytes_clears_the_buffer_and_is_not_kept() -> None:
+    replay = filled(3, total=30)
+    replay.append(event(4), 31)
+    assert (len(replay), replay.size, replay.last) == (0, 0, 4)
+    replay.append(event(5), 30)
+    missed, events = replay.since(0)
+    assert (missed, seqs(list(events))) == ((1, 4), [5])
+
+
+@pytest.mark.parametrize(
+    ("seq", "kept"), [(0, [1, 2, 3]), (2, [3]), (3, []), (99, []), (-1, [1, 2, 3])]
+)
+def test_trimmed_events_are_gone_for_good(seq: int, kept: list[int]) -> None:
+    replay = filled(3)
+    replay.trim(seq)
+    missed, events = replay.since(0)
+    assert seqs(list(events)) == kept
+    assert missed == ((1, 3 - len(kept)) if len(kept) < 3 else None)
+    assert replay.size == 10 * len(kept)
+    replay.append(event(4), 10)
+
+
+@pytest.mark.parametrize("seq", [0, 3, 5])
+def test_a_gap_in_the_numbers_is_refused_and_changes_nothing(seq: int) -> None:
+    replay = filled(3)
+    with pytest.raises(ValueError, match=f"event {seq} follows 3"):
+        replay.append(event(seq), 10)
+    assert (len(replay), replay.last, replay.size) == (3, 3, 30)
+
+
+def test_numbers_can_go_on_from_an_earlier_broker() -> None:
+    replay = Replay(10, 1000, last=41)
+    assert replay.since(41) == (None, [])
+    assert replay.since(40) == ((41, 41), [])
+    replay.append(event(42), 1)
+    assert seqs(list(replay.since(41)[1])) == [42]
+    assert repr(replay) == "<Replay 42-42: 1 events, 1 bytes>"
+
+
+STEP = st.tuples(st.just("append"), st.integers(0, 40)) | st.tuples(
+    st.just("trim"), st.integers(-1, 30)
+)
+
+
+@given(st.lists(STEP, max_size=40), st.integers(1, 6), st.integers(1, 100), st.integers(0, 50))
+@settings(max_examples=200, deadline=None)
+def test_every_number_after_the_last_seen_is_given_or_named(
+    steps: list[tuple[str, int]], max_events: int, max_bytes: int, after: int
+) -> None:
+    replay = Replay(max_events, max_bytes)
+    for step, number in steps:
+        if step == "append":
+            replay.append(event(replay.last + 1), number)
+        else:
+            replay.trim(number)
+        assert len(replay) <= max_events
+        assert 0 <= replay.size <= max_bytes
+    missed, events = replay.since(after)
+    named = [] if missed is None else list(range(missed[0], missed[1] + 1))
+    assert named + seqs(list(events)) == list(range(after + 1, replay.last + 1))
