@@ -1,0 +1,130 @@
+"""Access tokens: made once and kept in a file of their own, presented, and compared.
+
+A token speaks for a principal: a tenant, and what it may do. Tokens are compared in constant time
+and by digest; no message and no repr of this module shows one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import hmac
+import os
+import re
+import secrets
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from broker.errors import StateDirError, Unauthorized
+
+DEFAULT_TENANT = "default"
+SCOPES = frozenset({"execute", "operate"})  # use sessions; see and end what others use
+
+# As RFC 6750 has it: one scheme, then one token of visible characters.
+_HEADER = re.compile(r" *(\S+) +([!-~]+) *")
+_SCHEMES = {"bearer", "token"}  # Jupyter's clients say `token`
+_TOKEN = re.compile(r"[!-~]{16,512}")
+_MAX_FILE = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who a token speaks for."""
+
+    tenant: str = DEFAULT_TENANT
+    scopes: frozenset[str] = SCOPES
+
+
+class Tokens:
+    """The tokens a broker accepts, as digests."""
+
+    def __init__(self, tokens: Mapping[str, Principal]) -> None:
+        self._principals = {_digest(token): who for token, who in tokens.items() if token}
+
+    @classmethod
+    def single(cls, token: str) -> Tokens:
+        """Accept one token, which may do everything for the default tenant."""
+        return cls({token: Principal()})
+
+    def __repr__(self) -> str:
+        return f"<Tokens: {len(self._principals)}>"
+
+    def check(self, presented: str) -> Principal:
+        """Return who the token speaks for; raises Unauthorized. Takes as long for any wrong one."""
+        digest = _digest(presented)
+        found: Principal | None = None
+        for known, principal in self._principals.items():  # all of them: no early end to measure
+            if hmac.compare_digest(known, digest):
+                found = principal
+        if found is None:
+            raise Unauthorized("the access token is wrong")
+        return found
+
+
+def presented_token(header: str | None, query: str | None) -> str:
+    """Return the token of an Authorization header, or else of `?token=`; raises Unauthorized."""
+    if header is not None:
+        match = _HEADER.fullmatch(header)
+        if match is None or match[1].lower() not in _SCHEMES:
+            raise Unauthorized("expected the header `Authorization: Bearer <token>`")
+        return match[2]
+    if query:
+        return query
+    raise Unauthorized("an access token is needed: `Authorization: Bearer <token>`, or ?token=")
+
+
+def load_or_make_token(path: Path) -> str:
+    """Return the token in a file of mode 0600, which is made with a new token if there is none.
+
+    Two brokers that start at once get the same token. Raises StateDirError, naming the remedy, for
+    a file that others can read, that holds no token, or that cannot be made.
+    """
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            return _load(path)
+        _make(path)
+        return _load(path)
+    except OSError as error:
+        raise StateDirError(
+            f"the access token cannot be kept in {path}: {error.strerror or error};"
+            " make room there, or give a directory that can be written with --state-dir"
+        ) from error
+
+
+def _load(path: Path) -> str:
+    with path.open("rb") as file:
+        status = os.fstat(file.fileno())  # of what was opened, not of what stands there by now
+        text = file.read(_MAX_FILE).decode(errors="replace").strip()
+    if status.st_uid not in (os.geteuid(), 0):
+        raise StateDirError(f"{path} belongs to another user; remove it and start again")
+    if stat.S_IMODE(status.st_mode) & 0o077:
+        raise StateDirError(
+            f"{path} can be read by other users; if none may have seen it: chmod 600 {path}"
+            " - otherwise remove it and start again for a new token"
+        )
+    if _TOKEN.fullmatch(text) is None:
+        raise StateDirError(
+            f"{path} holds no token (16 to 512 visible characters); remove it and start again"
+        )
+    return text
+
+
+def _make(path: Path) -> None:
+    """Write a new token under a name of its own, then link it: never half a token, never two."""
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(f"{secrets.token_urlsafe(32)}\n".encode())
+            file.flush()
+            os.fsync(file.fileno())
+        with contextlib.suppress(FileExistsError):  # another broker was first: its token it is
+            os.link(draft, path)
+    finally:
+        draft.unlink()
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode(errors="surrogatepass")).digest()

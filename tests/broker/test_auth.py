@@ -1,0 +1,161 @@
+"""Access tokens: one file, made once, readable by its owner alone; compared, never shown."""
+
+from __future__ import annotations
+
+import os
+import stat
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from broker.auth import Principal, Tokens, load_or_make_token, presented_token
+from broker.errors import StateDirError, Unauthorized
+
+TOKEN = "a-token-of-more-than-16"
+
+
+def test_a_token_is_made_once_and_only_its_owner_can_read_it(tmp_path: Path) -> None:
+    path = tmp_path / "token"
+    token = load_or_make_token(path)
+    assert len(token) >= 32
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert load_or_make_token(path) == token
+    assert load_or_make_token(tmp_path / "other") != token
+    assert sorted(os.listdir(tmp_path)) == ["other", "token"]
+
+
+def test_a_wide_umask_does_not_open_the_file(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        load_or_make_token(tmp_path / "token")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "token").stat().st_mode) == 0o600
+
+
+def test_brokers_that_start_at_once_get_the_same_token(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as threads:
+        tokens = set(threads.map(load_or_make_token, [tmp_path / "token"] * 16))
+    assert len(tokens) == 1
+    assert os.listdir(tmp_path) == ["token"]
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o620, 0o644, 0o601])
+def test_a_token_that_others_can_read_is_refused_with_the_remedy(tmp_path: Path, mode: int) -> None:
+    path = tmp_path / "token"
+    path.write_text(TOKEN)
+    path.chmod(mode)
+    with pytest.raises(StateDirError, match=f"chmod 600 {path}") as caught:
+        load_or_make_token(path)
+    assert TOKEN not in caught.value.message
+
+
+@pytest.mark.parametrize("text", ["", "\n", "short", "two words but long", "é" * 20, "x" * 2000])
+def test_a_file_that_holds_no_token_is_refused_and_left_alone(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "token"
+    path.write_text(text)
+    path.chmod(0o600)
+    with pytest.raises(StateDirError, match="holds no token"):
+        load_or_make_token(path)
+    assert path.read_text() == text
+
+
+def test_a_token_written_by_hand_is_taken_without_its_line_end(tmp_path: Path) -> None:
+    path = tmp_path / "token"
+    path.write_text(f"{TOKEN}\r\n")
+    path.chmod(0o400)
+    assert load_or_make_token(path) == TOKEN
+
+
+def test_a_place_that_cannot_hold_the_token_is_named_with_the_next_step(tmp_path: Path) -> None:
+    (tmp_path / "directory").mkdir()
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "none" / "token", tmp_path / "directory", tmp_path / "file" / "token"):
+        with pytest.raises(StateDirError, match="--state-dir") as caught:
+            load_or_make_token(path)
+        assert str(path) in caught.value.message
+
+
+def test_a_file_system_that_takes_no_file_is_named() -> None:
+    with pytest.raises(StateDirError, match="cannot be kept in /proc/token"):
+        load_or_make_token(Path("/proc/token"))
+
+
+@pytest.mark.parametrize(
+    ("header", "query", "expected"),
+    [
+        ("Bearer abc", None, "abc"),
+        ("bearer   abc ", None, "abc"),
+        ("TOKEN abc", None, "abc"),
+        ("token abc", "other", "abc"),
+        (None, "abc", "abc"),
+    ],
+)
+def test_a_token_is_presented_in_the_header_or_the_query(
+    header: str | None, query: str | None, expected: str
+) -> None:
+    assert presented_token(header, query) == expected
+
+
+@pytest.mark.parametrize(
+    ("header", "query"),
+    [
+        (None, None),
+        (None, ""),
+        ("", "abc"),
+        ("abc", None),
+        ("Bearer", "abc"),
+        ("Bearer ", None),
+        ("Bearer a b", None),
+        ("Basic YTpi", "abc"),
+        ("Bearer é", None),
+    ],
+)
+def test_anything_else_is_told_how_to_present_one(header: str | None, query: str | None) -> None:
+    with pytest.raises(Unauthorized, match="Authorization: Bearer <token>") as caught:
+        presented_token(header, query)
+    assert "abc" not in caught.value.message
+
+
+def test_the_right_token_speaks_for_its_principal() -> None:
+    other = Principal(tenant="other", scopes=frozenset({"execute"}))
+    tokens = Tokens({TOKEN: Principal(), "b" * 20: other})
+    assert tokens.check(TOKEN).tenant == "default"
+    assert tokens.check("b" * 20) is other
+    assert Tokens.single(TOKEN).check(TOKEN) == Principal()
+
+
+@pytest.mark.parametrize("presented", ["", "x", TOKEN[:-1], TOKEN + "x", TOKEN.upper(), "\ud800"])
+def test_a_wrong_token_is_refused_and_not_repeated(presented: str) -> None:
+    with pytest.raises(Unauthorized) as caught:
+        Tokens.single(TOKEN).check(presented)
+    assert caught.value.message == "the access token is wrong"
+
+
+def test_an_empty_token_opens_nothing() -> None:
+    for tokens in (Tokens({}), Tokens.single("")):
+        with pytest.raises(Unauthorized):
+            tokens.check("")
+
+
+def test_a_repr_shows_no_token() -> None:
+    assert TOKEN not in repr(Tokens.single(TOKEN))
+    assert TOKEN not in repr(vars(Tokens.single(TOKEN)))
+
+
+@given(st.none() | st.text(max_size=30), st.none() | st.text(max_size=30))
+@settings(max_examples=200, deadline=None)
+def test_any_header_and_query_give_a_token_or_unauthorized(
+    header: str | None, query: str | None
+) -> None:
+    try:
+        token = presented_token(header, query)
+    except Unauthorized:
+        return
+    assert token
+    assert token in (header or query or "")
+    with pytest.raises(Unauthorized):
+        Tokens.single(TOKEN).check(token)
