@@ -69,11 +69,13 @@ class Valkey:
         *,
         on_restart: Callable[[], None] | None = None,
         lock_timeout: float = LOCK_TIMEOUT,
+        stop_timeout: float = STOP_TIMEOUT,
     ) -> None:
         self._state_dir = state_dir.absolute()
         self._log = log
         self._on_restart = on_restart
         self._lock_timeout = lock_timeout
+        self._stop_timeout = stop_timeout
         self._lock = -1
         self._server: Server | None = None
         self._task: asyncio.Task[None] | None = None
@@ -120,7 +122,7 @@ class Valkey:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
         if self._server is not None:
-            await self._server.stop()
+            await self._server.stop(self._stop_timeout)
             self._server = None
         self._drop_lock()
 
@@ -183,7 +185,7 @@ class Valkey:
         try:
             await server.ready()
         except BaseException as error:
-            await server.stop()
+            await server.stop(self._stop_timeout)
             if isinstance(error, StateDirError):
                 words = f"the embedded Valkey does not start in {self._state_dir}: {error.message}"
                 raise StateDirError(
@@ -228,7 +230,7 @@ class Valkey:
             self.trouble = f"the embedded Valkey ended: {reason}"
             self._log.error("%s; %s", self.trouble, server.last_words())
             self._server = None
-            await server.stop()
+            await server.stop(self._stop_timeout)
             while self._server is None:
                 await asyncio.sleep(backoff)
                 backoff = min(backoff * 2, BACKOFF_LAST)
@@ -261,6 +263,7 @@ class Server:
             os.close(output)
         os.set_blocking(self._output, False)
         self._partial = b""
+        self._serves = False
         self._lines: deque[str] = deque(maxlen=LAST_WORDS)
         self._loop = asyncio.get_running_loop()
         self._is_ready: asyncio.Future[None] = self._loop.create_future()
@@ -288,13 +291,14 @@ class Server:
         lines = warnings or list(self._lines) or ["it said nothing"]
         return lines[-1].partition(" # ")[2] or lines[-1]
 
-    async def stop(self) -> None:
-        """End the process, kindly and then not, and forget it; idempotent."""
+    async def stop(self, timeout: float) -> None:
+        """End the process, kindly for `timeout` seconds and then not; idempotent."""
         if self._output < 0:
             return
+        self._serves = False
         if not self.ended.done():
             self._process.terminate()
-            done, _ = await asyncio.wait((self.ended,), timeout=STOP_TIMEOUT)
+            done, _ = await asyncio.wait((self.ended,), timeout=timeout)
             if not done:
                 self._log.warning("the embedded Valkey did not end at SIGTERM: SIGKILL")
                 self._process.kill()
@@ -319,9 +323,13 @@ class Server:
             if not text:
                 continue
             self._lines.append(text)
-            self._log.debug("valkey: %s", text)
+            # What it warns of while it serves is the operator's business: a full disk, above all.
+            warning = text.partition(" # ")[2] if self._serves else ""
+            level = logging.WARNING if warning else logging.DEBUG
+            self._log.log(level, "valkey: %s", warning or text)
             if "Ready to accept connections" in text and not self._is_ready.done():
                 self._is_ready.set_result(None)
+                self._serves = True
 
 
 def _spawn(arguments: list[str], *, lock: int, output: int) -> subprocess.Popen[bytes]:

@@ -6,7 +6,7 @@ Any trouble is StoreUnavailable: a store that cannot be read is never an empty o
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from hashlib import sha1
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
-from redis.backoff import ExponentialBackoff
+from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.exceptions import NoScriptError, RedisError
 
 from broker.errors import StoreUnavailable
@@ -141,12 +141,15 @@ def _clients(url: str, *, timeout: float) -> tuple[Redis, Sequence[Redis]]:
     if scheme_of(url) != "redis+sentinel":
         return Redis.from_url(url, **options), ()
     parts = parse_sentinel(url)
-    sockets: Mapping[str, Any] = {
-        key: value for key, value in options.items() if key.startswith("socket_")
+    asking: dict[str, Any] = {
+        "socket_timeout": timeout,
+        "socket_connect_timeout": timeout,
+        "retry": Retry(NoBackoff(), 0),  # the next Sentinel is asked, rather than this one again
+        **parts.sentinel,
     }
     sentinel = Sentinel(  # type: ignore[no-untyped-call]  # redis ships it without types
         parts.hosts,
-        sentinel_kwargs={**sockets, **parts.sentinel},
+        sentinel_kwargs=asking,
         **options,
         db=parts.db,
         username=parts.username,
