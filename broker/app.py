@@ -1,0 +1,424 @@
+"""Build everything in order, serve, and take it down in the order read backwards."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import logging
+import os
+import secrets
+import signal
+import socket
+import sys
+import time
+import zlib
+from collections.abc import Callable
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from tornado.httpserver import HTTPServer
+from tornado.netutil import bind_sockets
+from tornado.web import Application
+
+from broker.auth import Tokens, load_or_make_token
+from broker.config import Config, Loaded, Profile
+from broker.errors import BrokerError, StateDirError
+from broker.execution import OutputLimits
+from broker.metrics import Metrics
+from broker.policy import PoolLimits
+from broker.pool import Budget, Pool
+from broker.protocol import Bounds
+from broker.service import Service, ServiceLimits
+from broker.session import SessionLimits
+from broker.store import NodeRecord, Store, redacted
+from broker.upkeep import Upkeep
+from broker.valkey import Valkey
+from broker.web import execute, native, operators
+from broker.web.door import House, Missing
+from kernels.errors import KernelError
+from kernels.foreign import ForeignLauncher
+from kernels.launch import Launcher
+from kernels.spec import KernelSpec, Limits
+
+logger = logging.getLogger(__name__)
+
+BODY_SLACK = 4  # a frame up to this many times the bound is read and refused, not cut off
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A broker that serves."""
+
+    url: str
+    token: str
+    service: Service
+    upkeep: Upkeep
+
+
+def main(loaded: Loaded, *, ready_file: Path | None = None) -> int:
+    """Serve until told to stop; return the exit status. Nothing here ends in a traceback."""
+    logging.basicConfig(
+        level=loaded.config.log_level.upper(),
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    logging.getLogger("tornado.access").setLevel(logging.WARNING)
+    try:
+        asyncio.run(_until_signalled(loaded.config, ready_file))
+    except (BrokerError, KernelError) as error:
+        print(f"broker: {error}", file=sys.stderr)  # noqa: T201 - the last word on the terminal
+        return 1
+    return 0
+
+
+async def _until_signalled(config: Config, ready_file: Path | None) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+
+    def ready(running: Running) -> None:
+        _announce(config, running)
+        if ready_file is not None:
+            _write_private(ready_file, _address(running))
+
+    await serve(config, stop=stop, ready=ready)
+
+
+async def serve(config: Config, *, stop: asyncio.Event, ready: Callable[[Running], None]) -> None:
+    """Be a broker until `stop` is set. Raises BrokerError or KernelError if it cannot begin."""
+    _refuse_without_isolation(config)
+    state = _prepare_state_dir(Path(config.state_dir).expanduser().absolute())
+    async with AsyncExitStack() as stack:
+        stack.callback(_take_state_dir(state))
+        token = config.token or load_or_make_token(state / "token")
+        secret = _load_or_make_secret(state / "secret")
+        # Listening comes first, because what can fail cheaply should fail first.
+        sockets = _listen(config.host, config.port)
+        url = _url(config.host, sockets[0].getsockname()[1])
+        node = config.node or _node_name(state)
+        metrics = Metrics()
+
+        store_url, valkey = config.redis.url, None
+        if not store_url:
+            valkey = await stack.enter_async_context(Valkey(state, logger))
+            store_url = valkey.url
+        store = await Store.connect(
+            store_url,
+            prefix=config.redis.prefix,
+            node=node,
+            lease=config.redis.lease,
+            keep=config.session.record_ttl,
+        )
+        stack.push_async_callback(store.aclose)
+
+        budget = Budget(config.pool.max_kernels)
+        launchers = {
+            name: _launcher(name, profile, config, state, secret)
+            for name, profile in config.profiles.items()
+        }
+        pools: dict[str, Pool[Any]] = {}
+        for name, launcher in launchers.items():
+            stack.push_async_callback(launcher.aclose)
+            limits = _pool_limits(config, config.profiles[name])
+            pools[name] = Pool(name, launcher, limits, budget=budget, metrics=metrics)
+        service = _service(config, store, pools, metrics)
+        started = time.time()
+
+        def describe() -> NodeRecord:
+            snapshots = [pool.snapshot() for pool in pools.values()]
+            return NodeRecord(
+                node=node,
+                url=url,
+                version=version("kernel-broker"),
+                capacity=config.pool.max_kernels,
+                warm=sum(one.warm for one in snapshots),
+                bound=sum(one.bound for one in snapshots),
+                draining=service.draining,
+                started=started,
+            )
+
+        for name, launcher in launchers.items():
+            try:
+                await launcher.start()
+                await service.adopt(name, launcher)
+            except KernelError as error:
+                # Its pool tries again with a back-off; the default profile is waited for below.
+                logger.error("profile=%s cannot start: %s", name, error)
+        upkeep = await stack.enter_async_context(
+            Upkeep(service, lease=config.redis.lease, describe=describe)
+        )
+        for pool in pools.values():
+            await stack.enter_async_context(pool)
+        stack.push_async_callback(service.aclose, leave=False)
+
+        await pools[config.default_profile].ready()
+        view = _View(pools, launchers, upkeep, service, valkey, redacted(store_url))
+        house = House(
+            service=service,
+            tokens=Tokens.single(token),
+            metrics=metrics,
+            bounds=Bounds(config.wire.max_frame, config.wire.max_depth),
+            processes=view.processes,
+            unready=view.unready,
+            bad_frames=config.wire.bad_frames,
+            client_backlog=config.wire.client_backlog,
+        )
+        server = _server(config, house)
+        server.add_sockets(sockets)
+        running = Running(url, token, service, upkeep)
+        _write_private(state / "server.json", _address(running))
+        stack.callback((state / "server.json").unlink, missing_ok=True)
+        ready(running)
+        await stop.wait()
+        await _drain(service, config.drain_timeout, stop)
+        server.stop()
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """What operators are shown of this node."""
+
+    pools: dict[str, Pool[Any]]
+    launchers: dict[str, Launcher | ForeignLauncher]
+    upkeep: Upkeep
+    service: Service
+    valkey: Valkey | None
+    store_url: str
+
+    def processes(self) -> dict[str, Any]:
+        """Return the node's own processes, and its store."""
+        return {
+            "broker": {"pid": os.getpid()},
+            "zygotes": [
+                {"profile": name, "pid": launcher.zygote_pid}
+                for name, launcher in self.launchers.items()
+                if launcher.zygote_pid
+            ],
+            "store": {
+                "url": self.store_url,
+                "embedded": self.valkey is not None,
+                "restarts": self.valkey.restarts if self.valkey else 0,
+            },
+        }
+
+    def unready(self) -> list[str]:
+        """Return why the node should get no new sessions; empty if it should."""
+        reasons = []
+        for name, pool in self.pools.items():
+            snapshot = pool.snapshot()
+            if snapshot.state != "ok":
+                reasons.append(f"profile {name}: {snapshot.error}")
+            elif not snapshot.warm and snapshot.target and snapshot.bound < snapshot.cap:
+                reasons.append(f"profile {name}: no kernel is warm")
+        if not self.upkeep.store_reachable:
+            reasons.append("the store does not answer")
+        if self.service.draining:
+            reasons.append("draining")
+        return reasons
+
+
+def _server(config: Config, house: House) -> HTTPServer:
+    session = r"(?P<session>[^/]+)"
+    shared: dict[str, Any] = {"house": house}
+    routes: list[tuple[Any, ...]] = [
+        (rf"/v1/sessions/{session}/ws", native.NativeSocket, shared),
+        (rf"/v1/sessions/{session}/execute", execute.ExecuteInSession, shared),
+        (rf"/v1/sessions/{session}/interrupt", operators.InterruptSession, shared),
+        (rf"/v1/sessions/{session}/restart", operators.RestartSession, shared),
+        (rf"/v1/sessions/{session}", operators.OneSession, shared),
+        (r"/v1/sessions", operators.Sessions, shared),
+        (r"/v1/execute", execute.ExecuteOnce, shared),
+        (r"/v1/nodes", operators.Nodes, shared),
+        (r"/v1/pools", operators.Pools, shared),
+        (r"/healthz", operators.Health, shared),
+        (r"/readyz", operators.Ready, shared),
+        (r"/metrics", operators.MetricsPage, shared),
+    ]
+    most = BODY_SLACK * config.wire.max_frame
+    application = Application(
+        routes,
+        default_handler_class=Missing,
+        default_handler_args=shared,
+        websocket_ping_interval=config.wire.ping_interval,
+        websocket_ping_timeout=config.wire.ping_interval,
+        websocket_max_message_size=most,
+    )
+    return HTTPServer(application, max_body_size=most, max_buffer_size=most + (1 << 20))
+
+
+def _service(
+    config: Config, store: Store, pools: dict[str, Pool[Any]], metrics: Metrics
+) -> Service:
+    bounds = config.session
+    return Service(
+        store=store,
+        pools=pools,
+        default_profile=config.default_profile,
+        session_limits=SessionLimits(
+            queue=bounds.queue,
+            idle_timeout=bounds.idle_timeout,
+            max_lifetime=bounds.max_lifetime,
+            execution_timeout=bounds.execution_timeout,
+            interrupt_grace=bounds.interrupt_grace,
+            replay_bytes=bounds.replay_bytes,
+            replay_events=bounds.replay_events,
+            output=OutputLimits(bounds.output_bytes, bounds.display_bytes, bounds.display_total),
+        ),
+        limits=ServiceLimits(config.pool.acquire_timeout, bounds.record_ttl),
+        metrics=metrics,
+    )
+
+
+def _launcher(
+    name: str, profile: Profile, config: Config, state: Path, secret: bytes
+) -> Launcher | ForeignLauncher:
+    spec = KernelSpec(
+        name=name,
+        python=profile.python,
+        preload=tuple(profile.preload),
+        env=tuple(dict(profile.env).items()),
+        kernelspec=profile.kernelspec,
+        limits=Limits(
+            output_bytes=config.session.output_bytes, message_bytes=config.session.display_bytes
+        ),
+    )
+    directory = state / "k" / name
+    if spec.kernelspec:
+        return ForeignLauncher(spec, directory, timeout=config.pool.start_timeout)
+    return Launcher(
+        spec,
+        directory,
+        secret=secret,
+        orphan_ttl=config.orphan_ttl,
+        timeout=config.pool.start_timeout,
+    )
+
+
+def _pool_limits(config: Config, profile: Profile) -> PoolLimits:
+    return PoolLimits(
+        warm=profile.warm, cap=profile.cap, start_timeout=config.pool.start_timeout + 5
+    )
+
+
+async def _drain(service: Service, timeout: float, stop: asyncio.Event) -> None:
+    """Let running executions finish, for at most `timeout` s or until told to stop again."""
+    service.draining = True
+    stop.clear()
+    busy = [session for session in service.sessions.values() if session.busy]
+    if not busy:
+        return
+    logger.info("draining: %d sessions are busy; a second signal ends them", len(busy))
+    idle = asyncio.Event()
+    watched = service.changed
+
+    def changed(session: Any) -> None:
+        watched(session)
+        if not any(one.busy for one in service.sessions.values()):
+            idle.set()
+
+    service.changed = changed
+    waits = [asyncio.create_task(idle.wait()), asyncio.create_task(stop.wait())]
+    await asyncio.wait(waits, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+    for wait in waits:
+        wait.cancel()
+
+
+def _refuse_without_isolation(config: Config) -> None:
+    if config.isolation != "none":
+        raise StateDirError(
+            f"isolation {config.isolation!r} is not available: this version has no sandbox, and "
+            "kernels would run with the broker's own rights. For code you trust, ask for it by "
+            "name: --isolation none (or BROKER_ISOLATION=none)"
+        )
+    logger.warning("isolation none: code in kernels has all the rights of this user")
+
+
+def _prepare_state_dir(state: Path) -> Path:
+    try:
+        state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        state.chmod(0o700)
+        (state / "k").mkdir(mode=0o700, exist_ok=True)
+        probe = state / ".probe"
+        probe.write_bytes(b"\0" * 4096)  # a full disk says so here, and not half way through
+        probe.unlink()
+    except OSError as error:
+        raise StateDirError(
+            f"the state directory {state} cannot be used: {error.strerror}; "
+            "free some space or choose another with --state-dir"
+        ) from error
+    return state
+
+
+def _take_state_dir(state: Path) -> Callable[[], None]:
+    import fcntl
+
+    descriptor = os.open(state / "broker.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise StateDirError(
+            f"another broker uses {state}; stop it, or choose another with --state-dir"
+        ) from None
+    return lambda: os.close(descriptor)
+
+
+def _load_or_make_secret(path: Path) -> bytes:
+    """Return the secret that kernels' keys are derived from; kept, so that they can be adopted."""
+    with suppress(FileNotFoundError):
+        kept = path.read_bytes()
+        if len(kept) == 32:
+            return kept
+    made = secrets.token_bytes(32)
+    _write_private(path, made)
+    return made
+
+
+def _write_private(path: Path, content: bytes) -> None:
+    """Write a file that only we can read, in one piece."""
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        descriptor = os.open(part, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+        part.replace(path)
+    except OSError as error:
+        raise StateDirError(f"{path} cannot be written: {error.strerror}") from error
+
+
+def _listen(host: str, port: int) -> list[socket.socket]:
+    try:
+        return bind_sockets(port, host)
+    except OSError as error:
+        hint = "; choose another with --port" if error.errno == errno.EADDRINUSE else ""
+        raise StateDirError(f"cannot listen on {host}:{port}: {error.strerror}{hint}") from error
+
+
+def _url(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _node_name(state: Path) -> str:
+    """Return the same name at every start, and another for each broker of a host."""
+    return f"{socket.gethostname()}-{zlib.crc32(os.fsencode(state)):08x}"
+
+
+def _address(running: Running) -> bytes:
+    fields = {"url": running.url, "token": running.token, "pid": os.getpid()}
+    return json.dumps(fields).encode()
+
+
+def _announce(config: Config, running: Running) -> None:
+    warm = sum(profile.warm for profile in config.profiles.values())
+    print(  # noqa: T201 - the ready line is what a person waits for
+        f"kernel-broker {version('kernel-broker')} is ready with {warm} warm kernels\n"
+        f"  url    {running.url}\n"
+        f"  token  {running.token}\n"
+        f"  try    broker run -s demo 'x = 20'",
+        flush=True,
+    )

@@ -1,0 +1,239 @@
+"""One execution's life: a request, what the kernel says about it as events, and one `done`.
+
+Knows the Jupyter messages of one request and nothing of clients. Everything from the kernel is a
+stranger's data: what does not have the form it should is left out, never raised.
+"""
+
+from __future__ import annotations
+
+import binascii
+import re
+from base64 import b64decode
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from broker.protocol import Execute
+from kernels.messages import Message
+
+Event = dict[str, Any]
+
+# ECMA-48 control sequences, and the shorter escapes; what terminals colour with.
+_CONTROL = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
+_BINARY = ("image/png", "image/jpeg", "image/gif", "image/webp", "application/pdf")
+
+
+@dataclass(frozen=True, slots=True)
+class OutputLimits:
+    """Bounds on what one execution may send. Bytes."""
+
+    text: int = 1 << 20  # the kernel cuts at this; twice as much is a kernel that does not
+    display: int = 8 << 20  # one rich output
+    displays: int = 64 << 20  # all rich outputs together
+
+
+@dataclass(slots=True, eq=False)
+class Execution:
+    """One snippet on its way through a session. Times are the caller's monotonic seconds."""
+
+    request: Execute
+    owner: object  # who asked: a failure aborts what the same client has queued behind it
+    submitted: float
+    limits: OutputLimits = field(default_factory=OutputLimits)
+    started: float = 0.0
+    interrupted: str = ""  # why it was interrupted: `interrupted`, `timeout`
+    count: int | None = None
+    _status: str = ""
+    _idle: bool = False
+    _announced: bool = False
+    _text: int = 0
+    _rich: int = 0
+    _dropped: int = 0
+    _metadata: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        """Return the id the client chose."""
+        return self.request.id
+
+    @property
+    def finished(self) -> bool:
+        """Tell whether the kernel has said its last word: the reply, and `idle`.
+
+        Jupyter messaging: "idle … indicates that IOPub messages associated with a given request
+        have all been received", and the reply comes on another socket.
+        """
+        return self._idle and bool(self._status)
+
+    def content(self) -> dict[str, Any]:
+        """Return the content of the execute_request.
+
+        The kernel is never told to stop on errors: the queue is the session's.
+        """
+        return {
+            "code": self.request.code,
+            "silent": self.request.silent,
+            "store_history": self.request.store_history and not self.request.silent,
+            "user_expressions": {},
+            "allow_stdin": False,
+            "stop_on_error": False,
+        }
+
+    def take(self, channel: str, message: Message) -> Iterator[Event]:
+        """Yield the events that a message about this execution stands for."""
+        kind = message.type
+        if channel == "shell":
+            if kind == "execute_reply":
+                self._reply(message)
+            return
+        content = message.content
+        if kind == "status":
+            if content.get("execution_state") == "idle":
+                self._idle = True
+            elif self.request.silent and not self._announced:
+                yield self._start(None)
+        elif kind == "execute_input":
+            if not self._announced:
+                yield self._start(content.get("execution_count"))
+        elif kind == "stream":
+            yield from self._stream(content)
+        else:
+            yield from self._output(kind, message)
+
+    def done(self, status: str = "", reason: str = "", *, now: float) -> Event:
+        """Return the one `done`; without a status, the kernel's own."""
+        if not status:
+            status = self._status or "lost"
+            if self.interrupted and status == "error":
+                status = self.interrupted
+        event: Event = {"type": "done", "id": self.id, "status": status}
+        if reason:
+            event["reason"] = reason
+        started = self.started or now
+        event |= {
+            "execution_count": self.count,
+            "duration": round(now - started, 6) if self.started else 0.0,
+            "queued": round(started - self.submitted, 6),
+            "cpu": _number(self._metadata.get("cpu")),
+            "memory_peak": _number(self._metadata.get("memory_peak")),
+            "output_bytes": self._text + self._rich,
+        }
+        if truncated := self._truncated():
+            event["truncated"] = truncated
+        return event
+
+    def _start(self, count: object) -> Event:
+        self._announced = True
+        self.count = count if isinstance(count, int) else None
+        return {
+            "type": "started",
+            "id": self.id,
+            "execution_count": self.count,
+            "code": self.request.code,
+        }
+
+    def _reply(self, message: Message) -> None:
+        status = message.content.get("status")
+        self._status = status if status in ("ok", "error", "aborted") else "error"
+        self._metadata = message.metadata
+        count = message.content.get("execution_count")
+        if isinstance(count, int):
+            self.count = count
+
+    def _stream(self, content: Mapping[str, Any]) -> Iterator[Event]:
+        name, text = content.get("name"), content.get("text")
+        if name not in ("stdout", "stderr") or not isinstance(text, str):
+            return
+        # Our kernels cut at the limit themselves; this bound is for those that do not.
+        room = 2 * self.limits.text + 256 - self._text if self.limits.text else len(text)
+        shown = text[: max(0, room)]
+        self._text += len(shown)
+        self._dropped += len(text) - len(shown)
+        if shown:
+            yield {"type": "stream", "id": self.id, "name": name, "text": shown}
+
+    def _output(self, kind: str, message: Message) -> Iterator[Event]:
+        content = message.content
+        if kind in ("display_data", "update_display_data", "execute_result"):
+            event = self._display(kind, message)
+            if event is not None:
+                yield event
+        elif kind == "clear_output":
+            yield {"type": "clear", "id": self.id, "wait": bool(content.get("wait"))}
+        elif kind == "error":
+            yield error_event(self.id, content)
+
+    def _display(self, kind: str, message: Message) -> Event | None:
+        size = len(message.content_bytes)
+        if self.limits.displays and self._rich + size > self.limits.displays:
+            self._dropped += size
+            return None
+        content = message.content
+        data, metadata = content.get("data"), content.get("metadata")
+        if not isinstance(data, dict):
+            return None
+        if self.limits.display and size > self.limits.display * 4 // 3 + 4096:
+            data = {"text/plain": f"[output of {size:,} bytes left out]"}
+            self._dropped += size
+        else:
+            self._rich += size
+        event: Event = {
+            "type": "result" if kind == "execute_result" else "display",
+            "id": self.id,
+            "data": rich(data),
+            "metadata": metadata if isinstance(metadata, dict) else {},
+        }
+        if kind == "execute_result":
+            event["execution_count"] = content.get("execution_count")
+            return event
+        transient = content.get("transient")
+        if isinstance(transient, dict) and isinstance(transient.get("display_id"), str):
+            event["display_id"] = transient["display_id"]
+        if kind == "update_display_data":
+            event["update"] = True
+        return event
+
+    def _truncated(self) -> Event | None:
+        said = self._metadata.get("truncated")
+        shown, total = self._text, self._text + self._dropped
+        if isinstance(said, dict) and isinstance(said.get("total"), int):
+            total = max(total, said["total"])
+        return {"shown": shown, "total": total} if total > shown or self._dropped else None
+
+
+def rich(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a MIME bundle with its binary values as bytes; Jupyter carries them as base64."""
+    bundle: dict[str, Any] = {}
+    for mime, value in data.items():
+        if mime in _BINARY and isinstance(value, str):
+            try:
+                bundle[mime] = b64decode(value)
+            except binascii.Error:
+                continue
+        else:
+            bundle[mime] = value
+    return bundle
+
+
+def error_event(execution_id: str, content: Mapping[str, Any]) -> Event:
+    """Return the `error` event of Jupyter's `error` content, without colour codes."""
+    traceback = content.get("traceback")
+    lines: list[str] = []
+    for part in traceback if isinstance(traceback, list) else []:
+        lines.extend(plain(str(part)).splitlines())
+    return {
+        "type": "error",
+        "id": execution_id,
+        "name": plain(str(content.get("ename", ""))),
+        "message": plain(str(content.get("evalue", ""))),
+        "traceback": lines,
+    }
+
+
+def plain(text: str) -> str:
+    """Return the text without terminal control sequences."""
+    return _CONTROL.sub("", text) if "\x1b" in text else text
+
+
+def _number(value: object) -> float | int | None:
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None

@@ -1,0 +1,417 @@
+"""The service: the only place that sequences the store, the pools and the sessions.
+
+A session's kernel is taken from the pool and claimed in the store under the session's gate, and
+given up the same way, so that a release is never overtaken by the next claim.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+from weakref import WeakValueDictionary
+
+from broker.errors import (
+    BadMessage,
+    BrokerError,
+    Draining,
+    SessionElsewhere,
+    SessionLost,
+    StoreUnavailable,
+    UnknownProfile,
+    UnknownSession,
+)
+from broker.metrics import Metrics
+from broker.pool import Pool
+from broker.protocol import OpenQuery
+from broker.session import Client, Session, SessionKernel, SessionLimits
+from broker.store import Claim, SessionRecord, Store
+from kernels.state import SessionState
+
+logger = logging.getLogger(__name__)
+
+# s after a binding before the pool is refilled, unless the first answer is out before: forking a
+# replacement at once would slow that very answer.
+REFILL_AFTER = 0.15
+CLOSE_GONE = 4404
+CLOSE_MOVED = 4409
+Key = tuple[str, str]
+
+
+class ServiceKernel(SessionKernel, Protocol):
+    """What the service needs of a kernel beyond what its session does."""
+
+    def label(self, text: str) -> None:
+        """Note who is bound, where the next broker finds it."""
+
+    async def close(self) -> None:
+        """End it."""
+
+
+class Adopter(Protocol):
+    """Where kernels that outlived the last broker are found."""
+
+    async def adopt(self) -> list[tuple[Any, str]]:
+        """Return each live kernel with its label."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceLimits:
+    """Bounds of the service. Seconds."""
+
+    acquire_timeout: float = 30.0
+    record_ttl: float = 86_400.0
+
+
+class Service:
+    """The sessions of this node."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        pools: Mapping[str, Pool[Any]],
+        default_profile: str,
+        session_limits: SessionLimits,
+        limits: ServiceLimits,
+        metrics: Metrics,
+    ) -> None:
+        self.store = store
+        self.pools = pools
+        self.default_profile = default_profile
+        self.session_limits = session_limits
+        self.limits = limits
+        self.metrics = metrics
+        self.sessions: dict[Key, Session] = {}
+        self.draining = False
+        self.changed: Callable[[Session], None] = lambda _: None  # set by the upkeep
+        self._gates: WeakValueDictionary[Key, asyncio.Lock] = WeakValueDictionary()
+        self._binding: dict[Session, asyncio.Task[None]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        metrics.watch_sessions(lambda: len(self.sessions))
+        metrics.watch_clients(lambda: sum(len(one.clients) for one in self.sessions.values()))
+
+    def __repr__(self) -> str:
+        return f"<Service {self.store.node}: {len(self.sessions)} sessions>"
+
+    # Opening
+
+    async def open(self, tenant: str, name: str, query: OpenQuery) -> Session:
+        """Return the session, made if need be; its kernel may still be on its way.
+
+        Raises UnknownProfile, UnknownSession (without `create`), Draining, StoreUnavailable.
+        """
+        key = (tenant, name)
+        profile = query.profile or self.default_profile
+        if profile not in self.pools:
+            known = ", ".join(sorted(self.pools))
+            raise UnknownProfile(f"no profile {profile!r}; known: {known}", field="profile")
+        if key not in self.sessions and not query.create:
+            record = await self.store.get(tenant, name)
+            if record is None or record.state == "closed":
+                raise UnknownSession(f"no session {name!r}")
+        session = self.sessions.get(key)
+        if session is None:
+            if self.draining:
+                raise Draining("this node is draining and takes no new sessions")
+            session = self._new(key, profile)
+            self.sessions[key] = session
+            self.changed(session)
+        elif query.profile is not None and query.profile != session.profile:
+            raise BadMessage(
+                f"profile: session {name!r} is of profile {session.profile!r}", field="profile"
+            )
+        if session.kernel is None:
+            self.need_kernel(session)
+        return session
+
+    def need_kernel(self, session: Session) -> None:
+        """Bind a kernel unless one is on its way."""
+        if session not in self._binding and session.kernel is None:
+            task = self._own(self._bind_or_refuse(session))
+            self._binding[session] = task
+            task.add_done_callback(lambda _: self._binding.pop(session, None))
+
+    async def bound(self, session: Session) -> None:
+        """Wait until a binding under way has ended, well or not."""
+        if task := self._binding.get(session):
+            await asyncio.wait([task])
+
+    async def _bind_or_refuse(self, session: Session) -> None:
+        try:
+            async with session.gate:
+                await self._bind(session)
+        except BrokerError as error:
+            logger.info("session=%s/%s no kernel: %s", *session.key, error)
+            session.refuse(error)
+            if isinstance(error, SessionElsewhere):
+                self.sessions.pop(session.key, None)
+                session.close(CLOSE_MOVED, f"the session is on node {error.node} {error.url}")
+            elif not session.generation and not session.clients:
+                self.sessions.pop(session.key, None)
+
+    async def _bind(self, session: Session) -> None:
+        if session.kernel is not None or session.state is not SessionState.OPENING:
+            return
+        began = time.monotonic()
+        pool = self.pools[session.profile]
+        kernel: ServiceKernel = await pool.acquire(timeout=self.limits.acquire_timeout)
+        try:
+            claim = await self._claim(session, kernel)
+            if session.state is not SessionState.OPENING:
+                raise SessionLost("the session ended while its kernel was being bound")
+        except BaseException:
+            self._own(pool.discard(kernel))
+            raise
+        session.created = claim.created
+        kernel.label(_label(session, claim.generation))
+        state = "fresh" if claim.generation == 1 else "lost"
+        session.bind(kernel, claim.generation, state, claim.reason)
+        asyncio.get_running_loop().call_later(REFILL_AFTER, pool.bound, kernel)
+        self.metrics.kernel_bound(session.profile, time.monotonic() - began)
+        self.changed(session)
+
+    async def _claim(self, session: Session, kernel: ServiceKernel) -> Claim:
+        for _ in range(2):
+            claim = await self.store.claim(
+                session.tenant,
+                session.name,
+                kernel=kernel.kernel_id,
+                profile=session.profile,
+                now=time.time(),
+                expires=session.expires,
+            )
+            if claim.status == "claimed":
+                return claim
+            if claim.node != self.store.node:
+                urls = {node.node: node.url for node in await self.store.nodes()}
+                raise SessionElsewhere(
+                    f"session {session.name!r} is served by node {claim.node}",
+                    node=claim.node,
+                    url=urls.get(claim.node, ""),
+                )
+            # Ours, of a kernel that is gone: its release did not reach the store.
+            await self._release(session, claim.generation, "node_lost", self.limits.record_ttl)
+        raise StoreUnavailable("the session's claim changes hands; try again")
+
+    # Ending
+
+    def kernel_lost(self, session: Session, kernel: SessionKernel, reason: str) -> None:
+        """Give the dead kernel's place back and write down why it ended."""
+        self._own(self._after_loss(session, kernel, session.generation, reason))
+
+    async def _after_loss(
+        self, session: Session, kernel: SessionKernel, generation: int, reason: str
+    ) -> None:
+        async with session.gate:
+            await self.pools[session.profile].discard(kernel)
+            await self._release(session, generation, reason, self.limits.record_ttl)
+        self.changed(session)
+
+    async def end(
+        self, key: Key, reason: str, *, spare: Client | None = None, keep: float | None = None
+    ) -> int:
+        """End a session and its kernel, and return the generation that ended.
+
+        Raises UnknownSession, and SessionElsewhere if another node serves it.
+        """
+        session = self.sessions.pop(key, None)
+        if session is None:
+            await self._refuse_absent(key)
+            raise UnknownSession(f"no session {key[1]!r}")
+        self.changed(session)
+        session.ending = reason
+        async with session.gate:
+            kernel = session.drop_kernel(reason)
+            session.close(CLOSE_GONE, reason, spare=spare)
+            if kernel is not None:
+                await self.pools[session.profile].discard(kernel)
+            if session.generation:
+                keep = self.limits.record_ttl if keep is None else keep
+                await self._release(session, session.generation, reason, keep)
+        logger.info("session=%s/%s ended: %s", *key, reason)
+        return session.generation
+
+    async def restart(self, session: Session) -> int:
+        """Replace the kernel by a new one and return its generation."""
+        async with session.gate:
+            if session.state is SessionState.SUSPENDED:
+                raise StoreUnavailable("the session store is out of reach; the session is safe")
+            kernel = session.drop_kernel("restart")
+            if kernel is not None:
+                self._own(self.pools[session.profile].discard(kernel))
+                await self._release(session, session.generation, "restart", self.limits.record_ttl)
+            await self._bind(session)
+        return session.generation
+
+    async def _refuse_absent(self, key: Key) -> None:
+        record = await self.store.get(*key)
+        if record and record.leased and record.node != self.store.node:
+            urls = {node.node: node.url for node in await self.store.nodes()}
+            raise SessionElsewhere(
+                f"session {key[1]!r} is served by node {record.node}",
+                node=record.node,
+                url=urls.get(record.node, ""),
+            )
+
+    async def _release(self, session: Session, generation: int, reason: str, keep: float) -> None:
+        try:
+            await self.store.release(
+                session.tenant, session.name, generation, reason=reason, now=time.time(), keep=keep
+            )
+        except StoreUnavailable as error:
+            # The lease runs out by itself; the next claim is told `node_lost` instead.
+            logger.warning("session=%s/%s not released: %s", *session.key, error)
+
+    # Used by sessions
+
+    def executed(self, session: Session, status: str, seconds: float) -> None:
+        """Count an execution; the pool may be refilled now that the session has its answer."""
+        self.metrics.execution_done(status, seconds)
+        if session.kernel is not None and session.executions == 1:
+            self.pools[session.profile].bound(session.kernel)
+        self.changed(session)
+
+    # One-shot, adoption, listing
+
+    @asynccontextmanager
+    async def once(self, tenant: str, profile: str | None) -> AsyncIterator[Session]:
+        """Open a session for one execution; it is gone, record and all, with the block."""
+        name = f"once-{uuid.uuid4().hex}"
+        session = await self.open(tenant, name, OpenQuery(profile=profile))
+        try:
+            yield session
+        finally:
+            if session.key in self.sessions:
+                await self.end(session.key, "done", keep=0)
+
+    async def adopt(self, profile: str, source: Adopter) -> int:
+        """Take over the kernels that outlived the last broker; return how many sessions live on."""
+        records = {record.kernel: record for record in await self.store.owned()}
+        adopted = 0
+        for kernel, label in await source.adopt():
+            if not label:
+                self.pools[profile].adopt(kernel, bound=False)
+                continue
+            self.pools[profile].adopt(kernel, bound=True)
+            adopted += self._adopt_session(profile, kernel, label, records.get(kernel.kernel_id))
+        return adopted
+
+    def _adopt_session(
+        self, profile: str, kernel: ServiceKernel, label: str, record: SessionRecord | None
+    ) -> bool:
+        try:
+            known = json.loads(label)
+            key, generation = (
+                (str(known["tenant"]), str(known["session"])),
+                int(known["generation"]),
+            )
+        except (ValueError, KeyError, TypeError):
+            self._own(self.pools[profile].discard(kernel))
+            return False
+        session = self._new(key, profile)
+        if record is not None:
+            session.created, session.last_used = record.created, record.last_used
+        self.sessions[key] = session
+        session.bind(kernel, generation, "warm", "")
+        logger.info("session=%s/%s adopted, generation %d", *key, generation)
+        self.changed(session)
+        return True
+
+    async def rows(self, tenant: str | None) -> list[dict[str, Any]]:
+        """Return every known session of a tenant, those of other nodes and ended ones too."""
+        rows = {
+            (record.tenant, record.session): _record_row(record)
+            async for record in self.store.sessions(tenant)
+        }
+        for key, session in self.sessions.items():
+            if tenant in (None, session.tenant):
+                rows[key] = self.row(session)
+        return [rows[key] for key in sorted(rows)]
+
+    async def find_row(self, key: Key) -> dict[str, Any]:
+        """Return one session's row. Raises UnknownSession."""
+        if key in self.sessions:
+            return self.row(self.sessions[key])
+        record = await self.store.get(*key)
+        if record is None:
+            raise UnknownSession(f"no session {key[1]!r}")
+        return _record_row(record)
+
+    def row(self, session: Session) -> dict[str, Any]:
+        """Return what is told of a session of this node."""
+        kernel = session.kernel
+        return {
+            "session": session.name,
+            "tenant": session.tenant,
+            "node": self.store.node,
+            "kernel": kernel.kernel_id if kernel else "",
+            "generation": session.generation,
+            "profile": session.profile,
+            "state": str(session.state),
+            "reason": session.lost_reason,
+            "created": session.created,
+            "last_used": session.last_used,
+            "expires": session.expires,
+            "executions": session.executions,
+            "queued": session.queued,
+            "clients": len(session.clients),
+            "pid": kernel.pid if kernel else None,
+        }
+
+    async def aclose(self, *, leave: bool) -> None:
+        """End every session, or let go of them for the next broker to find."""
+        self.draining = True
+        if leave:
+            for session in self.sessions.values():
+                session.close(1001, "the node restarts; reconnect")
+        else:
+            keys = list(self.sessions)
+            await asyncio.gather(*(self.end(key, "shutdown") for key in keys))
+        for task in self._binding.values():
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=5)
+
+    def _new(self, key: Key, profile: str) -> Session:
+        # One gate a name, kept for as long as any session of that name is still ending.
+        gate = self._gates.get(key)
+        if gate is None:
+            gate = self._gates[key] = asyncio.Lock()
+        return Session(*key, profile, limits=self.session_limits, gate=gate, host=self)
+
+    def _own(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+
+def _label(session: Session, generation: int) -> str:
+    return json.dumps({"tenant": session.tenant, "session": session.name, "generation": generation})
+
+
+def _record_row(record: SessionRecord) -> dict[str, Any]:
+    return {
+        "session": record.session,
+        "tenant": record.tenant,
+        "node": record.node,
+        "kernel": record.kernel,
+        "generation": record.generation,
+        "profile": record.profile,
+        "state": record.state,
+        "reason": record.reason,
+        "created": record.created,
+        "last_used": record.last_used,
+        "expires": record.expires,
+        "executions": None,
+        "queued": None,
+        "clients": None,
+        "pid": None,
+    }

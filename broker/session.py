@@ -1,0 +1,460 @@
+"""One session: its queue, its kernel, its clients, and every event in one numbered sequence.
+
+Runs one execution at a time. Knows nothing of pools, stores or sockets: it asks its `Host` for a
+kernel when it needs one, and tells it when one was lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Protocol
+
+from broker.errors import BadMessage, BrokerError, NotRunning, QueueFull, StoreUnavailable
+from broker.execution import Event, Execution, OutputLimits
+from broker.protocol import Codec, Execute
+from broker.replay import Replay
+from kernels.channels import Channels
+from kernels.errors import BadFrame
+from kernels.messages import Message
+from kernels.state import SESSION, SessionEvent, SessionState, advance
+
+logger = logging.getLogger(__name__)
+
+# s from a kernel's death until its last words count as said: they are in the socket already, and
+# ZMQ's own thread hands them over.
+EXIT_SETTLE = 0.02
+
+
+class SessionKernel(Protocol):
+    """What a session needs of a kernel."""
+
+    @property
+    def kernel_id(self) -> str:
+        """Name the kernel."""
+
+    @property
+    def pid(self) -> int:
+        """Give the process id."""
+
+    @property
+    def channels(self) -> Channels:
+        """Give the sockets."""
+
+    @property
+    def exited(self) -> asyncio.Future[str]:
+        """Resolve with the reason when it ends."""
+
+    def interrupt(self) -> None:
+        """Ask the running cell to stop."""
+
+    def kill(self) -> None:
+        """End it at once."""
+
+
+class Client(Protocol):
+    """Somebody who follows the session. Neither call may block or raise."""
+
+    def deliver(self, envelope: Envelope) -> None:
+        """Take an event."""
+
+    def fault(self, request_id: str, error: BrokerError) -> None:
+        """Learn that a request was not taken after all."""
+
+    def end(self, code: int, reason: str) -> None:
+        """Learn that the session has ended for this client; `code` is a WebSocket close code."""
+
+
+class Host(Protocol):
+    """Who owns the session: gives it kernels and writes down what becomes of it."""
+
+    def need_kernel(self, session: Session) -> None:
+        """Bind a kernel, or `refuse()` what waits for one."""
+
+    def kernel_lost(self, session: Session, kernel: SessionKernel, reason: str) -> None:
+        """Clean up after a kernel that has ended."""
+
+    def executed(self, session: Session, status: str, seconds: float) -> None:
+        """Note the end of an execution."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionLimits:
+    """Bounds on one session. Seconds, counts, bytes; 0 seconds is no bound."""
+
+    queue: int = 32
+    idle_timeout: float = 1800.0
+    max_lifetime: float = 43_200.0
+    execution_timeout: float = 300.0
+    interrupt_grace: float = 3.0
+    replay_bytes: int = 4 << 20
+    replay_events: int = 1000
+    output: OutputLimits = field(default_factory=OutputLimits)
+
+
+class Envelope:
+    """An event on its way to clients, encoded once per codec however many there are."""
+
+    __slots__ = ("_frames", "event")
+
+    def __init__(self, event: Event) -> None:
+        self.event = event
+        self._frames: dict[str, bytes] = {}
+
+    def frame(self, codec: Codec) -> bytes:
+        """Return the event as that codec's frame."""
+        frame = self._frames.get(codec.name)
+        if frame is None:
+            frame = self._frames[codec.name] = codec.encode(self.event)
+        return frame
+
+
+class Session:
+    """A named place for variables. Made by the service, which is its host."""
+
+    def __init__(
+        self,
+        tenant: str,
+        name: str,
+        profile: str,
+        *,
+        limits: SessionLimits,
+        gate: asyncio.Lock,
+        host: Host,
+    ) -> None:
+        self.tenant = tenant
+        self.name = name
+        self.profile = profile
+        self.limits = limits
+        self.state = SessionState.OPENING
+        self.generation = 0
+        self.kernel: SessionKernel | None = None
+        self.created = self.last_used = time.time()
+        self.executions = 0
+        self.clients: set[Client] = set()
+        self.ending = ""  # why it is being ended, once that has begun
+        self.gate = gate  # held while the host binds or releases
+        self.lost_reason = ""  # why the last kernel ended
+        self._host = host
+        self._loop = asyncio.get_running_loop()
+        self._replay = Replay(limits.replay_events, limits.replay_bytes)
+        self._seq = 0
+        self._queue: deque[Execution] = deque()
+        self._running: Execution | None = None
+        self._request_id = ""  # the kernel's id of what runs
+        self._stray: Execution | None = None  # counts what comes between executions
+        self._timer: asyncio.TimerHandle | None = None
+        self._verdict = ""  # why we killed the kernel
+
+    def __repr__(self) -> str:
+        return (
+            f"<Session {self.tenant}/{self.name}: {self.state}, generation {self.generation}, "
+            f"{len(self._queue)} queued, {len(self.clients)} clients>"
+        )
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Return what names the session on every node."""
+        return self.tenant, self.name
+
+    @property
+    def busy(self) -> bool:
+        """Tell whether an execution runs or waits."""
+        return self._running is not None or bool(self._queue)
+
+    @property
+    def queued(self) -> int:
+        """Count the executions that wait."""
+        return len(self._queue)
+
+    @property
+    def expires(self) -> float:
+        """Return when it ends if nothing more is executed; Unix seconds, 0 for never."""
+        ends = []
+        if self.limits.idle_timeout:
+            ends.append(self.last_used + self.limits.idle_timeout)
+        if self.limits.max_lifetime:
+            ends.append(self.created + self.limits.max_lifetime)
+        return min(ends, default=0.0)
+
+    # Clients
+
+    def attach(self, client: Client, after: int | None = None) -> None:
+        """Add a client; it gets the session's state and every kept event later than `after`."""
+        missed: tuple[int, int] | None = None
+        events: list[Event] = []
+        if after is not None:
+            missed, events = self._replay.since(after)
+        if self.kernel is not None or missed is not None:
+            # While a kernel is being bound, the event of its binding is everybody's first.
+            state = "warm" if self.kernel is not None else "lost" if self.generation else "fresh"
+            event = self._description(state, self.lost_reason if state == "lost" else "")
+            event["seq"] = self._seq
+            if missed is not None:
+                event["missed"] = list(missed)
+            client.deliver(Envelope(event))
+        for kept in events:
+            client.deliver(Envelope(kept))
+        self.clients.add(client)
+
+    def detach(self, client: Client) -> None:
+        """Forget a client; what it has asked for goes on."""
+        self.clients.discard(client)
+
+    def acknowledge(self, seq: int) -> None:
+        """Drop the kept events up to `seq`, if this is the only client."""
+        if len(self.clients) <= 1:
+            self._replay.trim(min(seq, self._seq))
+
+    def emit(self, event: Event) -> None:
+        """Number an event, keep it for those who reconnect, and send it to every client."""
+        self._seq += 1
+        event["seq"] = self._seq
+        self._replay.append(event, _size(event))
+        envelope = Envelope(event)
+        for client in tuple(self.clients):
+            client.deliver(envelope)
+
+    def _description(self, state: str, reason: str) -> Event:
+        event: Event = {
+            "type": "session",
+            "session": self.name,
+            "generation": self.generation,
+            "state": state,
+            "profile": self.profile,
+            "limits": {
+                "execution_timeout": self.limits.execution_timeout,
+                "idle_timeout": self.limits.idle_timeout,
+                "max_lifetime": self.limits.max_lifetime,
+                "queue": self.limits.queue,
+                "output_bytes": self.limits.output.text,
+            },
+            "expires_at": self.expires,
+        }
+        if reason:
+            event["reason"] = reason
+        return event
+
+    # The kernel
+
+    def bind(self, kernel: SessionKernel, generation: int, state: str, reason: str) -> None:
+        """Take a kernel for good; what waits begins to run."""
+        self.state = advance(SESSION, self.state, SessionEvent.BOUND)
+        self.kernel, self.generation = kernel, generation
+        self._verdict = ""
+        self.lost_reason = reason
+        self._stray = Execution(Execute(id="-", code=""), None, 0.0, self.limits.output)
+        kernel.channels.receiver = self._receive
+        kernel.channels.broken.add_done_callback(partial(self._distrust, kernel))
+        kernel.exited.add_done_callback(partial(self._exited, kernel))
+        self.emit(self._description(state, reason))
+        self._start_next()
+
+    def refuse(self, error: BrokerError) -> None:
+        """Give back everything that waits for a kernel that cannot be had."""
+        waiting, self._queue = self._queue, deque()
+        for execution in waiting:
+            for client in self.clients:
+                if client is execution.owner:
+                    client.fault(execution.id, error)
+
+    def kill(self, reason: str) -> None:
+        """End the kernel at once; its loss is told with this reason."""
+        if self.kernel is not None:
+            self._verdict = self._verdict or reason
+            self.kernel.kill()
+
+    def drop_kernel(self, reason: str) -> SessionKernel | None:
+        """Let go of the kernel now, and return it to be ended."""
+        kernel = self.kernel
+        if kernel is not None:
+            self._lose(kernel, reason)
+        return kernel
+
+    def _distrust(self, kernel: SessionKernel, broken: asyncio.Future[BadFrame]) -> None:
+        if not broken.cancelled() and self.kernel is kernel:
+            logger.warning("session=%s/%s kernel sent %s", *self.key, broken.result())
+            self.kill("bad_frame")
+
+    def _exited(self, kernel: SessionKernel, exited: asyncio.Future[str]) -> None:
+        if not exited.cancelled():
+            reason = exited.result()
+            self._loop.call_later(EXIT_SETTLE, self._settle, kernel, reason)
+
+    def _settle(self, kernel: SessionKernel, reason: str) -> None:
+        if self.kernel is kernel:
+            self._lose(kernel, self._verdict or reason)
+            self._host.kernel_lost(self, kernel, self.lost_reason)
+
+    def _lose(self, kernel: SessionKernel, reason: str) -> None:
+        kernel.channels.receiver = None
+        running, self._running = self._running, None
+        waiting, self._queue = self._queue, deque()
+        self.kernel = None
+        self.lost_reason = reason
+        self.state = advance(SESSION, self.state, SessionEvent.LOST)
+        self._cancel_timer()
+        if running is not None:
+            self._finish(running, "timeout" if reason == "timeout" else "lost", reason)
+        for execution in waiting:
+            self._finish(execution, "aborted", "the kernel was lost before it ran")
+        self.emit(self._description("lost", reason))
+
+    # Executions
+
+    def submit(self, request: Execute, owner: Client) -> None:
+        """Queue an execution. Raises QueueFull, StoreUnavailable, BadMessage for an id in use."""
+        if self.state is SessionState.SUSPENDED:
+            raise StoreUnavailable("the session store is out of reach; the session is safe")
+        if len(self._queue) >= self.limits.queue:
+            raise QueueFull(f"{len(self._queue)} executions wait already; the bound is that")
+        if any(one.id == request.id and one.owner is owner for one in self._open()):
+            raise BadMessage(f"id: {request.id!r} is still open", field="id")
+        execution = Execution(request, owner, time.monotonic(), self.limits.output)
+        self._queue.append(execution)
+        position = len(self._queue) - (self._running is None)
+        if position > 0:
+            self.emit({"type": "queued", "id": request.id, "position": position})
+        if self.kernel is None:
+            self._host.need_kernel(self)
+        else:
+            self._start_next()
+
+    def interrupt(self, target: str | None = None) -> str:
+        """Interrupt what runs, and return its id. Raises NotRunning."""
+        running = self._running
+        if running is None or self.kernel is None or (target and running.id != target):
+            what = f"{target!r} is not running" if target else "nothing is running"
+            raise NotRunning(what, field="target" if target else None)
+        running.interrupted = running.interrupted or "interrupted"
+        self.kernel.interrupt()
+        return running.id
+
+    def cancel(self, target: str) -> None:
+        """Take an execution out of the queue. Raises NotRunning."""
+        for execution in self._queue:
+            if execution.id == target:
+                self._queue.remove(execution)
+                self._finish(execution, "cancelled", "")
+                return
+        raise NotRunning(f"{target!r} is not in the queue", field="target")
+
+    def _open(self) -> list[Execution]:
+        return [*([self._running] if self._running else []), *self._queue]
+
+    def _start_next(self) -> None:
+        if self.state is not SessionState.READY or not self._queue or self.kernel is None:
+            return
+        self.state = advance(SESSION, self.state, SessionEvent.STARTED)
+        execution = self._running = self._queue.popleft()
+        execution.started = time.monotonic()
+        self._stray = Execution(execution.request, None, 0.0, self.limits.output)
+        timeout = execution.request.timeout or self.limits.execution_timeout
+        if timeout:
+            self._timer = self._loop.call_later(timeout, self._expire, execution)
+        self._request_id = self.kernel.channels.next_id()
+        self.kernel.channels.send(
+            "shell",
+            "execute_request",
+            execution.content(),
+            msg_id=self._request_id,
+            metadata=execution.request.metadata,
+        )
+
+    def _expire(self, execution: Execution) -> None:
+        if self._running is execution and self.kernel is not None:
+            execution.interrupted = "timeout"
+            self.kernel.interrupt()
+            grace = self.limits.interrupt_grace
+            self._timer = self._loop.call_later(grace, self.kill, "timeout")
+
+    def _receive(self, channel: str, message: Message) -> None:
+        running = self._running
+        if running is not None and message.parent_id == self._request_id:
+            for event in running.take(channel, message):
+                self.emit(event)
+            if running.finished:
+                self._complete(running)
+        elif channel == "iopub" and self._stray is not None and message.type != "status":
+            # Threads of earlier cells still print: theirs is no execution's output any more.
+            for event in self._stray.take(channel, message):
+                if event["type"] != "started":
+                    del event["id"]
+                    self.emit(event)
+
+    def _complete(self, execution: Execution) -> None:
+        self._running = None
+        self._cancel_timer()
+        self.state = advance(SESSION, self.state, SessionEvent.FINISHED)
+        status = self._finish(execution)
+        if status not in ("ok", "aborted") and execution.request.stop_on_error:
+            for waiting in [one for one in self._queue if one.owner is execution.owner]:
+                self._queue.remove(waiting)
+                self._finish(waiting, "aborted", f"{execution.id} failed before it")
+        self._start_next()
+
+    def _finish(self, execution: Execution, status: str = "", reason: str = "") -> str:
+        """Send the one `done` of an execution and return its status."""
+        now = time.monotonic()
+        event = execution.done(status, reason, now=now)
+        if execution.started:
+            self.executions += 1
+            self.last_used = time.time()
+            if event["status"] in ("timeout", "lost", "interrupted"):
+                event.setdefault("reason", execution.interrupted or "lost")
+        event |= {"generation": self.generation, "expires_at": self.expires}
+        self.emit(event)
+        self._host.executed(self, event["status"], event["duration"])
+        return str(event["status"])
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    # The store's word
+
+    def suspend(self) -> None:
+        """Refuse new work until the lease is sure again; what runs goes on."""
+        if self.state not in (SessionState.SUSPENDED, SessionState.CLOSED):
+            self.state = advance(SESSION, self.state, SessionEvent.SUSPEND)
+
+    def resume(self) -> None:
+        """Take work again."""
+        if self.state is SessionState.SUSPENDED:
+            event = SessionEvent.RESUME_EMPTY
+            if self.kernel is not None:
+                busy = self._running is not None
+                event = SessionEvent.RESUME_BUSY if busy else SessionEvent.RESUME_READY
+            self.state = advance(SESSION, self.state, event)
+            self._start_next()
+
+    def close(self, code: int, reason: str, *, spare: Client | None = None) -> None:
+        """End the session for every client but `spare`, who gets a word of its own."""
+        if self.state is not SessionState.CLOSED:
+            self.state = advance(SESSION, self.state, SessionEvent.CLOSE)
+        for client in tuple(self.clients):
+            if client is not spare:
+                client.end(code, reason)
+        self.clients.clear()
+
+
+def _size(event: Event) -> int:
+    """Return about how many bytes of memory an event keeps."""
+    size = 200
+    for value in event.values():
+        if isinstance(value, str | bytes):
+            size += len(value)
+        elif isinstance(value, dict):
+            size += sum(_length(item) for item in value.values())
+        elif isinstance(value, list):
+            size += sum(_length(item) for item in value)
+    return size
+
+
+def _length(value: Any) -> int:
+    return len(value) if isinstance(value, str | bytes) else len(str(value))

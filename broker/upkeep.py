@@ -1,0 +1,188 @@
+"""What has to be done in time: leases renewed, uses written down, idle sessions ended.
+
+Each task sleeps until an event or its next deadline. When the store is out of reach, no kernel is
+killed for it: sessions refuse new work before their lease can end elsewhere, and go on when the
+store is back and has no higher generation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from types import TracebackType
+from typing import Self
+
+from broker.errors import BrokerError, StoreUnavailable
+from broker.policy import SessionLimits as ReapLimits
+from broker.policy import SessionView, reap
+from broker.service import CLOSE_MOVED, Service
+from broker.session import Session
+from broker.store import Lease, NodeRecord, Renewal, Touch
+
+logger = logging.getLogger(__name__)
+
+WRITE_BEHIND = 0.5  # s that uses are gathered before they are written in one round trip
+
+
+class Upkeep:
+    """The timed work of one service, while its `async with` lasts."""
+
+    def __init__(
+        self, service: Service, *, lease: float, describe: Callable[[], NodeRecord]
+    ) -> None:
+        self._service = service
+        self._lease = lease
+        self._describe = describe
+        self._renewed_at = time.monotonic()
+        self._suspended = False
+        self._used: dict[tuple[str, str], Touch] = {}
+        self._written = asyncio.Event()
+        self._moved = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        service.changed = self._changed
+
+    @property
+    def store_reachable(self) -> bool:
+        """Tell whether the last renewal reached the store."""
+        return not self._suspended
+
+    async def __aenter__(self) -> Self:
+        await self._renew()
+        for work in (self._renewing, self._writing, self._reaping):
+            self._tasks.append(asyncio.create_task(self._for_ever(work), name=work.__name__))
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        with suppress(BrokerError):
+            await self._write()
+            await self._service.store.drop_node()
+
+    async def _for_ever(self, work: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            try:
+                await work()
+            except Exception:
+                # A fault of ours must not end the renewals with it.
+                logger.exception("upkeep: %s failed", work.__name__)
+                await asyncio.sleep(1)
+
+    def _changed(self, session: Session) -> None:
+        if session.generation:
+            self._used[session.key] = Touch(
+                session.tenant,
+                session.name,
+                session.generation,
+                str(session.state),
+                session.last_used,
+                session.expires,
+            )
+            self._written.set()
+        self._moved.set()
+
+    # Leases
+
+    async def _renewing(self) -> None:
+        while True:
+            await asyncio.sleep(self._lease / 3)
+            await self._renew()
+
+    async def _renew(self) -> None:
+        """Renew every lease and the node's record; told to suspend when that cannot be done."""
+        held = [one for one in self._service.sessions.values() if one.kernel is not None]
+        began = time.monotonic()
+        try:
+            answers = await self._service.store.renew([_lease(session) for session in held])
+            await self._service.store.put_node(self._describe())
+        except StoreUnavailable as error:
+            if time.monotonic() - self._renewed_at >= self._lease * 2 / 3 and not self._suspended:
+                self._suspend(error)
+            return
+        self._renewed_at = began
+        if self._suspended:
+            logger.warning("the store is back; %d sessions go on", len(self._service.sessions))
+            self._suspended = False
+        for session, answer in zip(held, answers, strict=True):
+            if answer is Renewal.LOST:
+                await self._give_up(session)
+        for session in self._service.sessions.values():
+            session.resume()
+
+    def _suspend(self, error: StoreUnavailable) -> None:
+        logger.error("%s: sessions take no new work until it answers", error)
+        self._suspended = True
+        for session in self._service.sessions.values():
+            session.suspend()
+
+    async def _give_up(self, session: Session) -> None:
+        """End a kernel whose session the store gives to a higher generation."""
+        logger.error("session=%s/%s has moved to another node", *session.key)
+        self._service.sessions.pop(session.key, None)
+        async with session.gate:
+            kernel = session.drop_kernel("moved")
+            session.close(CLOSE_MOVED, "the session has moved; reconnect")
+            if kernel is not None:
+                await self._service.pools[session.profile].discard(kernel)
+
+    # Uses
+
+    async def _writing(self) -> None:
+        while True:
+            await self._written.wait()
+            await asyncio.sleep(WRITE_BEHIND)
+            await self._write()
+
+    async def _write(self) -> None:
+        rows, self._used = self._used, {}
+        self._written.clear()
+        try:
+            await self._service.store.touch(list(rows.values()))
+        except StoreUnavailable as error:
+            logger.warning("uses not written: %s", error)  # the next renewal writes them whole
+
+    # Idle sessions
+
+    async def _reaping(self) -> None:
+        limits = self._service.session_limits
+        bounds = ReapLimits(limits.idle_timeout, limits.max_lifetime)
+        while True:
+            self._moved.clear()
+            now = time.time()
+            plan = reap(map(_view, self._service.sessions.values()), bounds, now)
+            for view, reason in plan.ended:
+                with suppress(BrokerError):
+                    await self._service.end((view.tenant, view.session), reason)
+            delay = None if plan.wake_at is None else max(0.0, plan.wake_at - time.time())
+            with suppress(TimeoutError):
+                async with asyncio.timeout(delay):
+                    await self._moved.wait()
+
+
+def _view(session: Session) -> SessionView:
+    return SessionView(
+        session.tenant, session.name, session.created, session.last_used, session.busy
+    )
+
+
+def _lease(session: Session) -> Lease:
+    return Lease(
+        session.tenant,
+        session.name,
+        session.generation,
+        session.kernel.kernel_id if session.kernel else "",
+        session.profile,
+        str(session.state),
+        session.created,
+        session.last_used,
+        session.expires,
+    )

@@ -1,0 +1,167 @@
+"""The door of every face: who is asking, and what an error looks like from outside.
+
+One table says it all; a test checks that each error has a row.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+from http.client import responses
+from typing import Any, NamedTuple
+
+from tornado import web
+
+from broker import errors
+from broker.auth import Principal, Tokens, presented_token
+from broker.metrics import Metrics
+from broker.protocol import Bounds
+from broker.service import Service
+
+logger = logging.getLogger(__name__)
+
+
+class Code(NamedTuple):
+    """One error, as HTTP says it, as a WebSocket is closed for it, and its name on the wire."""
+
+    http: int
+    close: int
+    wire: str
+
+
+INTERNAL = Code(500, 1011, "internal")
+CODES: dict[type[errors.BrokerError], Code] = {
+    errors.BadMessage: Code(400, 4400, "bad_message"),
+    errors.BadFrame: Code(400, 4400, "bad_frame"),
+    errors.TooLarge: Code(413, 4400, "too_large"),
+    errors.BadSessionName: Code(400, 4400, "bad_message"),
+    errors.Unauthorized: Code(401, 4401, "unauthorized"),
+    errors.Forbidden: Code(403, 4400, "forbidden"),
+    errors.UnknownSession: Code(404, 4404, "unknown_session"),
+    errors.UnknownProfile: Code(400, 4400, "bad_message"),
+    errors.NotRunning: Code(409, 4400, "not_running"),
+    errors.QueueFull: Code(429, 1013, "queue_full"),
+    errors.AtCapacity: Code(503, 1013, "capacity"),
+    errors.Draining: Code(503, 1001, "draining"),
+    errors.SessionElsewhere: Code(421, 4409, "busy"),
+    errors.StoreUnavailable: Code(503, 1013, "store_unavailable"),
+    errors.ProfileBroken: Code(503, 1013, "capacity"),
+    errors.SessionLost: Code(410, 4404, "unknown_session"),
+    errors.StateDirError: INTERNAL,
+}
+
+
+def code_of(error: BaseException) -> Code:
+    """Return the error's row; what has none is our own fault."""
+    return CODES.get(type(error), INTERNAL)  # type: ignore[arg-type]
+
+
+def described(error: BaseException) -> dict[str, Any]:
+    """Return `code`, `message`, and `field` and `retry_after` where there are any.
+
+    What is not one of our errors is told without its text: that goes to the log only.
+    """
+    code = code_of(error)
+    if not isinstance(error, errors.BrokerError):
+        return {"code": code.wire, "message": "internal error; the server's log has the details"}
+    body: dict[str, Any] = {"code": code.wire, "message": error.message}
+    if error.field:
+        body["field"] = error.field
+    if isinstance(error, errors.CapacityError):
+        body["retry_after"] = error.retry_after
+    elif isinstance(error, errors.ProfileBroken):
+        body["retry_after"] = 1.0
+    return body
+
+
+@dataclass(frozen=True, slots=True)
+class House:
+    """What the handlers share."""
+
+    service: Service
+    tokens: Tokens
+    metrics: Metrics
+    bounds: Bounds
+    processes: Callable[[], dict[str, Any]]  # this node's own, and its store
+    unready: Callable[[], list[str]]  # why it should get no new sessions
+    bad_frames: int = 10
+    client_backlog: int = 8 << 20
+
+
+class Face(web.RequestHandler):
+    """A handler that answers errors in the one form, and lets nobody in without a token."""
+
+    public = False
+    principal: Principal
+
+    def initialize(self, house: House) -> None:
+        """Take what the handlers share."""
+        self.house = house
+
+    @property
+    def service(self) -> Service:
+        """Return the service."""
+        return self.house.service
+
+    async def prepare(self) -> None:
+        """Let in whom the token lets in."""
+        if not self.public:
+            self.principal = admit(self)
+
+    def set_default_headers(self) -> None:
+        """Keep answers out of caches, and the server's make to itself."""
+        self.set_header("Cache-Control", "no-store")
+        self.set_header("X-Content-Type-Options", "nosniff")
+        self.clear_header("Server")
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Answer an exception as JSON."""
+        error = kwargs.get("exc_info", (None, None, None))[1]
+        self.set_header("Content-Type", "application/json")
+        body: dict[str, Any]
+        if isinstance(error, web.HTTPError) or error is None:
+            phrase = responses.get(status_code, "error")
+            wire = "unknown_route" if status_code == 404 else "bad_message"
+            body = {"code": wire, "message": f"{phrase}: {self.request.path}"}
+        else:
+            code = code_of(error)
+            self.set_status(code.http)
+            body = described(error)
+            if "retry_after" in body:
+                self.set_header("Retry-After", str(math.ceil(body["retry_after"])))
+            if code.http == HTTPStatus.UNAUTHORIZED:
+                self.set_header("WWW-Authenticate", "Bearer")
+        self.finish(json.dumps({"error": body}))
+
+    def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
+        """Log only what is our own fault."""
+        if not isinstance(value, errors.BrokerError | web.HTTPError):
+            logger.error("%s %s", self.request.method, self.request.path, exc_info=(typ, value, tb))
+
+    def answer(self, body: object, status: int = 200) -> None:
+        """Finish with a JSON body."""
+        self.set_status(status)
+        self.set_header("Content-Type", "application/json")
+        self.finish(json.dumps(body))
+
+
+class Missing(Face):
+    """Everything that is no route."""
+
+    public = True
+
+    async def prepare(self) -> None:
+        """Say so."""
+        raise web.HTTPError(404)
+
+
+def admit(handler: web.RequestHandler) -> Principal:
+    """Return who is asking. Raises Unauthorized."""
+    house: House = handler.house  # type: ignore[attr-defined]
+    header = handler.request.headers.get("Authorization")
+    query = handler.get_query_argument("token", None)
+    return house.tokens.check(presented_token(header, query))

@@ -1,0 +1,156 @@
+"""Executions for those who need no socket: run and wait, or stream as NDJSON."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from tornado.iostream import StreamClosedError
+
+from broker.errors import BrokerError, SessionLost
+from broker.protocol import ExecuteBody, OpenQuery, check_session_name, execute_body
+from broker.session import Envelope, Session
+from broker.web.door import Face, described
+
+Event = dict[str, Any]
+
+
+class Follower:
+    """A client that follows one execution. Bounded by what the execution itself may send."""
+
+    def __init__(self, request_id: str) -> None:
+        self.id = request_id
+        self.state = "warm"
+        self._events: asyncio.Queue[Event | BrokerError] = asyncio.Queue()
+
+    def deliver(self, envelope: Envelope) -> None:
+        """Keep what belongs to the execution."""
+        event = envelope.event
+        if event["type"] == "session":
+            self.state = event["state"]
+        elif event.get("id") == self.id:
+            self._events.put_nowait(event)
+
+    def fault(self, request_id: str, error: BrokerError) -> None:
+        """Pass a refusal on to whoever waits."""
+        if request_id == self.id:
+            self._events.put_nowait(error)
+
+    def end(self, code: int, reason: str) -> None:
+        """Pass the end of the session on, for an execution that has not had its `done`."""
+        self._events.put_nowait(SessionLost(f"the session ended: {reason}"))
+
+    async def events(self) -> AsyncIterator[Event]:
+        """Yield the events up to and with `done`. Raises what the execution was refused for."""
+        while True:
+            event = await self._events.get()
+            if isinstance(event, BrokerError):
+                raise event
+            yield event
+            if event["type"] == "done":
+                return
+
+
+class ExecuteOnce(Face):
+    """`POST /v1/execute`: run in a fresh kernel that is gone afterwards."""
+
+    async def post(self) -> None:
+        """Run the body's code."""
+        body = execute_body(self.request.body, self.house.bounds)
+        async with self.service.once(self.principal.tenant, body.profile) as session:
+            await self._run(session, body)
+
+    async def _run(self, session: Session, body: ExecuteBody) -> None:
+        async with follow(session, body) as follower:
+            if "application/x-ndjson" in self.request.headers.get("Accept", ""):
+                await self._stream(follower)
+            else:
+                events = [event async for event in follower.events()]
+                self.answer(summary(session, follower.state, events))
+
+    async def _stream(self, follower: Follower) -> None:
+        self.set_header("Content-Type", "application/x-ndjson")
+        try:
+            async for event in follower.events():
+                self.write(json.dumps(as_json(event)) + "\n")
+                await self.flush()
+        except StreamClosedError:
+            return  # the execution goes on; its outputs are in the session's buffer
+        except BrokerError as error:
+            if not self._headers_written:
+                raise
+            self.write(json.dumps({"type": "fault", "id": follower.id, **described(error)}) + "\n")
+        await self.finish()
+
+
+class ExecuteInSession(ExecuteOnce):
+    """`POST /v1/sessions/{session}/execute`."""
+
+    async def post(self, session: str) -> None:  # type: ignore[override]
+        """Run the body's code in the session."""
+        name = check_session_name(session)
+        body = execute_body(self.request.body, self.house.bounds)
+        query = OpenQuery(profile=body.profile)
+        found = await self.service.open(self.principal.tenant, name, query)
+        await self._run(found, body)
+
+
+@asynccontextmanager
+async def follow(session: Session, body: ExecuteBody) -> AsyncIterator[Follower]:
+    """Submit an execution and follow it while the block lasts; it goes on without us."""
+    follower = Follower(uuid.uuid4().hex)
+    session.attach(follower)
+    try:
+        session.submit(body.request(follower.id), follower)
+        yield follower
+    finally:
+        session.detach(follower)
+
+
+def summary(session: Session, state: str, events: list[Event]) -> dict[str, Any]:
+    """Return the answer of a waited-for execution."""
+    outputs = [as_json(event) for event in events if event["type"] not in ("started", "queued")]
+    done = outputs.pop()
+    streams = {"stdout": "", "stderr": ""}
+    result: dict[str, Any] | None = None
+    displays: list[dict[str, Any]] = []
+    error: dict[str, Any] | None = None
+    for event in outputs:
+        kind = event["type"]
+        if kind == "stream":
+            streams[event["name"]] += event["text"]
+        elif kind == "result":
+            result = event["data"]
+        elif kind == "display":
+            displays.append(event["data"])
+        elif kind == "error":
+            error = {name: event[name] for name in ("name", "message", "traceback")}
+    return {
+        "session": session.name,
+        "generation": done["generation"],
+        "state": state,
+        "status": done["status"],
+        "execution_count": done["execution_count"],
+        **streams,
+        "result": result,
+        "displays": displays,
+        "error": error,
+        "outputs": outputs,
+        "done": done,
+    }
+
+
+def as_json(value: Any) -> Any:
+    """Return plain data with bytes as base64 text, as in an .ipynb."""
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    if isinstance(value, dict):
+        return {str(key): as_json(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [as_json(item) for item in value]
+    return value

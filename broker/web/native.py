@@ -1,0 +1,206 @@
+"""The native WebSocket: frames to requests, events to frames."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable
+from typing import Any
+
+from tornado import web, websocket
+
+from broker.errors import BadFrame, BadMessage, BrokerError, Forbidden, TooLarge
+from broker.protocol import (
+    Ack,
+    Cancel,
+    Close,
+    Codec,
+    Execute,
+    Interrupt,
+    OpenQuery,
+    Ping,
+    Request,
+    Restart,
+    check_session_name,
+    choose_subprotocol,
+    codec,
+    open_query,
+)
+from broker.session import Envelope, Session
+from broker.web.door import Face, House, admit, code_of, described
+
+logger = logging.getLogger(__name__)
+
+NO_SUBPROTOCOL = 4406
+BAD_FRAMES = 4400
+TOO_SLOW = 4408
+
+
+class NativeSocket(websocket.WebSocketHandler):
+    """One client of one session. Its own `Client`, as sessions see it."""
+
+    session: Session
+    codec: Codec
+
+    def initialize(self, house: House) -> None:
+        """Take what the handlers share."""
+        self.house = house
+        self._query = OpenQuery()
+        self._unread = 0
+        self._bad = 0
+        self._attached = False
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    write_error = Face.write_error
+    log_exception = Face.log_exception
+    set_default_headers = Face.set_default_headers
+
+    async def prepare(self) -> None:
+        """Find the session before the upgrade, so that a refusal is an HTTP status."""
+        principal = admit(self)
+        name = check_session_name(self.path_kwargs["session"])
+        query = {key: self.get_query_argument(key) for key in self.request.query_arguments}
+        self._query = open_query(query)
+        if self.request.headers.get("Upgrade", "").lower() != "websocket":
+            raise web.HTTPError(426)
+        self.session = await self.house.service.open(principal.tenant, name, self._query)
+
+    def select_subprotocol(self, subprotocols: list[str]) -> str | None:
+        """Choose the best one that the client offers."""
+        return choose_subprotocol(subprotocols)
+
+    def open(self, *args: str, **kwargs: str) -> None:
+        """Attach to the session."""
+        if self.selected_subprotocol is None:
+            self.close(NO_SUBPROTOCOL, "offer broker.v1.msgpack or broker.v1.json")
+            return
+        self.set_nodelay(True)
+        self.codec = codec(self.selected_subprotocol, self.house.bounds)
+        self._attached = True
+        self.session.attach(self, self._query.after)
+
+    def on_message(self, message: str | bytes) -> None:
+        """Take one frame; a bad one costs a fault, too many in a row the connection."""
+        if not self._attached:
+            return
+        try:
+            request = self.codec.decode(message)
+        except (BadFrame, BadMessage, TooLarge) as error:
+            self._bad += 1
+            self.fault(self.codec.request_id(message) or "", error)
+            if self._bad >= self.house.bad_frames:
+                self.close(BAD_FRAMES, f"{self._bad} bad frames in a row")
+            return
+        self._bad = 0
+        try:
+            self._serve(request)
+        except BrokerError as error:
+            self.fault(request.id or "", error)
+        except Exception as error:
+            logger.exception("session=%s/%s request failed", *self.session.key)
+            self.fault(request.id or "", error)
+
+    def on_close(self) -> None:
+        """Detach; what was asked for goes on."""
+        if self._attached:
+            self._attached = False
+            self.session.detach(self)
+
+    # What a session wants of its client
+
+    def deliver(self, envelope: Envelope) -> None:
+        """Send an event; a client that reads too slowly is let go."""
+        if self._attached:
+            self._send(envelope.frame(self.codec))
+
+    def fault(self, request_id: str, error: BaseException) -> None:
+        """Say that a request was not taken."""
+        event = {"type": "fault", **described(error)}
+        if request_id:
+            event["id"] = request_id
+        self._send(self.codec.encode(event))
+
+    def end(self, code: int, reason: str) -> None:
+        """Close the connection for the session's own reasons."""
+        self._attached = False
+        self.close(code, reason[:120])
+
+    # Requests
+
+    def _serve(self, request: Request) -> None:
+        if isinstance(request, Ping):
+            self._send(self.codec.encode({"type": "pong", "id": request.id}))
+            return
+        if isinstance(request, Ack):
+            self.session.acknowledge(request.seq)
+            return
+        if self._query.mode == "watch":
+            raise Forbidden("this connection only watches; open one with mode=run")
+        if isinstance(request, Execute):
+            self.session.submit(request, self)
+        elif isinstance(request, Interrupt):
+            self._reply(request.id, interrupted=self.session.interrupt(request.target))
+        elif isinstance(request, Cancel):
+            self.session.cancel(request.target)
+            self._reply(request.id, cancelled=request.target)
+        elif isinstance(request, Restart):
+            self._background(request.id, self._restart(request))
+        elif isinstance(request, Close):
+            self._background(request.id, self._close_session(request))
+
+    async def _restart(self, request: Restart) -> None:
+        generation = await self.house.service.restart(self.session)
+        self._reply(request.id, generation=generation)
+
+    async def _close_session(self, request: Close) -> None:
+        generation = await self.house.service.end(self.session.key, "closed", spare=self)
+        self._reply(request.id, generation=generation)
+        self.end(1000, "closed")
+
+    def _reply(self, request_id: str, **fields: Any) -> None:
+        self._send(self.codec.encode({"type": "reply", "id": request_id, **fields}))
+
+    def _background(self, request_id: str, work: Awaitable[None]) -> None:
+        async def run() -> None:
+            try:
+                await work
+            except BrokerError as error:
+                self.fault(request_id, error)
+            except Exception as error:
+                logger.exception("session=%s/%s request failed", *self.session.key)
+                self.fault(request_id, error)
+
+        task = asyncio.create_task(run())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _send(self, frame: bytes) -> None:
+        if self.ws_connection is None:
+            return
+        size = len(frame)
+        self._unread += size
+        if self._unread > self.house.client_backlog:
+            self._attached = False
+            self.session.detach(self)
+            logger.info("session=%s/%s client too slow", *self.session.key)
+            self.close(TOO_SLOW, "too slow: reconnect with the last sequence number seen")
+            # A full socket will never take the close frame: do not wait for it.
+            asyncio.get_running_loop().call_later(1, self._abort)
+            return
+        try:
+            sent = self.write_message(frame, binary=self.codec.binary)
+        except websocket.WebSocketClosedError:
+            return
+        sent.add_done_callback(lambda future: self._was_sent(size, future))
+
+    def _was_sent(self, size: int, future: asyncio.Future[None]) -> None:
+        self._unread -= size
+        if not future.cancelled():
+            future.exception()  # a closed connection is told by on_close
+
+    def _abort(self) -> None:
+        if self.ws_connection is not None:
+            self.ws_connection._abort()
+
+
+__all__ = ["NativeSocket", "code_of"]

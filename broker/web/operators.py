@@ -1,0 +1,194 @@
+"""What operators and programs ask over HTTP: sessions, pools, nodes, health, metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import psutil
+
+from broker.errors import BadMessage, UnknownSession
+from broker.protocol import check_session_name
+from broker.web.door import Face
+
+Json = dict[str, Any]
+
+
+class Sessions(Face):
+    """`GET /v1/sessions`."""
+
+    async def get(self) -> None:
+        """List the tenant's sessions: `state`, `idle` (seconds), `limit`, `after` (a name)."""
+        state = self.get_query_argument("state", "")
+        idle = _number(self, "idle", 0.0)
+        limit = int(_number(self, "limit", 1000.0))
+        after = self.get_query_argument("after", "")
+        rows = await self.service.rows(self.principal.tenant)
+        now = time.time()
+        rows = [
+            row
+            for row in rows
+            if (state == "all" or row["state"] == state or (not state and row["state"] != "closed"))
+            and (not idle or (row["state"] != "busy" and now - row["last_used"] >= idle))
+            and row["session"] > after
+        ]
+        cut = rows[: max(1, limit)]
+        self.answer({"sessions": cut, "next": cut[-1]["session"] if len(rows) > len(cut) else None})
+
+
+class OneSession(Face):
+    """`GET` and `DELETE /v1/sessions/{session}`."""
+
+    async def get(self, session: str) -> None:
+        """Describe it."""
+        key = (self.principal.tenant, check_session_name(session))
+        self.answer(await self.service.find_row(key))
+
+    async def delete(self, session: str) -> None:
+        """End it; `reason` is what its next client is told."""
+        key = (self.principal.tenant, check_session_name(session))
+        reason = self.get_query_argument("reason", "killed")[:200]
+        generation = await self.service.end(key, reason)
+        self.answer({"session": session, "generation": generation, "reason": reason})
+
+
+class InterruptSession(Face):
+    """`POST /v1/sessions/{session}/interrupt`."""
+
+    async def post(self, session: str) -> None:
+        """Interrupt what runs."""
+        found = _live(self, session)
+        self.answer({"interrupted": found.interrupt()})
+
+
+class RestartSession(Face):
+    """`POST /v1/sessions/{session}/restart`."""
+
+    async def post(self, session: str) -> None:
+        """Give it a new kernel."""
+        generation = await self.service.restart(_live(self, session))
+        self.answer({"session": session, "generation": generation})
+
+
+class Nodes(Face):
+    """`GET /v1/nodes`."""
+
+    async def get(self) -> None:
+        """List the live nodes."""
+        fields = ("node", "url", "version", "capacity", "warm", "bound", "draining", "started")
+        nodes = await self.service.store.nodes()
+        self.answer({"nodes": [{name: getattr(node, name) for name in fields} for node in nodes]})
+
+
+class Pools(Face):
+    """`GET /v1/pools`, with `memory=true` for PSS and USS (milliseconds a kernel)."""
+
+    async def get(self) -> None:
+        """List this node's pools and their kernels."""
+        body = self.house.processes()
+        body["pools"] = [self._pool(name) for name in self.service.pools]
+        if self.get_query_argument("memory", "") in ("true", "1"):
+            measured = [body["broker"], *body["zygotes"]]
+            for pool in body["pools"]:
+                measured += pool["kernels"]
+            await asyncio.to_thread(_measure, measured)
+        self.answer(body)
+
+    def _pool(self, profile: str) -> Json:
+        snapshot = self.service.pools[profile].snapshot()
+        sessions = {
+            one.kernel.kernel_id: one for one in self.service.sessions.values() if one.kernel
+        }
+        now = time.monotonic()
+        kernels = []
+        for row in snapshot.kernels:
+            session = sessions.get(row.kernel_id)
+            own = session is not None and session.tenant == self.principal.tenant
+            kernels.append(
+                {
+                    "kernel": row.kernel_id,
+                    "state": str(row.state),
+                    "session": session.name if session and own else None,
+                    "generation": session.generation if session else None,
+                    "pid": row.pid,
+                    "age": now - row.since,
+                }
+            )
+        return {
+            "profile": profile,
+            "node": self.service.store.node,
+            "target": snapshot.target,
+            "cap": snapshot.cap,
+            "warm": snapshot.warm,
+            "starting": snapshot.starting,
+            "bound": snapshot.bound,
+            "stopping": snapshot.stopping,
+            "state": snapshot.state,
+            "error": snapshot.error,
+            "retry_in": snapshot.retry_in,
+            "kernels": kernels,
+        }
+
+
+class Health(Face):
+    """`GET /healthz`: the process answers."""
+
+    public = True
+
+    async def get(self) -> None:
+        """Say so."""
+        self.answer({"alive": True})
+
+
+class Ready(Face):
+    """`GET /readyz`: pools warm, store reachable, not draining."""
+
+    public = True
+
+    async def get(self) -> None:
+        """Answer 200, or 503 with the reasons."""
+        reasons = self.house.unready()
+        self.answer({"ready": not reasons, "reasons": reasons}, 503 if reasons else 200)
+
+
+class MetricsPage(Face):
+    """`GET /metrics`, in Prometheus' text format."""
+
+    async def get(self) -> None:
+        """Render them."""
+        text, content_type = self.house.metrics.render()
+        self.set_header("Content-Type", content_type)
+        self.finish(text)
+
+
+def _live(handler: Face, name: str) -> Any:
+    key = (handler.principal.tenant, check_session_name(name))
+    session = handler.service.sessions.get(key)
+    if session is None:
+        raise UnknownSession(f"no session {name!r} on this node")
+    return session
+
+
+def _number(handler: Face, name: str, default: float) -> float:
+    text = handler.get_query_argument(name, "")
+    if not text:
+        return default
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 1e12:
+        raise BadMessage(f"{name}: expected a number, got {text[:64]!r}", field=name)
+    return value
+
+
+def _measure(rows: list[Json]) -> None:
+    """Add `rss`, `pss` and `uss` in bytes to each row with a live `pid`."""
+    for row in rows:
+        row |= {"rss": None, "pss": None, "uss": None}
+        try:
+            memory = psutil.Process(row["pid"]).memory_full_info()
+        except (psutil.Error, OSError):
+            continue
+        row |= {"rss": memory.rss, "pss": memory.pss, "uss": memory.uss}
