@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +32,19 @@ from broker.client import (
     UnknownSession,
     find,
 )
+from tests.broker.scripted_peer import Peer, running_peer
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(100)
 
 
 @pytest.fixture
-def broker(peer: Any) -> Broker:
+def peer() -> Iterator[Peer]:
+    with running_peer() as scripted:
+        yield scripted
+
+
+@pytest.fixture
+def broker(peer: Peer) -> Broker:
     peer.answers |= {
         "x * 2 + 2": [
             {"type": "started", "execution_count": 1, "code": "x * 2 + 2"},
@@ -101,7 +109,7 @@ def test_images_are_bytes_and_an_update_replaces_its_display(session: Session) -
     assert result.displays[1:] == ({"text/plain": "new"},)
 
 
-def test_events_come_as_they_happen(session: Session, peer: Any) -> None:
+def test_events_come_as_they_happen(session: Session, peer: Peer) -> None:
     coming = session.stream("forever")
     assert next(coming)["type"] == "session"
     assert next(coming)["type"] == "started"
@@ -112,7 +120,7 @@ def test_events_come_as_they_happen(session: Session, peer: Any) -> None:
     assert seen == ["started", "stream", "stream", "stream", "result", "done"]
 
 
-def test_another_thread_interrupts(session: Session, peer: Any) -> None:
+def test_another_thread_interrupts(session: Session, peer: Peer) -> None:
     results: list[Any] = []
     runner = threading.Thread(target=lambda: results.append(session.execute("forever")))
     runner.start()
@@ -122,7 +130,7 @@ def test_another_thread_interrupts(session: Session, peer: Any) -> None:
     assert results[0].status == "interrupted"
 
 
-def test_options_travel_and_absent_ones_do_not(session: Session, peer: Any) -> None:
+def test_options_travel_and_absent_ones_do_not(session: Session, peer: Peer) -> None:
     session.execute("x", timeout=2.5, silent=True)
     request = peer.requests[-1]
     del request["id"]
@@ -140,7 +148,7 @@ def test_a_refused_request_raises_and_the_session_goes_on(session: Session) -> N
     assert session.execute("x * 2 + 2").value == "42"
 
 
-def test_a_fault_that_names_no_request_answers_the_latest(session: Session, peer: Any) -> None:
+def test_a_fault_that_names_no_request_answers_the_latest(session: Session, peer: Peer) -> None:
     peer.answers["big"] = [{"do": "fault", "id": None, "code": "too_large", "message": "8 MiB"}]
     with pytest.raises(BadRequest, match="8 MiB") as refused:
         session.execute("big")
@@ -158,7 +166,7 @@ def test_a_closed_socket_is_a_typed_error_and_the_next_call_connects_again(
     assert session.execute("x * 2 + 2").value == "42"
 
 
-def test_a_session_closed_while_idle_is_joined_again(session: Session, peer: Any) -> None:
+def test_a_session_closed_while_idle_is_joined_again(session: Session, peer: Peer) -> None:
     session.ping()
     reader = session._reader
     assert reader is not None
@@ -169,7 +177,7 @@ def test_a_session_closed_while_idle_is_joined_again(session: Session, peer: Any
     assert (result.state, result.reason, result.generation) == ("lost", "killed", 2)
 
 
-def test_other_clients_events_are_not_ours(session: Session, peer: Any) -> None:
+def test_other_clients_events_are_not_ours(session: Session, peer: Peer) -> None:
     peer.answers["shared"] = [{"do": "wait"}]
     coming = session.stream("shared")
     assert next(coming)["type"] == "session"
@@ -188,19 +196,19 @@ def test_restart_is_news_to_the_next_execution(session: Session) -> None:
     assert session.execute("x").state == "warm"
 
 
-def test_close_ends_the_session(session: Session, peer: Any) -> None:
+def test_close_ends_the_session(session: Session, peer: Peer) -> None:
     session.close()
     assert peer.requests[-1]["type"] == "close"
 
 
-def test_json_is_spoken_when_the_broker_has_no_msgpack(peer: Any, broker: Broker) -> None:
+def test_json_is_spoken_when_the_broker_has_no_msgpack(peer: Peer, broker: Broker) -> None:
     peer.subprotocols = ["broker.v1.json"]
     with broker.session("a") as session:
         assert session.execute("x * 2 + 2").value == "42"
         assert session.execute("plot").images == [PNG]
 
 
-def test_refusals_at_the_door_are_typed(peer: Any) -> None:
+def test_refusals_at_the_door_are_typed(peer: Peer) -> None:
     with pytest.raises(Unauthorized, match="wrong token"):
         Broker(peer.url, "no").session("a").attach()
     with pytest.raises(Unauthorized):
@@ -222,7 +230,7 @@ def test_an_address_where_nothing_listens_is_no_server() -> None:
         Broker(url, "t").status()
 
 
-def test_http_calls(peer: Any, broker: Broker) -> None:
+def test_http_calls(peer: Peer, broker: Broker) -> None:
     pages = {"": (["a", "b"], "b"), "b": (["c"], None)}
 
     def listing(query: dict[str, str]) -> tuple[int, Any]:
@@ -242,7 +250,7 @@ def test_http_calls(peer: Any, broker: Broker) -> None:
         broker.kill("nobody")
 
 
-def test_one_shot_execution(peer: Any, broker: Broker) -> None:
+def test_one_shot_execution(peer: Peer, broker: Broker) -> None:
     outputs = [
         {"type": "stream", "name": "stdout", "text": "hi\n"},
         {"type": "result", "data": {"text/plain": "3"}},

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 
 from broker.client import AsyncBroker, NoServer, NotRunning, SessionGone, Unauthorized
+from tests.broker.scripted_peer import Peer, running_peer
 
 ANSWER = [{"type": "result", "data": {"text/plain": "42"}}]
 
 
-async def test_execute_stream_and_interrupt(peer: Any) -> None:
+@pytest.fixture
+def peer() -> Iterator[Peer]:
+    with running_peer() as scripted:
+        yield scripted
+
+
+async def test_execute_stream_and_interrupt(peer: Peer) -> None:
     peer.answers |= {"x": ANSWER, "forever": [{"type": "started"}, {"do": "wait"}]}
     async with AsyncBroker(peer.url, peer.token).session("a") as session:
         seen: list[str] = []
@@ -33,7 +40,7 @@ async def test_execute_stream_and_interrupt(peer: Any) -> None:
         await session.close()
 
 
-async def test_executions_of_several_tasks_each_get_their_own_events(peer: Any) -> None:
+async def test_executions_of_several_tasks_each_get_their_own_events(peer: Peer) -> None:
     peer.answers |= {
         str(n): [{"type": "result", "data": {"text/plain": str(n)}}] for n in range(20)
     }
@@ -42,7 +49,7 @@ async def test_executions_of_several_tasks_each_get_their_own_events(peer: Any) 
     assert [result.value for result in results] == [str(n) for n in range(20)]
 
 
-async def test_a_cancelled_wait_leaves_the_session_usable(peer: Any) -> None:
+async def test_a_cancelled_wait_leaves_the_session_usable(peer: Peer) -> None:
     peer.answers |= {"x": ANSWER, "forever": [{"do": "wait"}]}
     async with AsyncBroker(peer.url, peer.token).session("a") as session:
         task = asyncio.create_task(session.execute("forever"))
@@ -53,7 +60,7 @@ async def test_a_cancelled_wait_leaves_the_session_usable(peer: Any) -> None:
         assert (await session.execute("x")).value == "42"
 
 
-async def test_a_lost_connection_is_typed_and_made_anew(peer: Any) -> None:
+async def test_a_lost_connection_is_typed_and_made_anew(peer: Peer) -> None:
     peer.answers |= {"x": ANSWER, "gone": [{"do": "close", "code": 4404, "reason": "idle"}]}
     async with AsyncBroker(peer.url, peer.token).session("a") as session:
         with pytest.raises(SessionGone, match="idle"):
@@ -61,7 +68,7 @@ async def test_a_lost_connection_is_typed_and_made_anew(peer: Any) -> None:
         assert (await session.execute("x")).value == "42"
 
 
-async def test_http_calls_and_refusals(peer: Any) -> None:
+async def test_http_calls_and_refusals(peer: Peer) -> None:
     peer.http[("GET", "/v1/sessions")] = (200, {"sessions": [{"session": "a"}], "next": None})
     peer.http[("DELETE", "/v1/sessions/a")] = (200, {"session": "a"})
     broker = AsyncBroker(peer.url, peer.token)
