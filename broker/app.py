@@ -82,9 +82,9 @@ async def _until_signalled(config: Config, ready_file: Path | None) -> None:
         loop.add_signal_handler(number, stop.set)
 
     def ready(running: Running) -> None:
-        _announce(config, running)
         if ready_file is not None:
             _write_private(ready_file, _address(running))
+        _announce(config, running)
 
     await serve(config, stop=stop, ready=ready)
 

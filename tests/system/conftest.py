@@ -1,0 +1,103 @@
+"""A real broker: a process of its own, on a free port, with its own state directory and Valkey."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+BROKER = Path(sys.executable).parent / "broker"
+
+
+@dataclass
+class RunningBroker:
+    """A `broker serve` that is ready."""
+
+    url: str
+    token: str
+    pid: int
+    state_dir: Path
+    process: subprocess.Popen[str]
+
+    @property
+    def log(self) -> str:
+        """Return everything it has written to its standard error."""
+        return (self.state_dir / "serve.log").read_text(errors="replace")
+
+    def cli(self, *arguments: str, input: str | None = None) -> subprocess.CompletedProcess[str]:
+        """Run the broker command against it."""
+        environment = os.environ | {"BROKER_URL": self.url, "BROKER_TOKEN": self.token}
+        return subprocess.run(
+            [str(BROKER), *arguments],
+            input=input,
+            capture_output=True,
+            text=True,
+            env=environment,
+            timeout=60,
+            check=False,
+        )
+
+
+@pytest.fixture(scope="session")
+def short_dir() -> Iterator[Callable[[], Path]]:
+    """Give directories with paths short enough for unix sockets, gone at the end."""
+    made: list[Path] = []
+
+    def make() -> Path:
+        made.append(Path(tempfile.mkdtemp(prefix="kb-")))
+        return made[-1]
+
+    yield make
+    for directory in made:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextmanager
+def broker_process(state_dir: Path, *flags: str, **env: str) -> Iterator[RunningBroker]:
+    """Start a broker and yield it once it is ready; it and its kernels are gone afterwards."""
+    ready = state_dir / "ready.json"
+    ready.unlink(missing_ok=True)
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("BROKER_")}
+    command = [str(BROKER), "serve", "--isolation", "none", "--host", "127.0.0.1", "--port", "0"]
+    command += ["--state-dir", str(state_dir), "--ready-file", str(ready), *flags]
+    with (
+        (state_dir / "serve.log").open("ab") as log,
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=log, text=True, env=clean | env
+        ) as process,
+    ):
+        try:
+            assert process.stdout is not None
+            # The ready line is the event; the ready file is there before it.
+            if not any("http://" in line for line in process.stdout):
+                pytest.fail((state_dir / "serve.log").read_text(errors="replace")[-4000:])
+            told = json.loads(ready.read_text())
+            yield RunningBroker(told["url"], told["token"], told["pid"], state_dir, process)
+        finally:
+            process.terminate()
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+@pytest.fixture(scope="session")
+def start_broker() -> Callable[..., AbstractContextManager[RunningBroker]]:
+    """Give the way to start a broker of a test's own, in a directory that it may choose."""
+    return broker_process
+
+
+@pytest.fixture(scope="session")
+def broker(short_dir: Callable[[], Path]) -> Iterator[RunningBroker]:
+    """One broker for all tests of this worker that do not harm it."""
+    with broker_process(short_dir(), "--warm", "3") as running:
+        yield running
