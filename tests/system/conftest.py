@@ -33,12 +33,12 @@ class RunningBroker:
         """Return everything it has written to its standard error."""
         return (self.state_dir / "serve.log").read_text(errors="replace")
 
-    def cli(self, *arguments: str, input: str | None = None) -> subprocess.CompletedProcess[str]:
+    def cli(self, *arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
         """Run the broker command against it."""
         environment = os.environ | {"BROKER_URL": self.url, "BROKER_TOKEN": self.token}
         return subprocess.run(
             [str(BROKER), *arguments],
-            input=input,
+            input=stdin,
             capture_output=True,
             text=True,
             env=environment,
