@@ -33,7 +33,7 @@ bench: $(STAMP) ## ratios against the peers, measured side by side in one run
 	$(BIN)/python -m tests.bench $(ARGS)
 
 docs: $(STAMP) ## the generated parts of README.md and deploy/docs
-	$(BIN)/python -m tests.docs --write
+	$(BIN)/python deploy/docs/generate.py --write
 
 lock: $(STAMP) ## resolve the newest versions that pyproject.toml allows
 	$(BIN)/pip-compile --quiet --strip-extras --generate-hashes --allow-unsafe --extra data --extra dev \
