@@ -1,0 +1,108 @@
+"""The command's root: each subcommand is imported when it is asked for, so that all start fast."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+import click
+
+COMMANDS = {
+    "serve": "broker.cli.serve",
+    "run": "broker.cli.run",
+    "ls": "broker.cli.sessions",
+    "kill": "broker.cli.sessions",
+    "status": "broker.cli.status",
+    "config": "broker.cli.serve",
+    "completion": "broker.cli.completion",
+}
+
+# What to do next, by the name of the client's error class.
+NEXT_STEP = {
+    "NoServer": "start one with `make run` or `broker serve --isolation none`,"
+    " or name one with --url and --token",
+    "Unauthorized": "give the server's token with --token or BROKER_TOKEN",
+    "Forbidden": "use a token with wider rights",
+    "UnknownSession": "`broker ls` shows the sessions",
+    "AtCapacity": "try again soon, or free kernels with `broker kill --idle 10m`",
+    "QueueFull": "wait for the session's executions to end, or `broker kill` it",
+    "Draining": "try again, on another node",
+    "StoreUnavailable": "try again soon; `broker status` shows the store",
+    "ServerFault": "the server's log says more",
+    "SlowClient": "run it again with less output, or into a file",
+    "ConnectionLost": "run it again; the session may still have its variables",
+    "SessionGone": "run it again; the session starts anew",
+}
+
+
+class RefusedByBroker(click.ClickException):
+    """A refusal, told in one line with the next step."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        hint = NEXT_STEP.get(kind)
+        super().__init__(f"{message} ({hint})" if hint else message)
+
+    def show(self, file: Any = None) -> None:
+        """Print the line on stderr."""
+        click.echo(f"broker: {self.format_message()}", file=file, err=file is None)
+
+
+class Commands(click.Group):
+    """A group whose commands are named here and live elsewhere."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the commands in the order in which a newcomer meets them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return a command."""
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = getattr(importlib.import_module(COMMANDS[cmd_name]), cmd_name)
+        return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; what the broker refuses becomes one line and exit status 1."""
+        try:
+            return super().invoke(ctx)
+        except click.ClickException:
+            raise
+        except Exception as error:
+            from broker.client import BrokerError
+
+            if isinstance(error, BrokerError):
+                raise RefusedByBroker(type(error).__name__, error.message) from error
+            raise
+
+
+def show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    """Print the version and leave."""
+    if not wanted or ctx.resilient_parsing:
+        return
+    from importlib.metadata import version
+
+    click.echo(f"broker {version('kernel-broker')}")
+    ctx.exit()
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=show_version,
+    help="Show the version.",
+)  # fmt: skip
+def cli() -> None:
+    """Warm, stateful Python kernels for chat sessions.
+
+    The client commands find the server by --url and --token, BROKER_URL and BROKER_TOKEN, or the
+    server.json that a local server writes to its state directory.
+    """
+
+
+def main() -> None:
+    """Run the command line."""
+    for stream in (sys.stdout, sys.stderr):
+        # What code prints may hold what the terminal's encoding lacks.
+        if callable(reconfigure := getattr(stream, "reconfigure", None)):
+            reconfigure(errors="backslashreplace")
+    cli(prog_name="broker")

@@ -1,0 +1,142 @@
+"""The interactive prompt of `broker run`."""
+
+from __future__ import annotations
+
+import codeop
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .printer import Printer, exit_status
+
+if TYPE_CHECKING:
+    from prompt_toolkit import PromptSession
+    from prompt_toolkit.history import History
+    from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+    from prompt_toolkit.lexers import Lexer
+
+    from broker.client import Session
+
+LEAVE = {"exit", "quit", "exit()", "quit()"}
+
+
+def converse(session: Session, printer: Printer, timeout: float | None) -> int:
+    """Read and run code until Ctrl-D; returns the exit status."""
+    from broker.client import BrokerError, user_state_dir
+
+    from .group import RefusedByBroker
+    from .run import execute
+
+    session.attach()  # a refusal is told before a prompt is
+    prompt = make_prompt(user_state_dir() / "history")
+    click.echo(f"session {session.name}; Ctrl-C interrupts, Ctrl-D leaves", err=True)
+    while True:
+        try:
+            code = prompt.prompt(">>> ")
+        except KeyboardInterrupt:
+            continue
+        except EOFError:
+            return 0
+        if code.strip() in LEAVE:
+            return 0
+        if not code.strip():
+            continue
+        try:
+            execute(session, printer, code, timeout)
+        except KeyboardInterrupt:
+            return exit_status("interrupted")
+        except BrokerError as error:
+            RefusedByBroker(type(error).__name__, error.message).show()
+        printer.end_line()
+
+
+def is_complete(text: str) -> bool:
+    """Say whether Enter should run the text rather than add a line, by the REPL's own rule.
+
+    A block ends with an empty line. What cannot become valid by going on is complete: the
+    kernel says what is wrong with it, or knows it for one of its own commands.
+    """
+    lines = text.split("\n")
+    first = text.lstrip()
+    if first.startswith("%%"):
+        return not lines[-1].strip()
+    if first.startswith(("%", "!", "?")) or first.rstrip().endswith("?"):
+        return True
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # an invalid escape is the kernel's to warn of
+        try:
+            return codeop.compile_command(text, symbol="single") is not None
+        except (SyntaxError, ValueError, OverflowError):
+            pass
+        try:  # several statements at once, pasted: more only while the last block is open
+            is_whole = codeop.compile_command(text, symbol="exec") is not None
+        except (SyntaxError, ValueError, OverflowError):
+            return True
+    return is_whole and not (lines[-1].strip() and lines[-1][0] in " \t")
+
+
+def indent_after(line: str) -> str:
+    """Return the indentation of the line that follows."""
+    own = line[: len(line) - len(line.lstrip())]
+    return own + "    " if line.partition("#")[0].rstrip().endswith(":") else own
+
+
+def make_prompt(history: Path, **terminal: Any) -> PromptSession[str]:
+    """Return a prompt with history, editing of several lines and colours."""
+    from prompt_toolkit import PromptSession
+
+    return PromptSession(
+        multiline=True,
+        history=open_history(history),
+        lexer=python_lexer(),
+        key_bindings=bindings(),
+        prompt_continuation="... ",
+        **terminal,
+    )
+
+
+def bindings() -> KeyBindings:
+    """Return what Enter and Tab do."""
+    from prompt_toolkit.filters import has_selection, is_searching
+    from prompt_toolkit.key_binding import KeyBindings
+
+    made = KeyBindings()
+
+    @made.add("enter", filter=~has_selection & ~is_searching)
+    def _(event: KeyPressEvent) -> None:
+        buffer = event.current_buffer
+        below = buffer.document.text_after_cursor.strip()
+        if not below and is_complete(buffer.text):
+            buffer.validate_and_handle()
+        else:
+            buffer.insert_text("\n" + indent_after(buffer.document.current_line_before_cursor))
+
+    @made.add("tab")
+    def _(event: KeyPressEvent) -> None:
+        event.current_buffer.insert_text("    ")
+
+    return made
+
+
+def open_history(path: Path) -> History:
+    """Return the history kept in a file of the user's alone, or in memory where none can be."""
+    from prompt_toolkit.history import FileHistory, InMemoryHistory
+
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.touch(mode=0o600)
+    except OSError:
+        return InMemoryHistory()
+    return FileHistory(str(path))
+
+
+def python_lexer() -> Lexer | None:
+    """Return a lexer for Python where pygments is installed."""
+    try:
+        from prompt_toolkit.lexers import PygmentsLexer
+        from pygments.lexers.python import PythonLexer  # type: ignore[import-untyped]
+    except ImportError:
+        return None
+    return PygmentsLexer(PythonLexer)

@@ -1,0 +1,119 @@
+"""`broker run`: code in a session, from the command line, a file, a pipe, or a prompt."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from .options import complete_session, connection
+from .printer import Printer, exit_status
+from .text import Duration
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from broker.client import Broker, Session
+
+
+@click.command()
+@click.argument("code", required=False, metavar="[CODE|-|FILE.py]")
+@click.option(
+    "-s", "--session", "name", required=True, shell_complete=complete_session, help="The session."
+)
+@click.option("--file", type=click.Path(path_type=Path), help="Run this file, whatever its name.")
+@click.option("--profile", help="The kernel's profile, if the session is new.")
+@click.option("--timeout", type=Duration(), help="Stop the code after this time, such as 30s.")
+@click.option(
+    "--save-images", type=click.Path(path_type=Path, file_okay=False), help="Write images here."
+)
+@connection
+def run(
+    broker: Broker,
+    *,
+    code: str | None,
+    name: str,
+    file: Path | None,
+    profile: str | None,
+    timeout: float | None,
+    save_images: Path | None,
+) -> None:
+    """Run code in a session, and print what a REPL would.
+
+    Without code: what comes on standard input, or a prompt on a terminal. The exit status is 0,
+    or 1 after an error in the code, 124 after a timeout, 130 when interrupted, 137 when the
+    kernel was lost. Ctrl-C interrupts the code; a second one leaves.
+    """
+    if code is not None and file is not None:
+        raise click.UsageError("give either code or --file")
+    source = read_source(code, file)
+    printer = Printer(sys.stdout, sys.stderr, save_images)
+    session = broker.session(name, profile)
+    try:
+        if source is None:
+            from .prompt import converse
+
+            status = converse(session, printer, timeout)
+        else:
+            status = execute(session, printer, source, timeout)
+    except KeyboardInterrupt:
+        status = exit_status("interrupted")
+    finally:
+        session.detach()
+    raise SystemExit(status)
+
+
+def read_source(code: str | None, file: Path | None) -> str | None:
+    """Return the code to run, or None for a prompt."""
+    if file is None and code is not None and code.endswith(".py") and Path(code).is_file():
+        file = Path(code)
+    try:
+        if file is not None:
+            return file.read_text(encoding="utf-8")
+        if code == "-" or (code is None and not sys.stdin.isatty()):
+            return sys.stdin.read()
+    except (OSError, UnicodeDecodeError) as error:
+        raise click.UsageError(f"cannot read {file or 'standard input'}: {error}") from error
+    return code
+
+
+def execute(session: Session, printer: Printer, code: str, timeout: float | None) -> int:
+    """Run code, print its events, and return the exit status that tells how it ended."""
+    session.attach()
+    with interrupting(session):
+        result = session.execute(code, timeout=timeout, on_event=printer.event)
+    return exit_status(result.status)
+
+
+@contextmanager
+def interrupting(session: Session) -> Iterator[None]:
+    """Make the first Ctrl-C interrupt the session's code, and the second one leave."""
+    pressed = 0
+
+    def press(_: int, __: FrameType | None) -> None:
+        nonlocal pressed
+        pressed += 1
+        if pressed > 1:
+            raise KeyboardInterrupt
+        # In a thread: this frame may stand inside the very call that holds the socket's lock.
+        threading.Thread(target=ask, daemon=True).start()
+
+    def ask() -> None:
+        from broker.client import BrokerError
+
+        try:
+            session.interrupt()
+        except BrokerError as error:
+            click.echo(f"broker: not interrupted: {error.message}; Ctrl-C leaves", err=True)
+
+    earlier = signal.signal(signal.SIGINT, press)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, earlier)

@@ -1,0 +1,119 @@
+"""The interactive prompt: what Enter does, and a whole conversation on a pseudo-terminal."""
+
+from __future__ import annotations
+
+import os
+import pty
+import select
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from prompt_toolkit.input import create_pipe_input
+from prompt_toolkit.output import DummyOutput
+
+from broker.cli.prompt import indent_after, is_complete, make_prompt
+from broker.cli.text import age, size
+from tests.broker.scripted_peer import Peer, running_peer
+
+
+@pytest.fixture
+def peer() -> Iterator[Peer]:
+    with running_peer() as scripted:
+        yield scripted
+
+
+@pytest.mark.parametrize(
+    ("text", "complete"),
+    [
+        ("x = 1", True),
+        ("", True),
+        ("x = (", False),
+        ("x = [\n  1,\n  2]", True),
+        ("if x:", False),
+        ("if x:\n    y", False),
+        ("if x:\n    y\n", True),
+        ("'''abc", False),
+        ("x = \\", False),
+        ("1 +", True),
+        ("def f(:", True),
+        ("a = 1\nb = 2", True),
+        ("a = 1\nif a:\n    b", False),
+        ("a = 1\nif a:\n    b\n", True),
+        ("%timeit x", True),
+        ("!ls", True),
+        ("print?", True),
+        ("%%bash\nls", False),
+        ("%%bash\nls\n", True),
+        ("'\\d'", True),
+        ("x = '\0'", True),
+    ],
+)
+def test_enter_runs_what_is_complete(text: str, complete: bool) -> None:
+    assert is_complete(text) is complete
+
+
+def test_a_block_is_indented() -> None:
+    assert indent_after("if x:  # why") == "    "
+    assert indent_after("    y = 1") == "    "
+    assert indent_after("x") == ""
+
+
+def test_several_lines_are_edited_as_one_and_remembered(tmp_path: Path) -> None:
+    history = tmp_path / "deep" / "history"
+    with create_pipe_input() as typed:
+        prompt = make_prompt(history, input=typed, output=DummyOutput())
+        typed.send_text("for i in x:\rprint(i)\r\x15\r")
+        assert prompt.prompt(">>> ") == "for i in x:\n    print(i)\n"
+    assert "+for i in x:" in history.read_text()
+    assert history.stat().st_mode & 0o077 == 0
+
+
+def test_figures_for_people() -> None:
+    assert [size(n) for n in (None, 0, 999, 12 * 1024, 1_500_000, 10**13)] == [
+        *("-", "0 B", "999 B", "12 KB", "1.4 MB", "9.1 TB")
+    ]
+    assert [age(n) for n in (None, 0, 59, 61)] == ["-", "0s", "59s", "1m"]
+    assert [age(n) for n in (3700, 90061)] == ["1h 1m", "1d 1h"]
+
+
+def test_a_conversation_on_a_terminal(peer: Peer, tmp_path: Path) -> None:
+    peer.answers["x"] = [{"type": "result", "data": {"text/plain": "forty-two"}}]
+    peer.answers["full"] = [{"do": "fault", "code": "capacity", "message": "the node is full"}]
+    ours, theirs = pty.openpty()
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("BROKER_")}
+    environ = {**kept, "HOME": str(tmp_path), "TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1"}
+    arguments = ["run", "-s", "a", "--url", peer.url, "--token", peer.token]
+    with subprocess.Popen(
+        [sys.executable, "-c", "from broker.cli import main; main()", *arguments],
+        stdin=theirs, stdout=theirs, stderr=theirs, env=environ, start_new_session=True,
+    ) as process:  # fmt: skip
+        os.close(theirs)
+        seen = b""
+
+        def until(text: bytes) -> None:
+            nonlocal seen
+            while text not in seen:
+                readable, _, _ = select.select([ours], [], [], 20)
+                if not readable:
+                    process.kill()
+                    pytest.fail(f"no {text!r} in {seen!r}")
+                seen += os.read(ours, 4096)
+            seen = seen.partition(text)[2]
+
+        until(b">>>")
+        os.write(ours, b"x\r")
+        until(b"forty-two")
+        until(b">>>")
+        os.write(ours, b"full\r")
+        until(b"the node is full")
+        until(b">>>")
+        os.write(ours, b"\x04")
+        with pytest.raises(OSError, match="Input/output"):  # the far end of the terminal closed
+            until(b"no such text")
+        assert process.wait(20) == 0
+    os.close(ours)
+    history = tmp_path / ".local" / "state" / "kernel-broker" / "history"
+    assert "+x\n" in history.read_text()
