@@ -6,8 +6,8 @@ import functools
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import fields, is_dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -74,17 +74,19 @@ def serve(loaded: Loaded, ready_file: Path | None) -> None:
 @as_json
 def config(loaded: Loaded, as_json: bool) -> None:
     """Show every setting, and where its value comes from."""
-    shown = show_settings(loaded)
     if as_json:
-        click.echo(json.dumps({"settings": shown}, indent=2))
+        settings = {
+            setting.name: {"value": setting.value, "origin": setting.origin}
+            for setting in loaded.effective()
+        }
+        click.echo(json.dumps({"settings": settings}, indent=2))
         return
-    listing = table("SETTING", "VALUE", "FROM")
-    for name, setting in shown.items():
-        from rich.text import Text
+    from rich.text import Text
 
-        origin = setting["origin"]
-        style = "dim" if origin == "default" else "green"
-        listing.add_row(name, Text(setting["value"]), Text(origin, style=style))
+    listing = table("SETTING", "VALUE", "FROM")
+    for setting in loaded.effective():
+        style = "dim" if setting.origin == "default" else "green"
+        listing.add_row(setting.name, Text(setting.value), Text(setting.origin, style=style))
     console().print(listing)
 
 
@@ -94,54 +96,45 @@ def load_settings(
     of_profile: Mapping[str, str | None],
     environ: Mapping[str, str],
 ) -> Loaded:
-    """Return the settings, or print each mistake on a line and leave with status 2."""
-    from broker.config import ConfigError, load
+    """Return the settings, or print each mistake on a line and leave with status 2.
 
-    text = read_file(file, environ)
-    given = {name: value for name, value in flags.items() if value is not None}
+    `of_profile` are the flags that set the default profile, whichever that turns out to be.
+    """
+    from broker.config import ConfigError, Loaded, load
+
+    name, text = read_file(file, environ)
     try:
-        profile = load(text, environ, given).config.default_profile
+        profile = load(text, environ, flags, file=name).config.default_profile
     except ConfigError:
         profile = "python"  # the mistakes are told below, together with those of these flags
-    for name, value in of_profile.items():
-        if value is not None:
-            given[f"profiles.{profile}.{name}"] = value
+    # Flags have a name per setting, and profiles have any name: these go by the environment's.
+    variables = {
+        f"BROKER_PROFILES_{profile}_{part}".replace("-", "_").upper(): (f"--{part}", value)
+        for part, value in of_profile.items()
+        if value is not None
+    }
+    environ = {**environ, **{variable: value for variable, (_, value) in variables.items()}}
+    origins = {variable: flag for variable, (flag, _) in variables.items()}
     try:
-        return load(text, environ, given)
+        loaded = load(text, environ, flags, file=name)
     except ConfigError as error:
-        click.echo(str(error), err=True)
+        for problem in error.problems:
+            told = replace(problem, origin=origins.get(problem.origin, problem.origin))
+            click.echo(f"broker: {told}", err=True)
         sys.exit(2)
+    found = {setting: origins.get(origin, origin) for setting, origin in loaded.origins.items()}
+    return Loaded(loaded.config, found)
 
 
-def read_file(file: Path | None, environ: Mapping[str, str]) -> str:
-    """Return the settings file's text; an absent ./broker.toml is an empty one."""
+def read_file(file: Path | None, environ: Mapping[str, str]) -> tuple[str, str]:
+    """Return the settings file's name and text; an absent ./broker.toml is an empty one."""
     named = file or (Path(environ["BROKER_CONFIG"]) if environ.get("BROKER_CONFIG") else None)
+    path = named or Path("broker.toml")
     try:
-        return (named or Path("broker.toml")).read_text(encoding="utf-8")
+        return str(path), path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         if named is None:
-            return ""
-        raise click.UsageError(f"cannot read {named}: {error.strerror}") from error
+            return str(path), ""
+        raise click.UsageError(f"cannot read {path}: {error.strerror}") from error
     except (OSError, UnicodeDecodeError) as error:
-        raise click.UsageError(f"cannot read {named or 'broker.toml'}: {error}") from error
-
-
-def show_settings(loaded: Loaded) -> dict[str, dict[str, str]]:
-    """Return each setting's value as text, secrets hidden, and its origin, by dotted name."""
-    return {
-        name: {"value": value, "origin": loaded.origins.get(name, "default")}
-        for name, value in _walk(loaded.config, "")
-    }
-
-
-def _walk(part: Any, prefix: str) -> Iterator[tuple[str, str]]:
-    for field in fields(part):
-        value = getattr(part, field.name)
-        name = prefix + field.name
-        if is_dataclass(value):
-            yield from _walk(value, name + ".")
-        elif isinstance(value, Mapping):
-            for key in value:
-                yield from _walk(value[key], f"{name}.{key}.")
-        else:
-            yield name, field.metadata["rule"].show(value)
+        raise click.UsageError(f"cannot read {path}: {error}") from error
