@@ -111,7 +111,8 @@ class Printer:
             self.note(f"broker: output cut, {shown} of {total} shown{where}")
         status, reason = event.get("status"), event.get("reason")
         if status not in ("ok", "error", "interrupted"):
-            self.note(f"broker: {status}: {reason}" if reason else f"broker: {status}")
+            told = f": {reason}" if reason and reason != status else ""
+            self.note(f"broker: {status}{told}")
 
 
 def save(directory: Path, mime: str, content: bytes) -> Path:
