@@ -1,0 +1,190 @@
+"""The broker's settings: one frozen tree; each field has its default, unit, bounds and reason.
+
+Durations are seconds, sizes are bytes. `broker.config` fills the tree; everyone else is handed it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from broker.units import COUNT, DURATION, NAMES, PAIRS, SIZE, TEXT, setting
+from kernels.spec import DEFAULT_PRELOAD
+
+_STORES = "a URL of redis://, rediss://, unix:// or redis+sentinel://, or nothing"
+
+
+@dataclass(frozen=True, slots=True)
+class Redis:
+    """Where the session mapping is kept."""
+
+    url: str = setting(
+        "",
+        TEXT,
+        "Redis or Valkey to use: redis://, rediss://, unix:// or redis+sentinel://host:port/service;"
+        " empty starts an embedded Valkey",
+        pattern=r"((rediss?|redis\+sentinel|unix)://\S+)?",
+        words=_STORES,
+        shown=False,
+    )
+    prefix: str = setting(
+        "broker",
+        TEXT,
+        "first part of every key, so that brokers can share a server",
+        pattern=r"[A-Za-z0-9._:-]{1,64}",  # braces would be a hash tag of their own
+        words="1 to 64 characters of A-Z a-z 0-9 . _ : -",
+    )
+    lease: float = setting(
+        "15s", DURATION, "a dead node's sessions move after this long", low="1s", high="10m"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """Bounds on one session."""
+
+    queue: int = setting("32", COUNT, "executions that may wait", low="1", high="10000")
+    idle_timeout: float = setting(
+        "30m", DURATION, "end after this long without an execution", low="50ms", high="365d"
+    )
+    max_lifetime: float = setting(
+        "12h", DURATION, "end this long after it began, when not busy", low="50ms", high="365d"
+    )
+    execution_timeout: float = setting(
+        "5m",
+        DURATION,
+        "for executions that name none; 0 for none",
+        low="10ms",
+        high="7d",
+        none=True,
+    )
+    interrupt_grace: float = setting(
+        "3s", DURATION, "between the interrupt and the kill of a timeout", low="10ms", high="10m"
+    )
+    record_ttl: float = setting(
+        "24h", DURATION, "an ended session's generation is remembered", low="1s", high="365d"
+    )
+    replay_bytes: int = setting(
+        "4M", SIZE, "events kept for a client that reconnects", low="1K", high="1G"
+    )
+    replay_events: int = setting(
+        "1000", COUNT, "events kept for a client that reconnects", low="1", high="1000000"
+    )
+    output_bytes: int = setting(
+        "1M", SIZE, "text of one execution; head and tail are kept", low="1K", high="1G"
+    )
+    display_bytes: int = setting(
+        "8M", SIZE, "one rich output; a larger one becomes a note", low="1K", high="1G"
+    )
+    display_total: int = setting(
+        "64M", SIZE, "rich outputs of one execution together", low="1K", high="16G"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """Bounds on one connection."""
+
+    max_frame: int = setting("8M", SIZE, "one incoming message", low="1K", high="1G")
+    max_depth: int = setting("32", COUNT, "nesting of a message", low="2", high="200")
+    client_backlog: int = setting(
+        "8M", SIZE, "unread by one client before it is cut off", low="1K", high="1G"
+    )
+    ping_interval: float = setting(
+        "20s", DURATION, "between pings; a client silent for two is gone", low="50ms", high="1h"
+    )
+    bad_frames: int = setting(
+        "10", COUNT, "bad frames in a row that close a connection", low="1", high="1000"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Bounds on the kernels of this node, all profiles together."""
+
+    max_kernels: int = setting(
+        "64", COUNT, "kernels at once, of all profiles", low="1", high="10000"
+    )
+    start_timeout: float = setting(
+        "60s", DURATION, "for a kernel to answer after its start", low="100ms", high="1h"
+    )
+    acquire_timeout: float = setting(
+        "30s", DURATION, "a new session waits this long for a kernel", low="10ms", high="1h"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """A named recipe for kernels, and how many of them are kept warm."""
+
+    python: str = setting("", TEXT, "interpreter with ipykernel; empty is the broker's own")
+    preload: tuple[str, ...] = setting(
+        ",".join(DEFAULT_PRELOAD), NAMES, "modules imported once, before kernels are forked"
+    )
+    warm: int = setting("4", COUNT, "kernels kept ready", low="0", high="10000")
+    cap: int = setting("64", COUNT, "kernels at once, of this profile", low="1", high="10000")
+    env: tuple[tuple[str, str], ...] = setting(
+        "", PAIRS, "environment variables of its kernels", shown=False
+    )
+    kernelspec: str = setting("", TEXT, "an installed Jupyter kernelspec to start instead")
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Every setting of a broker. `state_dir` and `node` are completed by who reads them."""
+
+    host: str = setting(
+        "127.0.0.1",
+        TEXT,
+        "address to listen on; other than loopback needs a token",
+        pattern=r"[A-Za-z0-9.:%_\[\]-]{1,255}",
+        words="a host name or an IP address",
+    )
+    port: int = setting("8787", COUNT, "port to listen on; 0 for a free one", low="0", high="65535")
+    state_dir: str = setting(
+        "~/.local/state/kernel-broker",
+        TEXT,
+        "directory of the token, the embedded store and the sockets",
+        pattern=r".+",
+        words="a directory",
+    )
+    node: str = setting(
+        "",
+        TEXT,
+        "this broker's name among several; empty is the host's name",
+        pattern=r"[A-Za-z0-9._-]{0,64}",
+        words="up to 64 characters of A-Z a-z 0-9 . _ -",
+    )
+    isolation: str = setting(
+        "full",
+        TEXT,
+        "how kernels are shut in: full, standard or none",
+        choices=("full", "standard", "none"),
+    )
+    orphan_ttl: float = setting(
+        "10m", DURATION, "kernels outlive a dead broker for this long", low="100ms", high="30d"
+    )
+    drain_timeout: float = setting(
+        "30s", DURATION, "running executions may finish before an exit", low="0s", high="1d"
+    )
+    log_level: str = setting(
+        "info", TEXT, "least level logged", choices=("debug", "info", "warning", "error")
+    )
+    token: str = setting(
+        "",
+        TEXT,
+        "access token, at least 16 characters; empty makes one at the first start",
+        pattern=r"([!-~]{16,512})?",
+        words="16 to 512 visible ASCII characters",
+        secret=True,
+        shown=False,
+    )
+    default_profile: str = setting("python", TEXT, "profile of sessions that name none")
+    redis: Redis = Redis()
+    session: Session = Session()
+    wire: Wire = Wire()
+    pool: Pool = Pool()
+    profiles: Mapping[str, Profile] = field(
+        default_factory=lambda: MappingProxyType({"python": Profile()})
+    )
