@@ -163,6 +163,7 @@ async def serve(config: Config, *, stop: asyncio.Event, ready: Callable[[Running
             tokens=Tokens.single(token),
             metrics=metrics,
             bounds=Bounds(config.wire.max_frame, config.wire.max_depth),
+            describe=describe,
             processes=view.processes,
             unready=view.unready,
             bad_frames=config.wire.bad_frames,

@@ -21,6 +21,7 @@ from broker.auth import Principal, Tokens, presented_token
 from broker.metrics import Metrics
 from broker.protocol import Bounds
 from broker.service import Service
+from broker.store import NodeRecord
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +87,7 @@ class House:
     tokens: Tokens
     metrics: Metrics
     bounds: Bounds
+    describe: Callable[[], NodeRecord]  # this node, as it is now
     processes: Callable[[], dict[str, Any]]  # this node's own, and its store
     unready: Callable[[], list[str]]  # why it should get no new sessions
     bad_frames: int = 10

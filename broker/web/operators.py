@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import asdict
 from typing import Any
 
 import psutil
@@ -75,10 +76,10 @@ class Nodes(Face):
     """`GET /v1/nodes`."""
 
     async def get(self) -> None:
-        """List the live nodes."""
-        fields = ("node", "url", "version", "capacity", "warm", "bound", "draining", "started")
-        nodes = await self.service.store.nodes()
-        self.answer({"nodes": [{name: getattr(node, name) for name in fields} for node in nodes]})
+        """List the live nodes; this one as it is now, the others as they last said."""
+        own = self.house.describe()
+        nodes = {node.node: node for node in await self.service.store.nodes()} | {own.node: own}
+        self.answer({"nodes": [asdict(nodes[name]) for name in sorted(nodes)]})
 
 
 class Pools(Face):
