@@ -58,7 +58,7 @@ def show_duration(value: object) -> str:
     for unit, size in (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)):
         if millis and millis % size == 0 and millis / 1000 == value:
             return f"{millis // size}{unit}"
-    return f"{value}s" if "e" not in str(value) else f"{value:.9f}s"
+    return f"{value:.9f}".rstrip("0").rstrip(".") + "s"  # to the nanosecond, as it is parsed
 
 
 def parse_size(value: object) -> int:

@@ -397,6 +397,7 @@ def test_what_is_no_unit_is_refused(
 @given(st.floats(0, 1e15) | st.integers(0, 10**9).map(lambda n: n / 1000))
 @example(0.001)
 @example(1e-9)
+@example(1.580198713464867)
 @QUICK
 def test_a_duration_is_shown_so_that_it_reads_back(seconds: float) -> None:
     shown = units.parse_duration(units.show_duration(seconds))
