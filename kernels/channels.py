@@ -19,8 +19,9 @@ from kernels.messages import Message, Signer
 # The number of each channel, as in jupyter_client's ipc transport: the socket is `<prefix>-<n>`.
 PORTS: Final = {"shell": 1, "iopub": 2, "stdin": 3, "hb": 4, "control": 5}
 READ_AT_ONCE: Final = 64  # messages of one socket before the loop gets its turn
+READ_BYTES_AT_ONCE: Final = 1 << 20  # likewise: signatures are checked at about 1 GB/s
 MAX_SOCKETS: Final = 65_536
-RECEIVE_QUEUE: Final = 256  # messages; past it libzmq leaves bytes in the kernel's socket
+RECEIVE_QUEUE: Final = 64  # messages; past it libzmq leaves bytes in the kernel's socket
 
 Receiver = Callable[[str, Message], None]
 
@@ -126,14 +127,22 @@ class Channels:
                 future.cancel()
 
     def _pump(self, channel: str, socket: zmq.Socket[bytes]) -> None:
-        for _ in range(READ_AT_ONCE):
-            if self._closed or self.broken.done():
-                return
-            try:
-                frames = socket.recv_multipart(zmq.DONTWAIT)
-            except zmq.Again:
-                return
-            self._take(channel, frames)
+        count = size = 0
+        try:
+            while count < READ_AT_ONCE and size < READ_BYTES_AT_ONCE:
+                if self._closed or self.broken.done():
+                    return
+                try:
+                    frames = socket.recv_multipart(zmq.DONTWAIT)
+                except zmq.Again:
+                    return
+                count += 1
+                size += sum(map(len, frames))
+                self._take(channel, frames)
+        except BaseException:
+            # A receiver's fault is the loop's to report; what is still there must be read.
+            self._loop.call_soon(self._pump, channel, socket)
+            raise
         self._loop.call_soon(self._pump, channel, socket)
 
     def _take(self, channel: str, frames: list[bytes]) -> None:

@@ -8,6 +8,7 @@ import json
 import os
 import random
 import resource
+import site
 import socket
 import sys
 import traceback
@@ -15,52 +16,20 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import zmq
 from ipykernel.heartbeat import Heartbeat
-from ipykernel.ipkernel import IPythonKernel
 from ipykernel.kernelapp import IPKernelApp
-from ipykernel.zmqshell import ZMQInteractiveShell
-from IPython.core.interactiveshell import InteractiveShell
-from traitlets import Type
 from traitlets.config import Config
 
-from .streams import CellStream, OutputBudget, PublishThread
+from .kernel import Kernel, Shell
+from .publish import PublishThread, pack
+from .streams import CellStream, OutputBudget
 
 if TYPE_CHECKING:
     from .forkserver import Request
 
+INLINE = "matplotlib_inline.backend_inline"
 PORTS = {"shell": 1, "iopub": 2, "stdin": 3, "hb": 4, "control": 5}
-MAX_CONFIG = 64 << 10
-
-
-class Shell(ZMQInteractiveShell):
-    """The shell, with `!cmd` through the captured descriptors instead of a terminal."""
-
-    # A pty would turn line ends into CRLF, and a sandbox has no /dev/pts.
-    system = InteractiveShell.system_raw
-
-
-class Kernel(IPythonKernel):
-    """The kernel, with its text output under a budget per execution."""
-
-    budget: ClassVar[OutputBudget]
-    shell_class = Type(Shell)
-
-    async def do_execute(self, code: str, silent: bool, *args: Any, **options: Any) -> Any:
-        """Run one cell; the tail of an over-long output is sent before its reply."""
-        self.budget.begin()
-        try:
-            return await super().do_execute(code, silent, *args, **options)
-        finally:
-            for stream in (sys.stdout, sys.stderr):
-                if isinstance(stream, CellStream):
-                    stream.collect()
-            self.budget.finish()
-
-    def finish_metadata(self, parent: Any, metadata: Any, reply_content: Any) -> Any:
-        """Say in the reply how much of the text was left out."""
-        metadata = super().finish_metadata(parent, metadata, reply_content)
-        if self.budget.truncated:
-            metadata["truncated"] = {"shown": self.budget.shown, "total": self.budget.total}
-        return metadata
+MAX_CONFIG = 160 << 10
+SEND_QUEUE = 16  # messages in libzmq, each as large as one may be, before the IO thread waits
 
 
 class DescriptorHeartbeat(Heartbeat):
@@ -85,13 +54,14 @@ class KernelApp(IPKernelApp):
         """Do nothing: `prepare` has done it, once for all kernels."""
 
     def init_connection_file(self) -> None:
-        """Take the addresses and the key from the options; there is no file."""
-        self.connection_file = ""
+        """Take the addresses and the key from the options; a file is for others to read."""
+        self.connection_file = self.options.get("connection_file", "")
         self.transport = "ipc"
         self.ip = self.options["prefix"]
         for channel, number in PORTS.items():
             setattr(self, f"{channel}_port", number)
         self.session.key = self.options["key"].encode()
+        self.session.pack = pack
 
     def write_connection_file(self, **kwargs: Any) -> None:
         """Write nothing."""
@@ -125,6 +95,7 @@ class KernelApp(IPKernelApp):
         publisher.linger = 1000
         # Losing a message silently would lose the `idle` that ends an execution: wait instead.
         publisher.setsockopt(zmq.XPUB_NODROP, 1)
+        publisher.sndhwm = SEND_QUEUE
         self._bind_socket(publisher, self.iopub_port)
         self.configure_tornado_logger()
         limit = self.options["message_bytes"]
@@ -137,23 +108,44 @@ class KernelApp(IPKernelApp):
         Kernel.budget = OutputBudget(self.options["output_bytes"])
         CellStream.budget = Kernel.budget
         super().init_io()
+        Kernel.message_bytes = self.options["message_bytes"]
         Kernel.budget.streams = {"stdout": sys.stdout, "stderr": sys.stderr}
+
+    def init_path(self) -> None:
+        """Let code import from its working directory, as ipykernel does.
+
+        The zygote's interpreter is isolated, which IPython would take for a wish to forbid it.
+        """
+        if "" not in sys.path and not self.ignore_cwd and "PYTHONSAFEPATH" not in os.environ:
+            folders = map(os.path.basename, sys.path)
+            libraries = ("site-packages", "dist-packages")
+            at = next((i for i, name in enumerate(folders) if name in libraries), 0)
+            sys.path.insert(at, "")
+
+    def init_signal(self) -> None:
+        """Do nothing: the kernel takes SIGINT as soon as it exists."""
 
     def init_gui_pylab(self) -> None:
         """Hook up inline plots: a backend imported before the shell existed never did."""
         super().init_gui_pylab()
-        if "matplotlib_inline.backend_inline" in sys.modules:
+        if INLINE in sys.modules:
             from matplotlib_inline.backend_inline import configure_inline_support
 
-            configure_inline_support(self.shell, "module://matplotlib_inline.backend_inline")
+            configure_inline_support(self.shell, f"module://{INLINE}")
 
 
-def settings() -> Config:
-    """Return the defaults that differ from ipykernel's, each for a reason."""
+def parts() -> Config:
+    """Return the settings that put our parts in the place of ipykernel's."""
     config = Config()
     config.IPKernelApp.kernel_class = Kernel
     config.IPKernelApp.outstream_class = f"{CellStream.__module__}.{CellStream.__qualname__}"
     config.Kernel._execute_sleep = 0.0  # outputs are ordered by one queue; nothing to wait for
+    return config
+
+
+def settings() -> Config:
+    """Return the defaults that differ from ipykernel's, each for a reason."""
+    config = parts()
     config.HistoryManager.enabled = False  # a database shared by kernels would leak their code
     config.InteractiveShell.cache_size = 0  # Out[] would keep every result alive
     config.Completer.use_jedi = False
@@ -175,14 +167,35 @@ def prepare_process(options: dict[str, Any]) -> None:
     os.environ.clear()
     os.environ.update(options["env"])
     os.chdir(options["cwd"])
-    os.umask(0o077)
+    os.umask(options.get("umask", 0o077))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     files = options["open_files"]
     if files:
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         files = files if hard == resource.RLIM_INFINITY else min(files, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
+    extend_path(options)
     reseed()
+
+
+def extend_path(options: dict[str, Any]) -> None:
+    """Put on the path what the environment asks for: the zygote was started without one."""
+    environment = options["env"]
+    entries = [entry for entry in environment.get("PYTHONPATH", "").split(os.pathsep) if entry]
+    sys.path[0:0] = [entry for entry in entries if entry not in sys.path]
+    if (
+        options.get("plain")
+        and sys.prefix == sys.base_prefix
+        and not environment.get("PYTHONNOUSERSITE")
+        and os.path.isdir(site.getusersitepackages())
+    ):
+        site.addsitedir(site.getusersitepackages())
+
+
+def make_plain(app: KernelApp, arguments: list[str]) -> None:
+    """Give the application ipykernel's own settings, and those of a command line."""
+    app.config = parts()
+    IPKernelApp.parse_command_line(app, arguments)
 
 
 def start(app: KernelApp, request: Request) -> None:
@@ -192,6 +205,8 @@ def start(app: KernelApp, request: Request) -> None:
         KernelApp.options = options
         KernelApp.listeners = request.listeners
         prepare_process(options)
+        if options.get("plain"):
+            make_plain(app, options["argv"])
         app.initialize([])
     except BaseException as error:
         text = "".join(traceback.format_exception_only(type(error), error)).strip()
@@ -214,6 +229,11 @@ def prepare() -> None:
     app = KernelApp.instance(config=settings())
     IPKernelApp.parse_command_line(app, [])
     rehearse(app)
+    if INLINE in sys.modules:
+        from IPython.core.pylabtools import activate_matplotlib
+
+        # Makes pyplot interactive: a figure shows at the end of its cell without `show()`.
+        activate_matplotlib(f"module://{INLINE}")
 
 
 def rehearse(app: KernelApp) -> None:

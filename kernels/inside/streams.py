@@ -1,9 +1,10 @@
 """Output on its way out of the kernel: in order, in few messages, under a bound.
 
-ipykernel's OutStream, with four things changed. Text that C code and subprocesses write to the
-descriptors is taken in the order it was written, and decoded as one stream. A flush hands over
-what is there without waiting for another thread. A forked child writes to the descriptors, which
-its parent reads. And an execution's text has a budget: head and tail are kept.
+ipykernel's OutStream, with four things changed. What is written to stdout and stderr, from Python
+or to the descriptors by C code and subprocesses, is sent in the order it was written, and decoded
+as one stream. A flush hands over what is there without waiting for another thread. A forked child
+writes to the descriptors, which its parent reads. And an execution's text has a budget: head and
+tail are kept.
 """
 
 from __future__ import annotations
@@ -21,12 +22,13 @@ from collections import deque
 from typing import Any, ClassVar
 
 import zmq
-from ipykernel.iostream import IOPubThread, OutStream
-from jupyter_client.session import json_unpacker
+from ipykernel.iostream import OutStream
 
-READ_SIZE = 64 << 10
+READ_SIZE = 64 << 10  # at least a pipe's capacity: one read takes all that was written before it
 FLUSH_AFTER = 0.02  # s from a write to its sending while a cell runs
-MAX_QUEUED = 1000  # messages waiting for the IO thread before a writer waits too
+MAX_PENDING = 256 << 10  # characters not yet handed over, before a writer does it itself
+MAX_PIECES = 1000  # messages not yet handed over, likewise: one for each change of stream
+JOIN_BELOW = 1024  # characters; shorter pieces of the tail are joined
 
 
 class OutputBudget:
@@ -72,11 +74,13 @@ class OutputBudget:
     def _keep(self, name: str, text: str) -> None:
         bound = self.limit // 2
         text = text[-bound:]
-        self._tail.append((name, text))
         self._tail_size += len(text)
-        while self._tail_size > bound:
+        if self._tail and self._tail[-1][0] == name and len(self._tail[-1][1]) < JOIN_BELOW:
+            text = self._tail.pop()[1] + text
+        self._tail.append((name, text))
+        while self._tail_size > bound or len(self._tail) > MAX_PIECES:
             oldest, kept = self._tail.popleft()
-            over = self._tail_size - bound
+            over = self._tail_size - bound if len(self._tail) < MAX_PIECES else len(kept)
             self._tail_size -= min(over, len(kept))
             if over < len(kept):
                 self._tail.appendleft((oldest, kept[over:]))
@@ -95,70 +99,62 @@ class OutputBudget:
                 stream.append(note + text)
 
 
-class Unbounded:
-    """Queue without waiting, for a sender that holds a lock the IO thread may want."""
+class Pending:
+    """The text of both streams that is not handed over yet, in the order it was written."""
 
-    def __init__(self, thread: PublishThread) -> None:
-        self._thread = thread
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.size = 0
+        self._pieces: deque[tuple[CellStream, dict[str, Any], list[str]]] = deque()
 
-    def send_multipart(self, msg: Any, *args: Any, **kwargs: Any) -> None:
-        """Queue one message."""
-        IOPubThread.send_multipart(self._thread, msg, *args, **kwargs)
+    def __bool__(self) -> bool:
+        return bool(self._pieces)
 
+    @property
+    def is_large(self) -> bool:
+        """Tell whether a writer should hand it over before it writes more."""
+        return self.size > MAX_PENDING or len(self._pieces) > MAX_PIECES
 
-class PublishThread(IOPubThread):
-    """The thread that owns the iopub socket, with a bounded queue and bounded messages."""
+    def add(self, stream: CellStream, parent: dict[str, Any], text: str) -> None:
+        """Keep text; it joins the last piece if that is of the same stream and request."""
+        with self.lock:
+            self.size += len(text)
+            if self._pieces:
+                last, last_parent, parts = self._pieces[-1]
+                if last is stream and last_parent.get("msg_id") == parent.get("msg_id"):
+                    parts.append(text)
+                    return
+            self._pieces.append((stream, parent, [text]))
 
-    def __init__(self, publisher: Any, *, session: Any, message_bytes: int) -> None:
-        super().__init__(publisher, pipe=False, session=session)
-        self._message_bytes = message_bytes
-        self.unbounded = Unbounded(self)
+    def hand_over(self) -> None:
+        """Queue everything for sending.
 
-    def wait_for_room(self) -> None:
-        """Return when few messages wait, so that a flood cannot fill the memory."""
-        if len(self._events) > MAX_QUEUED and threading.current_thread() is not self.thread:
-            drained = threading.Event()
-            self.schedule(drained.set)
-            drained.wait()
-
-    def send_multipart(self, msg: Any, *args: Any, **kwargs: Any) -> None:
-        """Queue one message for sending; wait while too many are queued."""
-        if not self._is_master_process():
-            return  # a forked child has no socket; its text goes through the descriptors
-        if self._message_bytes and sum(map(len, msg)) > self._message_bytes * 4 // 3:
-            msg = self._note_instead(msg)
-        self.wait_for_room()
-        super().send_multipart(msg, *args, **kwargs)
-
-    def _note_instead(self, frames: Any) -> Any:
-        size = sum(map(len, frames))
-        at = next(i for i, frame in enumerate(frames) if bytes(frame) == b"<IDS|MSG>")
-        header, parent = (json_unpacker(bytes(frames[at + i])) for i in (2, 3))
-        content = json_unpacker(bytes(frames[at + 5]))
-        note = f"[output of {size:,} bytes left out: the bound is {self._message_bytes:,}]"
-        kind = header["msg_type"]
-        if kind in ("display_data", "execute_result", "update_display_data"):
-            content = {**content, "data": {"text/plain": note}, "metadata": {}}
-        elif kind == "error":
-            content = {**content, "evalue": note, "traceback": [note]}
-        else:
-            kind, content = "stream", {"name": "stderr", "text": note + "\n"}
-        message = self.session.msg(kind, content, parent=parent)
-        return [*frames[:at], *self.session.serialize(message)]
+        The lock is held until all is queued: whoever finds nothing to send may then publish
+        `idle` and be sure that it comes after the text.
+        """
+        with self.lock:
+            while self._pieces:  # one by one: an interrupt here loses one piece, not all
+                stream, parent, parts = self._pieces.popleft()
+                text = "".join(parts)
+                self.size -= len(text)
+                stream.publish(parent, text)
 
 
 class CellStream(OutStream):
     """stdout or stderr of a kernel."""
 
     budget: ClassVar[OutputBudget]
+    pending: ClassVar[Pending] = Pending()
     flush_interval = FLUSH_AFTER
     _reader: ClassVar[DescriptorReader | None] = None
     _fid: Any
 
     def __init__(self, session: Any, pub_thread: Any, name: str, **options: Any) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        self._pending = bytearray(4)
-        self._texts: list[tuple[str, dict[str, Any], list[str]]] = []
+        self._waiting = bytearray(4)
+        if options.get("watchfd", True):
+            # ipykernel looks for pytest in the environment; these descriptors are ours alone.
+            options["watchfd"] = "force"
         super().__init__(session, pub_thread, name, **options)
 
     def _setup_stream_redirects(self, name: str) -> None:
@@ -187,73 +183,70 @@ class CellStream(OutStream):
         if not self._is_master_process():
             os.write(self._original_stdstream_fd if self._fid is not None else 2, string.encode())
             return len(string)
-        if self._fid is not None and self._has_pending():
-            self.collect()
+        self._collect_all()
         text = self.budget.admit(self.name, string)
         if text:
             self.append(text)
+            if self.pending.is_large:
+                self.flush()
         return len(string)
 
     def append(self, text: str) -> None:
         """Queue text that the budget has admitted."""
-        parent = self.parent_header
-        msg_id = parent.get("msg_id", "")
-        with self._buffer_lock:
-            if self._texts and self._texts[-1][0] == msg_id:
-                self._texts[-1][2].append(text)
-            else:
-                self._texts.append((msg_id, parent, [text]))
+        self.pending.add(self, self.parent_header, text)
         self._schedule_flush()
 
-    def _has_pending(self) -> bool:
-        fcntl.ioctl(self._fid, termios.FIONREAD, self._pending)
-        return bool(struct.unpack("i", self._pending)[0])
-
     def collect(self) -> None:
-        """Take what subprocesses and C code have written to the descriptor so far."""
+        """Take what subprocesses and C code have written to the descriptor so far.
+
+        One read and no more: a subprocess that never stops writing must not keep us here.
+        """
         if self._fid is None:
             return
-        with self._buffer_lock:
-            while True:
-                try:
-                    data = os.read(self._fid, READ_SIZE)
-                except BlockingIOError:
-                    return
-                except OSError:
-                    return
-                if not data:
-                    return
-                text = self.budget.admit(self.name, self._decoder.decode(data))
-                if text:
-                    self.append(text)
+        with self.pending.lock:
+            try:
+                data = os.read(self._fid, READ_SIZE)
+            except OSError:  # nothing there: another thread has taken it
+                return
+            text = self.budget.admit(self.name, self._decoder.decode(data))
+            if text:
+                self.append(text)
 
     def flush(self) -> None:
-        """Hand everything written so far to the IO thread; never waits for it."""
+        """Hand everything written so far to the IO thread; never waits for its being sent."""
         if self.pub_thread is None or not self._is_master_process():
             return
-        if self._fid is not None and self._has_pending():
-            self.collect()
-        if self._texts:
+        self._collect_all()
+        if self.pending:
             self.pub_thread.wait_for_room()
             self._flush()
 
+    def publish(self, parent: dict[str, Any], text: str) -> None:
+        """Queue one message for the IO thread, without waiting for room."""
+        content = {"name": self.name, "text": text}
+        message = self.session.msg("stream", content, parent=parent)
+        for hook in self._hooks:
+            message = hook(message)
+            if message is None:
+                return
+        if self.pub_thread is not None:
+            self.session.send(self.pub_thread.unbounded, message, ident=self.topic)
+
     def _flush(self) -> None:
         self._flush_pending = False
-        if not self._texts:
-            return
-        # The lock is held until the messages are queued: whoever flushes next, and finds nothing
-        # to send, may then publish `idle` and be sure that it comes after them.
-        with self._buffer_lock:
-            texts, self._texts = self._texts, []
-            for _, parent, parts in texts:
-                content = {"name": self.name, "text": "".join(parts)}
-                message = self.session.msg("stream", content, parent=parent)
-                for hook in self._hooks:
-                    message = hook(message)
-                    if message is None:
-                        break
-                else:
-                    self.session.send(self.pub_thread.unbounded, message, ident=self.topic)
+        if self.pending:
+            self.pending.hand_over()
+
+    def _collect_all(self) -> None:
+        reader = CellStream._reader
+        for stream in reader.streams if reader is not None else ():
+            if stream.is_readable():
+                stream.collect()
+
+    def is_readable(self) -> bool:
+        """Tell whether something waits at the descriptor."""
+        fcntl.ioctl(self._fid, termios.FIONREAD, self._waiting)
+        return bool(struct.unpack("i", self._waiting)[0])
 
     def close(self) -> None:
         """Close the stream."""
@@ -269,21 +262,26 @@ class DescriptorReader(threading.Thread):
         self.pydev_do_not_trace = True
         self.is_pydev_daemon_thread = True
         self._poll = select.poll()
-        self._streams: dict[int, CellStream] = {}
+        self._by_descriptor: dict[int, CellStream] = {}
+        self.streams: tuple[CellStream, ...] = ()
 
     def watch(self, stream: CellStream) -> None:
         """Read this stream's descriptor from now on."""
-        self._streams[stream._fid] = stream
+        self._by_descriptor[stream._fid] = stream
+        self.streams = tuple(self._by_descriptor.values())
         self._poll.register(stream._fid, select.POLLIN)
-        if not self.is_alive() and len(self._streams) == 2:
+        if not self.is_alive() and len(self.streams) == 2:
             self.start()
 
     def run(self) -> None:
         """Read for ever."""
         while True:
             for descriptor, _ in self._poll.poll():
+                stream = self._by_descriptor[descriptor]
                 with contextlib.suppress(Exception):
-                    self._streams[descriptor].collect()
+                    stream.collect()
+                    if stream.pending.is_large:
+                        stream.flush()  # waits for room, and the subprocess for us
 
 
 def _check_names() -> None:

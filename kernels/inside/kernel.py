@@ -1,0 +1,205 @@
+"""One cell after another: ipykernel's kernel, which here answers each request, come what may."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+from ipykernel.ipkernel import IPythonKernel
+from ipykernel.zmqshell import ZMQInteractiveShell
+from IPython.core.interactiveshell import InteractiveShell
+from traitlets import Type
+
+from .streams import CellStream, OutputBudget
+
+RUN_CODE = InteractiveShell.run_code.__code__
+
+
+class Shell(ZMQInteractiveShell):
+    """The shell, with `!cmd` through the captured descriptors instead of a terminal."""
+
+    # A pty would turn line ends into CRLF, and a sandbox has no /dev/pts.
+    system = InteractiveShell.system_raw
+
+    @property
+    def keeps_outputs(self) -> bool:
+        """Tell whether outputs are kept for `Out` and `%notebook`."""
+        return bool(self.cache_size)
+
+    @contextmanager
+    def _tee(self, channel: Any) -> Iterator[None]:
+        # IPython would keep every piece of text of the session, and slow each write for it.
+        if self.keeps_outputs:
+            with super()._tee(channel):
+                yield
+        else:
+            yield
+
+    def forget_outputs(self) -> None:
+        """Drop what the history has kept of results and errors, unless it is to be kept."""
+        history = self.history_manager
+        if not self.keeps_outputs and history is not None:
+            for name in ("outputs", "output_hist_reprs", "exceptions"):
+                getattr(history, name, {}).clear()
+
+
+class Kernel(IPythonKernel):
+    """The kernel, with its text output under a budget per execution.
+
+    SIGINT is taken at all times, and raises KeyboardInterrupt only while the user's code runs.
+    Elsewhere it would break off the sending of a reply or of `idle`, and whoever waits for them
+    would wait for ever; there it is remembered until the code of the same request starts.
+    """
+
+    budget: ClassVar[OutputBudget]
+    message_bytes: ClassVar[int] = 0
+    shell_class = Type(Shell)
+
+    def __init__(self, **options: Any) -> None:
+        self._interruptible = False
+        self._interrupted = False
+        signal.signal(signal.SIGINT, self._take_interrupt)
+        super().__init__(**options)
+
+    def _take_interrupt(self, number: int, frame: Any) -> None:
+        if self._interruptible:
+            raise KeyboardInterrupt
+        self._interrupted = True
+
+    @contextmanager
+    def _cancel_on_sigint(self, future: asyncio.Future[Any]) -> Iterator[None]:
+        """Let SIGINT end a cell with a top-level `await`: cancel it where it waits.
+
+        Where the cell computes, KeyboardInterrupt ends it as it does any other; raised elsewhere
+        it would end the event loop.
+        """
+        loop = asyncio.get_running_loop()
+
+        def take(number: int, frame: Any) -> None:
+            while frame is not None:
+                if frame.f_code is RUN_CODE:
+                    raise KeyboardInterrupt
+                frame = frame.f_back
+            # Not `call_soon`, which would not wake the loop from a signal handler.
+            loop.call_soon_threadsafe(future.cancel)
+
+        before = signal.signal(signal.SIGINT, take)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Let SIGINT raise KeyboardInterrupt in this block, in the thread that gets signals."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        try:
+            self._interruptible = True
+            if self._interrupted:
+                raise KeyboardInterrupt
+            yield
+        finally:
+            self._interruptible = False
+
+    def pre_handler_hook(self) -> None:
+        """Leave the signal handler as it is."""
+
+    def post_handler_hook(self) -> None:
+        """Leave the signal handler as it is."""
+
+    async def dispatch_shell(self, msg: Any, /, subshell_id: Any = None, **options: Any) -> None:
+        """Serve one request; an interrupt from now on is meant for it."""
+        if subshell_id is None:
+            self._interrupted = False
+        await super().dispatch_shell(msg, subshell_id=subshell_id, **options)
+
+    async def do_execute(self, code: str, silent: bool, *args: Any, **options: Any) -> Any:
+        """Run one cell; the tail of an over-long output is sent before its reply."""
+        self.budget.begin()
+        try:
+            with self.interruptible():
+                reply = await super().do_execute(code, silent, *args, **options)
+        except (Exception, KeyboardInterrupt) as error:
+            # Interrupted before the code ran, or an exception whose `str` raises: ipykernel
+            # would send no reply at all.
+            self._interruptible = False
+            reply = self._failed(error, silent)
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, CellStream):
+                stream.collect()
+        self.budget.finish()
+        if isinstance(self.shell, Shell):
+            self.shell.forget_outputs()
+        return self._fitted(reply)
+
+    def do_complete(self, code: str, cursor_pos: int) -> Any:
+        """Complete; what runs in the user's objects can be interrupted."""
+        try:
+            with self.interruptible():
+                return super().do_complete(code, cursor_pos)
+        except KeyboardInterrupt:
+            return {"status": "ok", "matches": [], "metadata": {}} | {
+                "cursor_start": cursor_pos,
+                "cursor_end": cursor_pos,
+            }
+
+    def do_inspect(self, *args: Any, **options: Any) -> Any:
+        """Inspect; what runs in the user's objects can be interrupted."""
+        try:
+            with self.interruptible():
+                return super().do_inspect(*args, **options)
+        except KeyboardInterrupt:
+            return {"status": "ok", "found": False, "data": {}, "metadata": {}}
+
+    def finish_metadata(self, parent: Any, metadata: Any, reply_content: Any) -> Any:
+        """Say in the reply how much of the text was left out."""
+        metadata = super().finish_metadata(parent, metadata, reply_content)
+        if self.budget.truncated:
+            metadata["truncated"] = {"shown": self.budget.shown, "total": self.budget.total}
+        return metadata
+
+    def _failed(self, error: BaseException, silent: bool) -> dict[str, Any]:
+        content: dict[str, Any] = {
+            "ename": type(error).__name__,
+            "evalue": _text(error),
+            "traceback": traceback.format_exception_only(type(error), error),
+        }
+        if not silent:
+            self.send_response(self.iopub_socket, "error", content)
+        return {
+            "status": "error",
+            **content,
+            "execution_count": self.execution_count,
+            "user_expressions": {},
+            "payload": [],
+        }
+
+    def _fitted(self, reply: dict[str, Any]) -> dict[str, Any]:
+        """Return the reply, without what would make it larger than the reader takes."""
+        if not self.message_bytes or (
+            reply["status"] == "ok" and not reply["payload"] and not reply["user_expressions"]
+        ):
+            return reply
+        size = len(repr(reply))
+        if size <= self.message_bytes:
+            return reply
+        note = f"[reply of {size:,} characters left out: the bound is {self.message_bytes:,}]"
+        fitted = {**reply, "payload": [], "user_expressions": {}}
+        if reply["status"] == "error":
+            fitted |= {"ename": reply["ename"][:100], "evalue": note, "traceback": [note]}
+        return fitted
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:
+        return "(an exception that cannot be shown)"

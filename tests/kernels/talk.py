@@ -1,0 +1,131 @@
+"""Talk to a kernel in tests: run a cell, get all that it said in the order it said it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from kernels.launch import Kernel, Launcher
+from kernels.messages import Message
+
+LIGHT = ()  # what most tests preload: nothing beyond the kernel itself
+TIMEOUT = 30.0
+
+
+@dataclass
+class Said:
+    """All that a kernel said about one request."""
+
+    reply: Message | None = None
+    idle: bool = False
+    messages: list[Message] = field(default_factory=list)  # of iopub, in order
+    late: list[Message] = field(default_factory=list)  # of iopub, after `idle`
+
+    @property
+    def status(self) -> str:
+        assert self.reply is not None
+        return str(self.reply.content["status"])
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        assert self.reply is not None
+        return self.reply.metadata
+
+    def contents(self, *kinds: str) -> list[dict[str, Any]]:
+        return [message.content for message in self.messages if message.type in kinds]
+
+    def text(self, name: str = "stdout") -> str:
+        return "".join(c["text"] for c in self.contents("stream") if c["name"] == name)
+
+    @property
+    def value(self) -> str:
+        """The text of the result, or what went wrong in its place."""
+        for content in self.contents("error"):
+            return f"{content['ename']}: {content['evalue']}"
+        for content in self.contents("execute_result"):
+            return str(content["data"]["text/plain"])
+        return ""
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The mime bundles of all displays and results, later ones over earlier ones."""
+        found: dict[str, Any] = {}
+        for content in self.contents("display_data", "execute_result"):
+            found |= content["data"]
+        return found
+
+
+class Talk:
+    """One party's conversation with a kernel."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self.kernel = kernel
+        self._said: dict[str, Said] = {}
+        self._changed = asyncio.Event()
+        kernel.channels.receiver = self._take
+
+    def _take(self, channel: str, message: Message) -> None:
+        said = self._said.get(message.parent_id)
+        if said is None:
+            return
+        if channel in ("shell", "control"):
+            said.reply = message
+        elif channel == "iopub":
+            (said.late if said.idle else said.messages).append(message)
+            if message.type == "status" and message.content["execution_state"] == "idle":
+                said.idle = True
+        self._changed.set()
+
+    def start(self, code: str, **options: Any) -> Said:
+        """Send a cell; wait for it with `end`."""
+        content = {"code": code, "silent": False, "store_history": True, "user_expressions": {}}
+        content |= {"allow_stdin": False, "stop_on_error": False, **options}
+        return self.ask("execute_request", content)
+
+    def ask(self, kind: str, content: dict[str, Any], channel: str = "shell") -> Said:
+        msg_id = self.kernel.channels.next_id()
+        said = self._said[msg_id] = Said()
+        self.kernel.channels.send(channel, kind, content, msg_id=msg_id)
+        return said
+
+    async def interrupt(self) -> None:
+        """Interrupt, and wait until the kernel has sent the signal to itself."""
+        await self.end(self.ask("interrupt_request", {}, "control"))
+
+    async def until(self, done: Any, *, timeout: float = TIMEOUT) -> None:
+        """Wait until `done()`, asked after each message, is true; or until the kernel's end."""
+        async with asyncio.timeout(timeout):
+            while not done():
+                if self.kernel.exited.done():
+                    raise EOFError(self.kernel.exited.result())
+                self._changed.clear()
+                waiting = asyncio.ensure_future(self._changed.wait())
+                try:
+                    await asyncio.wait(
+                        [waiting, self.kernel.exited], return_when=asyncio.FIRST_COMPLETED
+                    )
+                finally:
+                    waiting.cancel()
+
+    async def end(self, said: Said) -> Said:
+        await self.until(lambda: said.reply is not None and said.idle)
+        return said
+
+    async def run(self, code: str, **options: Any) -> Said:
+        return await self.end(self.start(code, **options))
+
+    async def value(self, code: str) -> str:
+        return (await self.run(code)).value
+
+
+@asynccontextmanager
+async def talking(launcher: Launcher) -> AsyncIterator[Talk]:
+    """Launch a kernel for one test."""
+    kernel = await launcher.launch()
+    try:
+        yield Talk(kernel)
+    finally:
+        await kernel.close()

@@ -1,0 +1,264 @@
+"""What code in a kernel finds: its own process, our defaults, none of our files; and interrupts."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import psutil
+import pytest
+import pytest_asyncio
+
+from kernels.launch import Launcher
+from kernels.spec import KernelSpec
+from tests.kernels.talk import Said, Talk, talking
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def launcher(module_directory: Path) -> AsyncIterator[Launcher]:
+    spec = KernelSpec(env=(("GREETING", "hello"),))
+    launcher = Launcher(spec, module_directory)
+    yield launcher
+    await launcher.aclose()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def talk(launcher: Launcher) -> AsyncIterator[Talk]:
+    async with talking(launcher) as talk:
+        yield talk
+
+
+async def test_variables_live_on_between_cells(talk: Talk) -> None:
+    assert await talk.value("x = 20") == ""
+    assert await talk.value("x * 2 + 2") == "42"
+
+
+@pytest.mark.parametrize("name", ["broker", "kernels", "tests"])
+async def test_our_packages_are_not_there(talk: Talk, name: str) -> None:
+    assert await talk.value(f"import {name}") == (f"ModuleNotFoundError: No module named '{name}'")
+    assert await talk.value(f"import {name}.spec") == (
+        f"ModuleNotFoundError: No module named '{name}'"
+    )
+
+
+async def test_our_files_are_not_on_the_path(talk: Talk) -> None:
+    path = await talk.value("import sys; print(*sys.path, sep='\\n'); sys.path")
+    assert str(ROOT) not in re.findall(r"'([^']*)'", path)
+    assert await talk.value("sys.argv") == "['']"
+
+
+async def test_a_package_of_our_name_on_the_users_path_is_found(talk: Talk) -> None:
+    said = await talk.run(
+        "import os, sys\nos.makedirs('lib/kernels')\n"
+        "open('lib/kernels/__init__.py', 'w').write('mine = True')\n"
+        "sys.path.insert(0, 'lib')\nimport kernels\nkernels.mine"
+    )
+    assert said.value == "True"
+
+
+async def test_nothing_listens_on_tcp(talk: Talk) -> None:
+    assert await talk.value("import matplotlib.pyplot, pandas; 1") == "1"
+    kinds = psutil.Process(talk.kernel.pid).net_connections("inet")
+    assert kinds == []
+
+
+async def test_standard_descriptors_are_not_the_zygotes(talk: Talk, launcher: Launcher) -> None:
+    log = os.readlink(f"/proc/{launcher.zygote_pid}/fd/1")
+    assert log.endswith("zygote.log")
+    descriptors = Path(f"/proc/{talk.kernel.pid}/fd")
+    targets = {entry.name: os.readlink(entry) for entry in descriptors.iterdir()}
+    assert log not in targets.values()
+    assert targets["0"] == "/dev/null"
+    assert targets["1"].startswith("pipe:")
+    assert targets["2"].startswith("pipe:")
+
+
+async def test_the_kernel_has_a_session_an_environment_and_a_home_of_its_own(talk: Talk) -> None:
+    pid = talk.kernel.pid
+    assert os.getsid(pid) == os.getpgid(pid) == pid
+    home = str(talk.kernel.directory / "home")
+    names = "os.getcwd(), os.environ['HOME'], os.environ['GREETING']"
+    assert (await talk.run(f"import os; print({names})")).text() == f"{home} {home} hello\n"
+    assert await talk.value("oct(os.umask(0o077))") == "'0o77'"
+    assert not {"OPENBLAS_NUM_THREADS", "PYTEST_CURRENT_TEST"} & set(
+        re.findall(r"'(\w+)':", await talk.value("dict(os.environ)"))
+    )
+
+
+async def test_two_kernels_differ_in_randomness(launcher: Launcher) -> None:
+    code = "import random, uuid, numpy; random.random(), float(numpy.random.random())"
+    async with talking(launcher) as one, talking(launcher) as other:
+        first, second = eval(await one.value(code)), eval(await other.value(code))  # noqa: S307
+    assert first[0] != second[0]
+    assert first[1] != second[1]
+
+
+async def test_two_kernels_see_nothing_of_each_other(launcher: Launcher) -> None:
+    async with talking(launcher) as one, talking(launcher) as other:
+        await one.run("secret = 1")
+        assert (await other.value("secret")).startswith("NameError")
+        assert await one.value("secret") == "1"
+
+
+async def test_no_history_is_written(talk: Talk) -> None:
+    await talk.run("secret = 'do not write this down'")
+    history = "get_ipython().history_manager"
+    assert await talk.value(f"{history}.enabled, {history}.db is None") in (
+        "(False, True)",
+        "(False, False)",
+    )
+    for file in talk.kernel.directory.rglob("*"):
+        if file.is_file():
+            assert b"do not write this down" not in file.read_bytes()
+            assert not file.name.endswith(".sqlite")
+
+
+async def test_results_are_not_kept(talk: Talk) -> None:
+    await talk.run("40 + 2")
+    assert await talk.value("_1") == "NameError: name '_1' is not defined"
+
+
+async def test_a_plot_is_a_png(talk: Talk) -> None:
+    said = await talk.run("import matplotlib.pyplot as plt\n_ = plt.plot([1, 2, 3])")
+    assert "image/png" in said.data, [(m.type, str(m.content)[:600]) for m in said.messages]
+    assert said.data["image/png"].startswith("iVBOR")
+    assert said.late == []
+
+
+async def test_a_dataframe_is_html(talk: Talk) -> None:
+    said = await talk.run("import pandas as pd\npd.DataFrame({'a': [1]})")
+    assert "<table" in said.data["text/html"]
+
+
+@pytest.mark.parametrize("word", ["quit()", "exit", "import sys; sys.exit(3)", "raise SystemExit"])
+async def test_leaving_is_answered(talk: Talk, word: str) -> None:
+    said = await talk.run(word)
+    assert said.status in ("ok", "error")
+
+
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [
+        ("1 +", "SyntaxError"),
+        ("raise ValueError('no')", "ValueError: no"),
+        ("class E(Exception):\n  def __str__(self): 1 / 0\nraise E", "ZeroDivisionError"),
+        ("def f(): f()\nf()", "RecursionError"),
+        ("'\\ud800'.encode()", "UnicodeEncodeError"),
+        ("raise KeyboardInterrupt", "KeyboardInterrupt"),
+        ("import asyncio; raise asyncio.CancelledError", "CancelledError"),
+        ("class B(BaseException): pass\nraise B('own')", "B: own"),
+        ("\0", "SyntaxError"),
+    ],
+)
+async def test_each_error_is_answered_and_harms_nothing(talk: Talk, code: str, error: str) -> None:
+    said = await talk.run(code)
+    assert said.status == "error"
+    assert said.value.startswith(error)
+    assert await talk.value("1 + 1") == "2"
+
+
+async def test_lone_surrogates_are_answered(talk: Talk) -> None:
+    said = await talk.run("print('a\\ud800b')")
+    assert said.status == "ok"
+    assert "a" in said.text()
+    said = await talk.run("print(b'a\\xffb'.decode(errors='surrogateescape'))")
+    assert said.text() == "a?b\n"
+    said = await talk.run("raise ValueError('a\\ud800b')")
+    assert said.value == "ValueError: a?b"
+    assert await talk.value("1 + 1") == "2"
+
+
+async def interrupted(talk: Talk, code: str) -> Said:
+    """Run a cell that says `in` and then would never end; interrupt it."""
+    said = talk.start(code)
+    await talk.until(lambda: "in" in said.text())
+    talk.kernel.interrupt()
+    await talk.end(said)
+    assert await talk.value("'alive'") == "'alive'"
+    return said
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "print('in', flush=True)\nwhile True: pass",
+        "import time\nprint('in')\ntime.sleep(60)",
+        "import asyncio\nprint('in')\nawait asyncio.sleep(60)",
+        "while True: print('in')",
+        "import asyncio\nawait asyncio.sleep(0)\nprint('in')\nwhile True: pass",
+        "import subprocess\nprint('in')\nsubprocess.run(['sleep', '60'])",
+        "from IPython.display import display\nprint('in')\nwhile True: display(1)",
+    ],
+    ids=["loop", "sleep", "await", "loop after await", "prints", "subprocess", "displays"],
+)
+async def test_an_interrupt_ends_the_cell(talk: Talk, code: str) -> None:
+    said = await interrupted(talk, code)
+    assert said.status == "error"
+    assert said.contents("error")[-1]["ename"] in ("KeyboardInterrupt", "CancelledError")
+
+
+async def test_an_interrupt_reaches_a_shell_command(talk: Talk) -> None:
+    said = await interrupted(talk, "!echo in; exec sleep 60\nprint('code', _exit_code)")
+    assert said.status == "error" or "code" in said.text()
+
+
+async def test_an_interrupt_between_cells_harms_nothing(talk: Talk) -> None:
+    for _ in range(20):
+        await talk.interrupt()
+    assert await talk.value("1 + 1") == "2"
+
+
+async def test_interrupts_at_any_moment_leave_each_cell_answered(talk: Talk) -> None:
+    for _ in range(100):
+        said = talk.start("1 + 1")
+        await talk.until(lambda said=said: said.messages)
+        os.killpg(talk.kernel.pid, signal.SIGINT)
+        os.killpg(talk.kernel.pid, signal.SIGINT)
+        await talk.end(said)
+        assert said.status in ("ok", "error")
+    assert await talk.value("1 + 1") == "2"
+
+
+async def test_completion_and_inspection_are_answered(talk: Talk) -> None:
+    await talk.run("value = {'a': 1}")
+    said = await talk.end(talk.ask("complete_request", {"code": "value.ke", "cursor_pos": 8}))
+    assert said.reply is not None
+    assert said.reply.content["matches"] == [".keys"]
+    request = {"code": "value", "cursor_pos": 5, "detail_level": 0}
+    said = await talk.end(talk.ask("inspect_request", request))
+    assert said.reply is not None
+    assert said.reply.content["found"] is True
+
+
+async def test_an_interrupt_ends_a_completion_that_never_would(talk: Talk) -> None:
+    await talk.run("class Slow:\n  def __dir__(self):\n    print('in', flush=True)\n    while 1: 0")
+    await talk.run("slow = Slow()")
+    said = talk.ask("complete_request", {"code": "slow.x", "cursor_pos": 6})
+    await talk.until(lambda: "in" in said.text())
+    talk.kernel.interrupt()
+    await talk.end(said)
+    assert await talk.value("1 + 1") == "2"
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("import os; os._exit(3)", "exit 3"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "signal SIGKILL"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGTERM)", "signal SIGTERM"),
+        ("import ctypes; ctypes.string_at(0)", "signal SIGSEGV"),
+        ("import os; os.abort()", "signal SIGABRT"),
+    ],
+)
+async def test_the_end_of_the_process_is_known_with_its_reason(
+    talk: Talk, code: str, reason: str
+) -> None:
+    talk.start(code)
+    assert await talk.kernel.exited == reason
