@@ -8,7 +8,6 @@ async with launch(KernelSpec(), directory) as kernel:
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import shutil
@@ -24,12 +23,13 @@ from pathlib import Path
 from kernels.channels import PORTS, Channels
 from kernels.errors import KernelDied, LaunchError, LaunchTimeout
 from kernels.process import Process
-from kernels.spec import KernelSpec
+from kernels.spec import KernelSpec, Order
 from kernels.zygote import Zygote
 
 MAX_PATH = 107  # bytes of a unix socket address, unix(7)
-MAX_CONFIG = 64 << 10
+MAX_CONFIG = 160 << 10  # bytes; a packet must fit the default socket buffer of 208 KiB
 BACKLOG = 16
+UNBOUNDED = -1  # as ZMQ_MAXMSGSIZE says it; 0 would let no message through
 CHANNELS = ("shell", "iopub", "stdin", "control")
 
 
@@ -80,20 +80,27 @@ class Kernel:
         except BlockingIOError:
             self.process.send_signal(signal.SIGINT)
 
+    def kill(self) -> None:
+        """End it at once; `exited` tells when it has."""
+        self.process.kill()
+
     async def close(self) -> None:
         """Kill it, wait for its end, remove its files. Safe to call again."""
         self.process.kill()
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.shield(self.process.exited)
+        await asyncio.wait([self.process.exited])
         self.channels.close()
-        await asyncio.to_thread(shutil.rmtree, self.directory, ignore_errors=True)
+        try:
+            await asyncio.to_thread(shutil.rmtree, self.directory, ignore_errors=True)
+        except RuntimeError:  # the interpreter is ending and starts no more threads
+            shutil.rmtree(self.directory, ignore_errors=True)
 
 
 class Launcher:
     """Make the kernels of one profile in `directory`, which is this process's own.
 
     `secret` derives each kernel's key, so that no key is ever written down: a broker that comes
-    back with the same secret can speak to the kernels that outlived it.
+    back with the same secret can speak to the kernels that outlived it. `tied` kernels end when
+    this process does.
     """
 
     def __init__(
@@ -105,6 +112,7 @@ class Launcher:
         orphan_ttl: float = 600.0,
         timeout: float = 60.0,
         heartbeat: bool = False,
+        tied: bool = False,
     ) -> None:
         longest = os.fsencode(directory / ("x" * 12) / "k-5")
         if len(longest) > MAX_PATH:
@@ -118,6 +126,7 @@ class Launcher:
         self._secret = secret or os.urandom(32)
         self._orphan_ttl = orphan_ttl
         self._heartbeat = heartbeat
+        self._tied = tied
         self._zygote: Zygote | None = None
         self._starting = asyncio.Lock()
         self._kernels: dict[str, tuple[Kernel, str]] = {}
@@ -131,15 +140,18 @@ class Launcher:
         """Attach to this directory's zygote or start one. Raises ZygoteFailed."""
         await self._ready_zygote()
 
-    async def launch(self) -> Kernel:
-        """Fork a kernel and wait until it takes requests. Raises LaunchError."""
+    async def launch(self, order: Order | None = None) -> Kernel:
+        """Fork a kernel and wait until it takes requests. Raises LaunchError.
+
+        Without an order it is a kernel of the profile, with an id and a key made here.
+        """
         zygote = await self._ready_zygote()
-        kernel_id = str(uuid.uuid4())
-        directory = self._directory_of(kernel_id)
+        kernel_id = order.kernel_id if order else str(uuid.uuid4())
+        directory = self.directory_of(kernel_id)
         try:
             directory.mkdir(mode=0o700)
             (directory / "home").mkdir(mode=0o700)
-            kernel = await self._fork(zygote, kernel_id, directory)
+            kernel = await self._fork(zygote, kernel_id, directory, order)
         except OSError as error:
             shutil.rmtree(directory, ignore_errors=True)
             raise LaunchError(f"cannot prepare {directory}: {error}") from error
@@ -154,8 +166,9 @@ class Launcher:
         zygote = await self._ready_zygote()
         found = []
         for forked in await zygote.kernels():
-            directory = self._directory_of(forked.kernel_id)
-            kernel = self._kernel(forked.kernel_id, directory, forked.process)
+            directory = self.directory_of(forked.kernel_id)
+            key = self._key(forked.kernel_id)
+            kernel = self._kernel(forked.kernel_id, key, directory, forked.process)
             try:
                 async with asyncio.timeout(self.timeout):
                     await kernel.channels.subscribed
@@ -166,6 +179,11 @@ class Launcher:
             found.append((kernel, forked.label))
         self._sweep({kernel.directory for kernel, _ in found})
         return found
+
+    async def tidy(self) -> None:
+        """Remove what kernels that have ended without us left behind."""
+        zygote = await self._ready_zygote()
+        self._sweep({self.directory_of(forked.kernel_id) for forked in await zygote.kernels()})
 
     async def aclose(self, *, leave: bool = False) -> None:
         """Let go of the zygote: it ends with all its kernels, unless told to `leave` them."""
@@ -187,21 +205,23 @@ class Launcher:
                     timeout=self.timeout,
                 )
                 for kernel, label in self._kernels.values():
-                    self._zygote.adopt(kernel.kernel_id, kernel.process, label)
+                    self._zygote.adopt(kernel.kernel_id, kernel.process, label, tied=self._tied)
             return self._zygote
 
-    def _directory_of(self, kernel_id: str) -> Path:
+    def directory_of(self, kernel_id: str) -> Path:
+        """Return the directory of a kernel; `k-1` to `k-5` in it are its sockets."""
         return self.directory / kernel_id.replace("-", "")[:12]
 
     def _key(self, kernel_id: str) -> str:
         return digest(self._secret, kernel_id.encode(), sha256).hex()
 
-    def _kernel(self, kernel_id: str, directory: Path, process: Process) -> Kernel:
+    def _kernel(self, kernel_id: str, key: str, directory: Path, process: Process) -> Kernel:
+        bound = self.spec.limits.message_bytes
         channels = Channels(
             directory / "k",
-            self._key(kernel_id).encode(),
+            key.encode(),
             uuid.uuid4().hex[:12],
-            max_message=2 * self.spec.limits.message_bytes,
+            max_message=2 * bound if bound else UNBOUNDED,
         )
         return Kernel(
             kernel_id,
@@ -228,7 +248,8 @@ class Launcher:
             if entry.is_dir() and entry not in live and (entry / "home").exists():
                 shutil.rmtree(entry, ignore_errors=True)
 
-    def _config(self, kernel_id: str, directory: Path) -> bytes:
+    def _options(self, key: str, directory: Path) -> dict[str, object]:
+        """Return what a kernel of the profile is told."""
         home = directory / "home"
         environment = {
             "PATH": os.defpath,
@@ -240,29 +261,32 @@ class Launcher:
             **dict(self.spec.env),
         }
         limits = self.spec.limits
-        return json.dumps(
-            {
-                "key": self._key(kernel_id),
-                "prefix": str(directory / "k"),
-                "cwd": str(home),
-                "env": environment,
-                "output_bytes": limits.output_bytes,
-                "message_bytes": limits.message_bytes,
-                "open_files": limits.open_files,
-            }
-        ).encode()
+        return {
+            "key": key,
+            "prefix": str(directory / "k"),
+            "cwd": str(home),
+            "env": environment,
+            "output_bytes": limits.output_bytes,
+            "message_bytes": limits.message_bytes,
+            "open_files": limits.open_files,
+        }
 
-    async def _fork(self, zygote: Zygote, kernel_id: str, directory: Path) -> Kernel:
+    async def _fork(
+        self, zygote: Zygote, kernel_id: str, directory: Path, order: Order | None
+    ) -> Kernel:
+        key = order.key if order else self._key(kernel_id)
+        prefix = directory / "k"
+        options = _ordered(order, prefix) if order else self._options(key, directory)
         names = (*CHANNELS, "hb") if self._heartbeat else CHANNELS
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         listeners: list[socket.socket] = []
         try:
             listeners.extend(_listen(directory / f"k-{PORTS[name]}") for name in names)
             # Only the child reads this: the key never passes through the zygote's memory.
-            ours.send(self._config(kernel_id, directory))
+            ours.send(_packet(options))
             descriptors = [theirs.fileno(), *(listener.fileno() for listener in listeners)]
             async with asyncio.timeout(self.timeout):
-                process = await zygote.fork(kernel_id, descriptors)
+                process = await zygote.fork(kernel_id, descriptors, tied=self._tied)
         except TimeoutError:
             ours.close()
             raise LaunchTimeout(f"the zygote did not fork within {self.timeout:g} s") from None
@@ -273,7 +297,7 @@ class Launcher:
             theirs.close()
             for listener in listeners:
                 listener.close()
-        kernel = self._kernel(kernel_id, directory, process)
+        kernel = self._kernel(kernel_id, key, directory, process)
         try:
             async with asyncio.timeout(self.timeout):
                 await _until_ready(ours, kernel)
@@ -286,6 +310,32 @@ class Launcher:
         finally:
             ours.close()
         return kernel
+
+
+def _ordered(order: Order, prefix: Path) -> dict[str, object]:
+    """Return what an ordered kernel is told: no settings and no bounds of ours."""
+    return {
+        "plain": True,
+        "key": order.key,
+        "prefix": str(prefix),
+        "cwd": order.cwd,
+        "env": dict(order.env),
+        "argv": list(order.argv),
+        "connection_file": order.connection_file,
+        "umask": order.umask,
+        "output_bytes": 0,
+        "message_bytes": 0,
+        "open_files": 0,
+    }
+
+
+def _packet(options: dict[str, object]) -> bytes:
+    data = json.dumps(options).encode()
+    if len(data) > MAX_CONFIG:
+        raise LaunchError(
+            f"the kernel's environment and arguments take {len(data)} bytes; at most {MAX_CONFIG}"
+        )
+    return data
 
 
 async def _until_ready(config: socket.socket, kernel: Kernel) -> None:

@@ -34,6 +34,7 @@ class Process:
         self._pidfd = pidfd
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
+        self.returncode: int | None = None  # as in `subprocess`; None while unknown
         self.exited: asyncio.Future[str] = self._loop.create_future()
         self._loop.add_reader(pidfd, self._ended)
 
@@ -48,6 +49,7 @@ class Process:
 
     def set_status(self, status: int) -> None:
         """Take the wait status from whoever reaped the process."""
+        self.returncode = os.waitstatus_to_exitcode(status)
         self._resolve(reason_of(status))
 
     def send_signal(self, number: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 DEFAULT_PRELOAD = (
@@ -36,3 +37,21 @@ class KernelSpec:
     env: tuple[tuple[str, str], ...] = ()
     kernelspec: str = ""
     limits: Limits = field(default_factory=Limits)
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """Ask for one kernel as a Jupyter manager wants it, rather than as a profile makes it.
+
+    `env` is the kernel's whole environment. `argv` is what would follow `ipykernel_launcher` on
+    a command line. The kernel behaves as ipykernel does by itself: its history and settings files
+    are those of the user, and its output has no bound.
+    """
+
+    kernel_id: str
+    key: str = field(repr=False)
+    env: Mapping[str, str] = field(repr=False)
+    cwd: str
+    argv: tuple[str, ...] = ()
+    connection_file: str = ""
+    umask: int = 0o077

@@ -27,6 +27,8 @@ MAX_PACKET = 64 << 10
 LAST_WORDS = 2000  # characters of the zygote's log shown when it fails
 VERSION = 1
 
+_started: set[subprocess.Popen[bytes]] = set()  # by this process, and not yet ended
+
 
 class Forked(NamedTuple):
     """A kernel process the zygote has forked, and the label it was given."""
@@ -90,20 +92,25 @@ class Zygote:
         zygote.pid = int(hello["pid"])
         return zygote
 
-    async def fork(self, kernel_id: str, descriptors: list[int]) -> Process:
-        """Fork one kernel; the child gets the descriptors. Raises LaunchError."""
+    async def fork(self, kernel_id: str, descriptors: list[int], *, tied: bool = False) -> Process:
+        """Fork one kernel; the child gets the descriptors. Raises LaunchError.
+
+        A tied one is killed when this connection ends.
+        """
         if self.lost.done():
             raise LaunchError("the zygote is gone")
         future: asyncio.Future[Process] = self._loop.create_future()
         self._forking[kernel_id] = future
         try:
-            self._send({"op": "fork", "kernel": kernel_id}, descriptors)
+            self._send({"op": "fork", "kernel": kernel_id, "tied": tied}, descriptors)
             return await future
         finally:
             self._forking.pop(kernel_id, None)
 
     async def kernels(self) -> list[Forked]:
         """Return the live kernels of this zygote, for a broker that comes back."""
+        if self.lost.done():
+            raise LaunchError("the zygote is gone")
         self._listed, self._listing = [], self._loop.create_future()
         self._send({"op": "list"})
         return await self._listing
@@ -112,11 +119,11 @@ class Zygote:
         """Note who is bound to the kernel; a later broker reads it."""
         self._send({"op": "label", "kernel": kernel_id, "label": text})
 
-    def adopt(self, kernel_id: str, process: Process, label: str) -> None:
+    def adopt(self, kernel_id: str, process: Process, label: str, *, tied: bool = False) -> None:
         """Hand a kernel of an earlier zygote over, so that it is not forgotten by an orphan."""
         if process.pidfd >= 0:
             request = {"op": "adopt", "kernel": kernel_id, "label": label, "pid": process.pid}
-            self._send(request, [process.pidfd])
+            self._send({**request, "tied": tied}, [process.pidfd])
             self._processes[kernel_id] = process
 
     def stop(self) -> None:
@@ -246,7 +253,7 @@ def _spawn(spec: KernelSpec, directory: Path, recipe: str, orphan_ttl: float) ->
         connection.connect(str(path))
         with (directory / "zygote.log").open("wb") as log:
             # -I: nothing from the environment or the current directory is on the path.
-            subprocess.Popen(
+            process = subprocess.Popen(
                 [_python(spec), "-I", str(BOOT), str(listener.fileno()), options],
                 pass_fds=[listener.fileno()],
                 stdin=subprocess.DEVNULL,
@@ -256,6 +263,7 @@ def _spawn(spec: KernelSpec, directory: Path, recipe: str, orphan_ttl: float) ->
                 cwd="/",
                 start_new_session=True,
             )
+        _reap(process)
         (directory / "zygote.json").write_text(recipe)
     except OSError as error:
         connection.close()
@@ -263,6 +271,21 @@ def _spawn(spec: KernelSpec, directory: Path, recipe: str, orphan_ttl: float) ->
     finally:
         listener.close()
     return connection
+
+
+def _reap(process: subprocess.Popen[bytes]) -> None:
+    """Take the exit status when it comes, so that no zombie stays behind."""
+    loop = asyncio.get_running_loop()
+    pidfd = os.pidfd_open(process.pid)
+
+    def ended() -> None:
+        loop.remove_reader(pidfd)
+        os.close(pidfd)
+        process.wait()
+        _started.discard(process)
+
+    _started.add(process)
+    loop.add_reader(pidfd, ended)
 
 
 def _environment(cache: Path) -> dict[str, str]:

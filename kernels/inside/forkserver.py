@@ -2,9 +2,9 @@
 
 Speaks JSON over SOCK_SEQPACKET, one object a packet, descriptors beside it:
 
-    fork   {kernel} + [config, shell, iopub, stdin, control, hb?]
+    fork   {kernel, tied} + [config, shell, iopub, stdin, control, hb?]
            -> {event: forked, kernel, pid} + [pidfd], or {event: refused, kernel, error}
-    adopt  {kernel, label, pid} + [pidfd]    a kernel of an earlier zygote; no answer
+    adopt  {kernel, label, pid, tied} + [pidfd]   a kernel of an earlier zygote; no answer
     label  {kernel, label}                   who is bound to it; no answer
     list   {}   -> {event: kernel, kernel, pid, label} + [pidfd] for each, then {event: listed}
     stop   {}   kills every kernel and exits
@@ -27,6 +27,7 @@ import socket
 import sys
 import time
 import traceback
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 MAX_PACKET = 64 << 10
@@ -68,6 +69,7 @@ class Child:
     pidfd: int
     label: str = ""
     adopted: bool = False
+    tied: bool = False  # ends with the connection of whoever asked for it
 
 
 @dataclass
@@ -108,7 +110,7 @@ class ForkServer:
                 request: Request | None = key.data()
                 if request is not None:
                     return request
-        self._kill_all()
+        self._kill(self._children.values())
         return None
 
     def _accept(self) -> None:
@@ -125,6 +127,7 @@ class ForkServer:
             self._controller.close()
             self._controller = None
             self._alone_since = time.monotonic()
+            self._kill(child for child in self._children.values() if child.tied)
 
     def _send(self, event: dict[str, object], descriptors: tuple[int, ...] = ()) -> None:
         if self._controller is None:
@@ -148,9 +151,10 @@ class ForkServer:
         kernel = request.get("kernel", "")
         op = request["op"]
         if op == "fork":
-            return self._fork(kernel, descriptors)
+            return self._fork(kernel, descriptors, tied=request["tied"])
         if op == "adopt":
             child = Child(kernel, request["pid"], descriptors[0], request["label"], adopted=True)
+            child.tied = request["tied"]
             self._watch(child)
         elif op == "label" and kernel in self._children:
             self._children[kernel].label = request["label"]
@@ -163,7 +167,7 @@ class ForkServer:
             self._running = False
         return None
 
-    def _fork(self, kernel: str, descriptors: list[int]) -> Request | None:
+    def _fork(self, kernel: str, descriptors: list[int], *, tied: bool) -> Request | None:
         # A thread that forks leaves its locks held for ever in the child.
         tasks = os.listdir("/proc/self/task")
         if len(tasks) != 1:
@@ -180,7 +184,7 @@ class ForkServer:
             return Request(kernel, config, dict(zip(names, descriptors[1:], strict=False)))
         for descriptor in descriptors:
             os.close(descriptor)
-        child = Child(kernel, pid, os.pidfd_open(pid))
+        child = Child(kernel, pid, os.pidfd_open(pid), tied=tied)
         self._watch(child)
         self._send({"event": "forked", "kernel": kernel, "pid": pid}, (child.pidfd,))
         return None
@@ -197,8 +201,9 @@ class ForkServer:
             _, status = os.waitpid(child.pid, 0)
             self._send({"event": "exit", "kernel": child.name, "status": status})
 
-    def _kill_all(self) -> None:
-        for child in self._children.values():
+    @staticmethod
+    def _kill(children: Iterable[Child]) -> None:
+        for child in children:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(child.pidfd, signal.SIGKILL)
 

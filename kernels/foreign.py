@@ -1,0 +1,334 @@
+"""Kernels of any other installed Jupyter kernelspec, behind the same face as our own.
+
+They start through their own provisioner, cold, and end with this process: there is nothing to
+adopt. Their sockets are unix sockets in our directory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import uuid
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
+from jupyter_client.manager import AsyncKernelManager
+from jupyter_client.provisioning.factory import KernelProvisionerFactory
+
+from kernels.channels import PORTS, Channels
+from kernels.errors import KernelDied, LaunchError, LaunchTimeout
+from kernels.messages import Message
+from kernels.process import UNKNOWN, reason_of
+from kernels.spec import KernelSpec
+
+NUDGE = 0.5  # s between two requests to a kernel that is still starting
+INHERITED = ("PATH", "LANG", "TZ")  # a kernelspec's program is found on the path of the server
+
+
+class ForeignProcess:
+    """Watch a process that a Jupyter provisioner owns.
+
+    `pid` is 0 where the provisioner's kernel is no process of this machine.
+    """
+
+    def __init__(self, provisioner: Any) -> None:
+        self._provisioner = provisioner
+        self._popen: Any = getattr(provisioner, "process", None)
+        self._loop = asyncio.get_running_loop()
+        self._signals: set[asyncio.Task[None]] = set()
+        self._pidfd = -1
+        self._waiting: asyncio.Task[None] | None = None
+        self.pid: int = getattr(self._popen, "pid", 0) or 0
+        self.exited: asyncio.Future[str] = self._loop.create_future()
+        try:
+            # Our own child, not yet reaped: the number cannot be another's.
+            self._pidfd = os.pidfd_open(self.pid) if self.pid else -1
+        except ProcessLookupError:
+            self._resolve(UNKNOWN)
+        if self._pidfd >= 0:
+            self._loop.add_reader(self._pidfd, self._reap)
+        elif not self.exited.done():
+            self._waiting = self._loop.create_task(self._wait())
+
+    def __repr__(self) -> str:
+        state = self.exited.result() if self.exited.done() else "running"
+        return f"<ForeignProcess {self.pid}: {state}>"
+
+    def send_signal(self, number: int) -> None:
+        """Signal the kernel through its provisioner; nothing happens if it has ended."""
+        if not self.exited.done():
+            task = self._loop.create_task(self._send(number))
+            self._signals.add(task)
+            task.add_done_callback(self._signals.discard)
+
+    def kill(self) -> None:
+        """End it at once."""
+        self.send_signal(signal.SIGKILL)
+
+    async def aclose(self) -> None:
+        """Stop watching."""
+        pending = [*self._signals, *([self._waiting] if self._waiting else [])]
+        for task in pending:
+            task.cancel()
+        await asyncio.gather(*pending, return_exceptions=True)
+
+    async def _send(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            if number == signal.SIGKILL:
+                await self._provisioner.kill()
+            else:
+                await self._provisioner.send_signal(number)
+
+    def _reap(self) -> None:
+        code = self._popen.poll()
+        self._loop.remove_reader(self._pidfd)
+        os.close(self._pidfd)
+        self._pidfd = -1
+        # `subprocess` keeps no wait status; make it again from its return code.
+        self._resolve(UNKNOWN if code is None else reason_of(code << 8 if code >= 0 else -code))
+
+    async def _wait(self) -> None:
+        code = await self._provisioner.wait()
+        self._resolve(UNKNOWN if code is None else f"exit {code}")
+
+    def _resolve(self, reason: str) -> None:
+        if not self.exited.done():
+            self.exited.set_result(reason)
+
+
+class ForeignKernel:
+    """A live kernel of a Jupyter kernelspec. Whoever holds it closes it."""
+
+    def __init__(
+        self,
+        kernel_id: str,
+        *,
+        spec: KernelSpec,
+        directory: Path,
+        manager: AsyncKernelManager,
+        channels: Channels,
+    ) -> None:
+        self.kernel_id = kernel_id
+        self.spec = spec
+        self.directory = directory
+        self.channels = channels
+        self.process = ForeignProcess(manager.provisioner)
+        self._manager: Any = manager
+        self._closing: asyncio.Task[None] | None = None
+
+    def __repr__(self) -> str:
+        return f"<ForeignKernel {self.kernel_id[:8]} {self.spec.kernelspec}: {self.process!r}>"
+
+    @property
+    def pid(self) -> int:
+        """Return the process id; 0 where it runs elsewhere."""
+        return self.process.pid
+
+    @property
+    def exited(self) -> asyncio.Future[str]:
+        """Return the future of the exit reason."""
+        return self.process.exited
+
+    def label(self, text: str) -> None:
+        """Do nothing: no later broker will find it."""
+
+    def interrupt(self) -> None:
+        """Ask the running cell to stop, by message or by signal as the kernelspec says."""
+        if self._manager.kernel_spec.interrupt_mode == "message":
+            with contextlib.suppress(BlockingIOError):
+                self.channels.send("control", "interrupt_request", {})
+        else:
+            self.process.send_signal(signal.SIGINT)
+
+    def kill(self) -> None:
+        """End it at once; `exited` tells when it has."""
+        self.process.kill()
+
+    async def close(self) -> None:
+        """Kill it, wait for its end, remove its files. Safe to call again."""
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close())
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
+        provisioner = self._manager.provisioner
+        if not self.exited.done():
+            with contextlib.suppress(ProcessLookupError):
+                await provisioner.kill()
+            await asyncio.wait([self.exited])
+        await provisioner.wait()
+        await self.process.aclose()
+        self.channels.close()
+        await self._manager.cleanup_resources()
+        await asyncio.to_thread(shutil.rmtree, self.directory, ignore_errors=True)
+
+
+class ForeignLauncher:
+    """Make kernels of the kernelspec that a profile names."""
+
+    zygote_pid = 0
+
+    def __init__(
+        self, spec: KernelSpec, directory: Path, *, orphan_ttl: float = 0.0, timeout: float = 60.0
+    ) -> None:
+        self.spec = spec
+        self.directory = directory
+        self.timeout = timeout
+        self._specs = KernelSpecManager()
+        self._kernels: set[ForeignKernel] = set()
+
+    async def start(self) -> None:
+        """Look the kernelspec up. Raises LaunchError naming the installed ones."""
+        name = self.spec.kernelspec
+        try:
+            found = await asyncio.to_thread(self._specs.get_kernel_spec, name)
+        except NoSuchKernel:
+            installed = ", ".join(sorted(self._specs.find_kernel_specs())) or "none"
+            raise LaunchError(f"no kernelspec {name!r}; installed: {installed}") from None
+        if not KernelProvisionerFactory.instance().is_provisioner_available(found):
+            raise LaunchError(f"the provisioner that kernelspec {name!r} names is not installed")
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    async def launch(self) -> ForeignKernel:
+        """Start a kernel and wait until it takes requests. Raises LaunchError, KernelDied."""
+        await self.start()
+        kernel_id = str(uuid.uuid4())
+        directory = self.directory / kernel_id.replace("-", "")[:12]
+        try:
+            (directory / "home").mkdir(mode=0o700, parents=True)
+            directory.chmod(0o700)
+            kernel = await self._start(kernel_id, directory)
+        except OSError as error:
+            shutil.rmtree(directory, ignore_errors=True)
+            raise LaunchError(f"cannot start {self.spec.kernelspec!r}: {error}") from error
+        except BaseException:
+            shutil.rmtree(directory, ignore_errors=True)
+            raise
+        try:
+            async with asyncio.timeout(self.timeout):
+                await _until_ready(kernel)
+        except TimeoutError:
+            await kernel.close()
+            raise LaunchTimeout(f"the kernel was not ready within {self.timeout:g} s") from None
+        except BaseException:
+            await asyncio.shield(kernel.close())
+            raise
+        self._kernels.add(kernel)
+        kernel.exited.add_done_callback(lambda _: self._kernels.discard(kernel))
+        return kernel
+
+    async def adopt(self) -> list[tuple[ForeignKernel, str]]:
+        """Return nothing: these kernels end with the broker that started them."""
+        if self.directory.is_dir():
+            live = {kernel.directory for kernel in self._kernels}
+            for entry in self.directory.iterdir():
+                if entry not in live and (entry / "home").is_dir():
+                    shutil.rmtree(entry, ignore_errors=True)
+        return []
+
+    async def aclose(self, *, leave: bool = False) -> None:
+        """End every kernel; none can be left to a later broker."""
+        await asyncio.gather(*(kernel.close() for kernel in tuple(self._kernels)))
+
+    async def _start(self, kernel_id: str, directory: Path) -> ForeignKernel:
+        manager = AsyncKernelManager(
+            kernel_name=self.spec.kernelspec,
+            kernel_spec_manager=self._specs,
+            kernel_id=kernel_id,
+            connection_file=str(directory / "connection.json"),
+            transport="ipc",
+            ip=str(directory / "k"),
+            **{f"{channel}_port": number for channel, number in PORTS.items()},
+        )
+        home = str(directory / "home")
+        environment = {name: os.environ[name] for name in INHERITED if name in os.environ}
+        environment.update({"HOME": home, "TERM": "dumb", **dict(self.spec.env)})
+        try:
+            await manager.start_kernel(cwd=home, env=environment)
+        except OSError:
+            raise
+        except Exception as error:  # whatever a provisioner of another project raises
+            raise LaunchError(f"cannot start {self.spec.kernelspec!r}: {error}") from error
+        ports = {channel: getattr(manager, f"{channel}_port") for channel in PORTS}
+        if manager.transport != "ipc" or ports != PORTS:
+            await manager.shutdown_kernel(now=True)
+            raise LaunchError(
+                f"kernelspec {self.spec.kernelspec!r} serves {manager.transport}://{manager.ip}; "
+                "only kernels on unix sockets can be used"
+            )
+        channels = Channels(
+            Path(manager.ip),
+            manager.session.key,
+            uuid.uuid4().hex[:12],
+            max_message=2 * self.spec.limits.message_bytes or -1,
+        )
+        return ForeignKernel(
+            kernel_id, spec=self.spec, directory=directory, manager=manager, channels=channels
+        )
+
+
+async def _until_ready(kernel: ForeignKernel) -> None:
+    """Wait for an answer and for a first output message. Raises KernelDied.
+
+    Only the newest kernels greet a subscriber, so one that has answered is asked again until the
+    subscription shows.
+    """
+    channels = kernel.channels
+    heard = asyncio.Event()
+    answered = asyncio.Event()
+
+    def check() -> None:
+        if answered.is_set() and channels.subscribed.done():
+            heard.set()
+
+    def take(channel: str, message: Message) -> None:
+        if channel == "iopub" and not channels.subscribed.done():
+            channels.subscribed.set_result(None)
+        if message.type == "kernel_info_reply":
+            answered.set()
+        check()
+
+    channels.subscribed.add_done_callback(lambda _: check())
+    channels.receiver = take
+    kernel.exited.add_done_callback(lambda _: heard.set())
+    while not heard.is_set():
+        channels.send("shell", "kernel_info_request", {})
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(NUDGE):
+                await heard.wait()
+    if kernel.exited.done():
+        raise KernelDied(kernel.exited.result())
+    await _settle(kernel)
+
+
+async def _settle(kernel: ForeignKernel) -> None:
+    """Wait until the last answer to the nudges is through, so that no one else receives it."""
+    channels = kernel.channels
+    last = channels.next_id()
+    done = asyncio.Event()
+    missing = {"shell", "iopub"}
+
+    def take(channel: str, message: Message) -> None:
+        if message.parent_id != last:
+            return
+        if channel == "shell":
+            missing.discard("shell")
+        elif message.type == "status" and message.content.get("execution_state") == "idle":
+            missing.discard("iopub")
+        if not missing:
+            done.set()
+
+    channels.receiver = take
+    channels.send("shell", "kernel_info_request", {}, msg_id=last)
+    ended = partial(lambda _: done.set())
+    kernel.exited.add_done_callback(ended)
+    await done.wait()
+    kernel.exited.remove_done_callback(ended)
+    channels.receiver = None
+    if kernel.exited.done():
+        raise KernelDied(kernel.exited.result())
