@@ -7,14 +7,11 @@ import errno
 import json
 import logging
 import os
-import secrets
 import signal
 import socket
 import sys
-import time
-import zlib
-from collections.abc import Callable
-from contextlib import AsyncExitStack, suppress
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -24,17 +21,19 @@ from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 from tornado.web import Application
 
+from broker import statedir
 from broker.auth import Tokens, load_or_make_token
 from broker.config import Config, Loaded, Profile
 from broker.errors import BrokerError, StateDirError
 from broker.execution import OutputLimits
 from broker.metrics import Metrics
+from broker.node import Node
 from broker.policy import PoolLimits
 from broker.pool import Budget, Pool
 from broker.protocol import Bounds
+from broker.roles import SessionLimits
 from broker.service import Service, ServiceLimits
-from broker.session import SessionLimits
-from broker.store import NodeRecord, Store, redacted
+from broker.store import Store
 from broker.upkeep import Upkeep
 from broker.valkey import Valkey
 from broker.web import execute, native, operators
@@ -83,7 +82,7 @@ async def _until_signalled(config: Config, ready_file: Path | None) -> None:
 
     def ready(running: Running) -> None:
         if ready_file is not None:
-            _write_private(ready_file, _address(running))
+            statedir.write_private(ready_file, _address(running))
         _announce(config, running)
 
     await serve(config, stop=stop, ready=ready)
@@ -92,87 +91,49 @@ async def _until_signalled(config: Config, ready_file: Path | None) -> None:
 async def serve(config: Config, *, stop: asyncio.Event, ready: Callable[[Running], None]) -> None:
     """Be a broker until `stop` is set. Raises BrokerError or KernelError if it cannot begin."""
     _refuse_without_isolation(config)
-    state = _prepare_state_dir(Path(config.state_dir).expanduser().absolute())
+    state = statedir.prepare(Path(config.state_dir).expanduser().absolute())
     async with AsyncExitStack() as stack:
-        stack.callback(_take_state_dir(state))
+        stack.callback(statedir.take(state))
         token = config.token or load_or_make_token(state / "token")
-        secret = _load_or_make_secret(state / "secret")
+        secret = statedir.load_or_make_secret(state / "secret")
         # Listening comes first, because what can fail cheaply should fail first.
         sockets = _listen(config.host, config.port)
         url = _url(config.host, sockets[0].getsockname()[1])
-        node = config.node or _node_name(state)
+        node = config.node or statedir.node_name(state)
         metrics = Metrics()
 
-        store_url, valkey = config.redis.url, None
-        if not store_url:
-            valkey = await stack.enter_async_context(Valkey(state, logger))
-            store_url = valkey.url
-        store = await Store.connect(
-            store_url,
-            prefix=config.redis.prefix,
-            node=node,
-            lease=config.redis.lease,
-            keep=config.session.record_ttl,
-        )
-        stack.push_async_callback(store.aclose)
-
-        budget = Budget(config.pool.max_kernels)
+        store, valkey = await _open_store(stack, config, state, node)
         launchers = {
             name: _launcher(name, profile, config, state, secret)
             for name, profile in config.profiles.items()
         }
-        pools: dict[str, Pool[Any]] = {}
-        for name, launcher in launchers.items():
-            stack.push_async_callback(launcher.aclose)
-            limits = _pool_limits(config, config.profiles[name])
-            pools[name] = Pool(name, launcher, limits, budget=budget, metrics=metrics)
+        pools = _pools(stack, config, launchers, metrics)
         service = _service(config, store, pools, metrics)
-        started = time.time()
-
-        def describe() -> NodeRecord:
-            snapshots = [pool.snapshot() for pool in pools.values()]
-            return NodeRecord(
-                node=node,
-                url=url,
-                version=version("kernel-broker"),
-                capacity=config.pool.max_kernels,
-                warm=sum(one.warm for one in snapshots),
-                bound=sum(one.bound for one in snapshots),
-                draining=service.draining,
-                started=started,
-            )
-
-        for name, launcher in launchers.items():
-            try:
-                await launcher.start()
-                await service.adopt(name, launcher)
-            except KernelError as error:
-                # Its pool tries again with a back-off; the default profile is waited for below.
-                logger.error("profile=%s cannot start: %s", name, error)
+        told = Node(node, url, config.pool.max_kernels, service, launchers, valkey)
+        await _adopt(service, launchers)
         upkeep = await stack.enter_async_context(
-            Upkeep(service, lease=config.redis.lease, describe=describe)
+            Upkeep(service, lease=config.redis.lease, describe=told.describe)
         )
         for pool in pools.values():
             await stack.enter_async_context(pool)
-        stack.push_async_callback(service.aclose, leave=False)
+        stack.push_async_callback(service.aclose)
 
         await pools[config.default_profile].ready()
-        view = _View(pools, launchers, upkeep, service, valkey, redacted(store_url))
         house = House(
             service=service,
             tokens=Tokens.single(token),
             metrics=metrics,
             bounds=Bounds(config.wire.max_frame, config.wire.max_depth),
-            describe=describe,
-            processes=view.processes,
-            unready=view.unready,
+            describe=told.describe,
+            processes=told.processes,
+            unready=lambda: told.unready(store_reachable=upkeep.store_reachable),
             bad_frames=config.wire.bad_frames,
             client_backlog=config.wire.client_backlog,
         )
         server = _server(config, house)
         server.add_sockets(sockets)
         running = Running(url, token, service, upkeep)
-        _write_private(state / "server.json", _address(running))
+        statedir.write_private(state / "server.json", _address(running))
         stack.callback((state / "server.json").unlink, missing_ok=True)
         ready(running)
         await stop.wait()
@@ -180,47 +141,49 @@ async def serve(config: Config, *, stop: asyncio.Event, ready: Callable[[Running
         server.stop()
 
 
-@dataclass(frozen=True, slots=True)
-class _View:
-    """What operators are shown of this node."""
+async def _open_store(
+    stack: AsyncExitStack, config: Config, state: Path, node: str
+) -> tuple[Store, Valkey | None]:
+    """Connect to the configured store, or to one of our own."""
+    url, valkey = config.redis.url, None
+    if not url:
+        valkey = await stack.enter_async_context(Valkey(state, logger))
+        url = valkey.url
+    store = await Store.connect(
+        url,
+        prefix=config.redis.prefix,
+        node=node,
+        lease=config.redis.lease,
+        keep=config.session.record_ttl,
+    )
+    stack.push_async_callback(store.aclose)
+    return store, valkey
 
-    pools: dict[str, Pool[Any]]
-    launchers: dict[str, Launcher | ForeignLauncher]
-    upkeep: Upkeep
-    service: Service
-    valkey: Valkey | None
-    store_url: str
 
-    def processes(self) -> dict[str, Any]:
-        """Return the node's own processes, and its store."""
-        return {
-            "broker": {"pid": os.getpid()},
-            "zygotes": [
-                {"profile": name, "pid": launcher.zygote_pid}
-                for name, launcher in self.launchers.items()
-                if launcher.zygote_pid
-            ],
-            "store": {
-                "url": self.store_url,
-                "embedded": self.valkey is not None,
-                "restarts": self.valkey.restarts if self.valkey else 0,
-            },
-        }
+def _pools(
+    stack: AsyncExitStack,
+    config: Config,
+    launchers: Mapping[str, Launcher | ForeignLauncher],
+    metrics: Metrics,
+) -> dict[str, Pool[Any]]:
+    budget = Budget(config.pool.max_kernels)
+    pools: dict[str, Pool[Any]] = {}
+    for name, launcher in launchers.items():
+        stack.push_async_callback(launcher.aclose)
+        limits = _pool_limits(config, config.profiles[name])
+        pools[name] = Pool(name, launcher, limits, budget=budget, metrics=metrics)
+    return pools
 
-    def unready(self) -> list[str]:
-        """Return why the node should get no new sessions; empty if it should."""
-        reasons = []
-        for name, pool in self.pools.items():
-            snapshot = pool.snapshot()
-            if snapshot.state != "ok":
-                reasons.append(f"profile {name}: {snapshot.error}")
-            elif not snapshot.warm and snapshot.target and snapshot.bound < snapshot.cap:
-                reasons.append(f"profile {name}: no kernel is warm")
-        if not self.upkeep.store_reachable:
-            reasons.append("the store does not answer")
-        if self.service.draining:
-            reasons.append("draining")
-        return reasons
+
+async def _adopt(service: Service, launchers: Mapping[str, Launcher | ForeignLauncher]) -> None:
+    """Take up what outlived the last broker of this state directory."""
+    for name, launcher in launchers.items():
+        try:
+            await launcher.start()
+            await service.adopt(name, launcher)
+        except KernelError as error:
+            # Its pool tries again with a back-off; the default profile is waited for.
+            logger.error("profile=%s cannot start: %s", name, error)
 
 
 def _server(config: Config, house: House) -> HTTPServer:
@@ -339,59 +302,6 @@ def _refuse_without_isolation(config: Config) -> None:
     logger.warning("isolation none: code in kernels has all the rights of this user")
 
 
-def _prepare_state_dir(state: Path) -> Path:
-    try:
-        state.mkdir(mode=0o700, parents=True, exist_ok=True)
-        state.chmod(0o700)
-        (state / "k").mkdir(mode=0o700, exist_ok=True)
-        probe = state / ".probe"
-        probe.write_bytes(b"\0" * 4096)  # a full disk says so here, and not half way through
-        probe.unlink()
-    except OSError as error:
-        raise StateDirError(
-            f"the state directory {state} cannot be used: {error.strerror}; "
-            "free some space or choose another with --state-dir"
-        ) from error
-    return state
-
-
-def _take_state_dir(state: Path) -> Callable[[], None]:
-    import fcntl
-
-    descriptor = os.open(state / "broker.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise StateDirError(
-            f"another broker uses {state}; stop it, or choose another with --state-dir"
-        ) from None
-    return lambda: os.close(descriptor)
-
-
-def _load_or_make_secret(path: Path) -> bytes:
-    """Return the secret that kernels' keys are derived from; kept, so that they can be adopted."""
-    with suppress(FileNotFoundError):
-        kept = path.read_bytes()
-        if len(kept) == 32:
-            return kept
-    made = secrets.token_bytes(32)
-    _write_private(path, made)
-    return made
-
-
-def _write_private(path: Path, content: bytes) -> None:
-    """Write a file that only we can read, in one piece."""
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        descriptor = os.open(part, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-        part.replace(path)
-    except OSError as error:
-        raise StateDirError(f"{path} cannot be written: {error.strerror}") from error
-
-
 def _listen(host: str, port: int) -> list[socket.socket]:
     try:
         return bind_sockets(port, host)
@@ -402,11 +312,6 @@ def _listen(host: str, port: int) -> list[socket.socket]:
 
 def _url(host: str, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def _node_name(state: Path) -> str:
-    """Return the same name at every start, and another for each broker of a host."""
-    return f"{socket.gethostname()}-{zlib.crc32(os.fsencode(state)):08x}"
 
 
 def _address(running: Running) -> bytes:

@@ -30,7 +30,8 @@ from broker.errors import (
 from broker.metrics import Metrics
 from broker.pool import Pool
 from broker.protocol import OpenQuery
-from broker.session import Client, Session, SessionKernel, SessionLimits
+from broker.roles import Client, SessionKernel, SessionLimits
+from broker.session import Session
 from broker.store import Claim, SessionRecord, Store
 from kernels.state import SessionState
 
@@ -39,6 +40,7 @@ logger = logging.getLogger(__name__)
 # s after a binding before the pool is refilled, unless the first answer is out before: forking a
 # replacement at once would slow that very answer.
 REFILL_AFTER = 0.15
+CLOSE_AWAY = 1001
 CLOSE_GONE = 4404
 CLOSE_MOVED = 4409
 Key = tuple[str, str]
@@ -215,7 +217,13 @@ class Service:
         self.changed(session)
 
     async def end(
-        self, key: Key, reason: str, *, spare: Client | None = None, keep: float | None = None
+        self,
+        key: Key,
+        reason: str,
+        *,
+        spare: Client | None = None,
+        keep: float | None = None,
+        code: int = CLOSE_GONE,
     ) -> int:
         """End a session and its kernel, and return the generation that ended.
 
@@ -229,7 +237,7 @@ class Service:
         session.ending = reason
         async with session.gate:
             kernel = session.drop_kernel(reason)
-            session.close(CLOSE_GONE, reason, spare=spare)
+            session.close(code, reason, spare=spare)
             if kernel is not None:
                 await self.pools[session.profile].discard(kernel)
             if session.generation:
@@ -324,56 +332,12 @@ class Service:
         self.changed(session)
         return True
 
-    async def rows(self, tenant: str | None) -> list[dict[str, Any]]:
-        """Return every known session of a tenant, those of other nodes and ended ones too."""
-        rows = {
-            (record.tenant, record.session): _record_row(record)
-            async for record in self.store.sessions(tenant)
-        }
-        for key, session in self.sessions.items():
-            if tenant in (None, session.tenant):
-                rows[key] = self.row(session)
-        return [rows[key] for key in sorted(rows)]
-
-    async def find_row(self, key: Key) -> dict[str, Any]:
-        """Return one session's row. Raises UnknownSession."""
-        if key in self.sessions:
-            return self.row(self.sessions[key])
-        record = await self.store.get(*key)
-        if record is None:
-            raise UnknownSession(f"no session {key[1]!r}")
-        return _record_row(record)
-
-    def row(self, session: Session) -> dict[str, Any]:
-        """Return what is told of a session of this node."""
-        kernel = session.kernel
-        return {
-            "session": session.name,
-            "tenant": session.tenant,
-            "node": self.store.node,
-            "kernel": kernel.kernel_id if kernel else "",
-            "generation": session.generation,
-            "profile": session.profile,
-            "state": str(session.state),
-            "reason": session.lost_reason,
-            "created": session.created,
-            "last_used": session.last_used,
-            "expires": session.expires,
-            "executions": session.executions,
-            "queued": session.queued,
-            "clients": len(session.clients),
-            "pid": kernel.pid if kernel else None,
-        }
-
-    async def aclose(self, *, leave: bool) -> None:
-        """End every session, or let go of them for the next broker to find."""
+    async def aclose(self) -> None:
+        """End every session."""
         self.draining = True
-        if leave:
-            for session in self.sessions.values():
-                session.close(1001, "the node restarts; reconnect")
-        else:
-            keys = list(self.sessions)
-            await asyncio.gather(*(self.end(key, "shutdown") for key in keys))
+        await asyncio.gather(
+            *(self.end(key, "shutdown", code=CLOSE_AWAY) for key in [*self.sessions])
+        )
         for task in self._binding.values():
             task.cancel()
         if self._tasks:
@@ -395,23 +359,3 @@ class Service:
 
 def _label(session: Session, generation: int) -> str:
     return json.dumps({"tenant": session.tenant, "session": session.name, "generation": generation})
-
-
-def _record_row(record: SessionRecord) -> dict[str, Any]:
-    return {
-        "session": record.session,
-        "tenant": record.tenant,
-        "node": record.node,
-        "kernel": record.kernel,
-        "generation": record.generation,
-        "profile": record.profile,
-        "state": record.state,
-        "reason": record.reason,
-        "created": record.created,
-        "last_used": record.last_used,
-        "expires": record.expires,
-        "executions": None,
-        "queued": None,
-        "clients": None,
-        "pid": None,
-    }

@@ -10,15 +10,14 @@ import asyncio
 import logging
 import time
 from collections import deque
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
 from broker.errors import BadMessage, BrokerError, NotRunning, QueueFull, StoreUnavailable
-from broker.execution import Event, Execution, OutputLimits
-from broker.protocol import Codec, Execute
+from broker.execution import Event, Execution
+from broker.protocol import Execute
 from broker.replay import Replay
-from kernels.channels import Channels
+from broker.roles import Client, Envelope, SessionKernel, SessionLimits
 from kernels.errors import BadFrame
 from kernels.messages import Message
 from kernels.state import SESSION, SessionEvent, SessionState, advance
@@ -28,45 +27,6 @@ logger = logging.getLogger(__name__)
 # s from a kernel's death until its last words count as said: they are in the socket already, and
 # ZMQ's own thread hands them over.
 EXIT_SETTLE = 0.02
-
-
-class SessionKernel(Protocol):
-    """What a session needs of a kernel."""
-
-    @property
-    def kernel_id(self) -> str:
-        """Name the kernel."""
-
-    @property
-    def pid(self) -> int:
-        """Give the process id."""
-
-    @property
-    def channels(self) -> Channels:
-        """Give the sockets."""
-
-    @property
-    def exited(self) -> asyncio.Future[str]:
-        """Resolve with the reason when it ends."""
-
-    def interrupt(self) -> None:
-        """Ask the running cell to stop."""
-
-    def kill(self) -> None:
-        """End it at once."""
-
-
-class Client(Protocol):
-    """Somebody who follows the session. Neither call may block or raise."""
-
-    def deliver(self, envelope: Envelope) -> None:
-        """Take an event."""
-
-    def fault(self, request_id: str, error: BrokerError) -> None:
-        """Learn that a request was not taken after all."""
-
-    def end(self, code: int, reason: str) -> None:
-        """Learn that the session has ended for this client; `code` is a WebSocket close code."""
 
 
 class Host(Protocol):
@@ -80,37 +40,6 @@ class Host(Protocol):
 
     def executed(self, session: Session, status: str, seconds: float) -> None:
         """Note the end of an execution."""
-
-
-@dataclass(frozen=True, slots=True)
-class SessionLimits:
-    """Bounds on one session. Seconds, counts, bytes; 0 seconds is no bound."""
-
-    queue: int = 32
-    idle_timeout: float = 1800.0
-    max_lifetime: float = 43_200.0
-    execution_timeout: float = 300.0
-    interrupt_grace: float = 3.0
-    replay_bytes: int = 4 << 20
-    replay_events: int = 1000
-    output: OutputLimits = field(default_factory=OutputLimits)
-
-
-class Envelope:
-    """An event on its way to clients, encoded once per codec however many there are."""
-
-    __slots__ = ("_frames", "event")
-
-    def __init__(self, event: Event) -> None:
-        self.event = event
-        self._frames: dict[str, bytes] = {}
-
-    def frame(self, codec: Codec) -> bytes:
-        """Return the event as that codec's frame."""
-        frame = self._frames.get(codec.name)
-        if frame is None:
-            frame = self._frames[codec.name] = codec.encode(self.event)
-        return frame
 
 
 class Session:

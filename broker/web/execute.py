@@ -14,7 +14,8 @@ from tornado.iostream import StreamClosedError
 
 from broker.errors import BrokerError, SessionLost
 from broker.protocol import ExecuteBody, OpenQuery, check_session_name, execute_body
-from broker.session import Envelope, Session
+from broker.roles import Envelope
+from broker.session import Session
 from broker.web.door import Face, described
 
 Event = dict[str, Any]

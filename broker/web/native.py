@@ -26,7 +26,8 @@ from broker.protocol import (
     codec,
     open_query,
 )
-from broker.session import Envelope, Session
+from broker.roles import Envelope
+from broker.session import Session
 from broker.web.door import Face, House, admit, code_of, described
 
 logger = logging.getLogger(__name__)

@@ -9,6 +9,7 @@ from typing import Any
 
 import psutil
 
+from broker import listing
 from broker.errors import BadMessage, UnknownSession
 from broker.protocol import check_session_name
 from broker.web.door import Face
@@ -25,7 +26,7 @@ class Sessions(Face):
         idle = _number(self, "idle", 0.0)
         limit = int(_number(self, "limit", 1000.0))
         after = self.get_query_argument("after", "")
-        rows = await self.service.rows(self.principal.tenant)
+        rows = await listing.rows(self.service, self.principal.tenant)
         now = time.time()
         rows = [
             row
@@ -44,7 +45,7 @@ class OneSession(Face):
     async def get(self, session: str) -> None:
         """Describe it."""
         key = (self.principal.tenant, check_session_name(session))
-        self.answer(await self.service.find_row(key))
+        self.answer(await listing.row(self.service, key))
 
     async def delete(self, session: str) -> None:
         """End it; `reason` is what its next client is told."""

@@ -1,0 +1,82 @@
+"""Who a session deals with: its kernel and its clients; and what it sends them."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from broker.errors import BrokerError
+from broker.execution import Event, OutputLimits
+from broker.protocol import Codec
+from kernels.channels import Channels
+
+
+class SessionKernel(Protocol):
+    """What a session needs of a kernel."""
+
+    @property
+    def kernel_id(self) -> str:
+        """Name the kernel."""
+
+    @property
+    def pid(self) -> int:
+        """Give the process id."""
+
+    @property
+    def channels(self) -> Channels:
+        """Give the sockets."""
+
+    @property
+    def exited(self) -> asyncio.Future[str]:
+        """Resolve with the reason when it ends."""
+
+    def interrupt(self) -> None:
+        """Ask the running cell to stop."""
+
+    def kill(self) -> None:
+        """End it at once."""
+
+
+class Client(Protocol):
+    """Somebody who follows the session. Neither call may block or raise."""
+
+    def deliver(self, envelope: Envelope) -> None:
+        """Take an event."""
+
+    def fault(self, request_id: str, error: BrokerError) -> None:
+        """Learn that a request was not taken after all."""
+
+    def end(self, code: int, reason: str) -> None:
+        """Learn that the session has ended for this client; `code` is a WebSocket close code."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionLimits:
+    """Bounds on one session. Seconds, counts, bytes; 0 seconds is no bound."""
+
+    queue: int = 32
+    idle_timeout: float = 1800.0
+    max_lifetime: float = 43_200.0
+    execution_timeout: float = 300.0
+    interrupt_grace: float = 3.0
+    replay_bytes: int = 4 << 20
+    replay_events: int = 1000
+    output: OutputLimits = field(default_factory=OutputLimits)
+
+
+class Envelope:
+    """An event on its way to clients, encoded once per codec however many there are."""
+
+    __slots__ = ("_frames", "event")
+
+    def __init__(self, event: Event) -> None:
+        self.event = event
+        self._frames: dict[str, bytes] = {}
+
+    def frame(self, codec: Codec) -> bytes:
+        """Return the event as that codec's frame."""
+        frame = self._frames.get(codec.name)
+        if frame is None:
+            frame = self._frames[codec.name] = codec.encode(self.event)
+        return frame
