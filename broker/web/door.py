@@ -19,7 +19,7 @@ from tornado import web
 from broker import errors
 from broker.auth import Principal, Tokens, presented_token
 from broker.metrics import Metrics
-from broker.protocol import Bounds
+from broker.protocol import Bounds, check_session_name
 from broker.service import Service
 from broker.store import NodeRecord
 
@@ -119,6 +119,16 @@ class Face(web.RequestHandler):
         self.set_header("Cache-Control", "no-store")
         self.set_header("X-Content-Type-Options", "nosniff")
         self.clear_header("Server")
+
+    def decode_argument(self, value: bytes, name: str | None = None) -> str:
+        """Decode a part of the URL. Raises BadMessage for what is no UTF-8."""
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            if name == "session":
+                check_session_name(value.decode(errors="replace"))
+            where = name or "url"
+            raise errors.BadMessage(f"{where}: not UTF-8", field=where) from None
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Answer an exception as JSON."""

@@ -55,6 +55,7 @@ class NativeSocket(websocket.WebSocketHandler):
     write_error = Face.write_error
     log_exception = Face.log_exception
     set_default_headers = Face.set_default_headers
+    decode_argument = Face.decode_argument
 
     async def prepare(self) -> None:
         """Find the session before the upgrade, so that a refusal is an HTTP status."""
@@ -64,7 +65,9 @@ class NativeSocket(websocket.WebSocketHandler):
         self._query = open_query(query)
         if self.request.headers.get("Upgrade", "").lower() != "websocket":
             raise web.HTTPError(426)
-        self.session = await self.house.service.open(principal.tenant, name, self._query)
+        offered = self.request.headers.get("Sec-WebSocket-Protocol", "").split(",")
+        if choose_subprotocol(map(str.strip, offered)) is not None:  # else `open` closes it
+            self.session = await self.house.service.open(principal.tenant, name, self._query)
 
     def select_subprotocol(self, subprotocols: list[str]) -> str | None:
         """Choose the best one that the client offers."""
@@ -90,7 +93,7 @@ class NativeSocket(websocket.WebSocketHandler):
             self._bad += 1
             self.fault(self.codec.request_id(message) or "", error)
             if self._bad >= self.house.bad_frames:
-                self.close(BAD_FRAMES, f"{self._bad} bad frames in a row")
+                self._let_go(BAD_FRAMES, f"{self._bad} bad frames in a row")
             return
         self._bad = 0
         try:
@@ -103,9 +106,7 @@ class NativeSocket(websocket.WebSocketHandler):
 
     def on_close(self) -> None:
         """Detach; what was asked for goes on."""
-        if self._attached:
-            self._attached = False
-            self.session.detach(self)
+        self._detach()
 
     # What a session wants of its client
 
@@ -124,7 +125,7 @@ class NativeSocket(websocket.WebSocketHandler):
     def end(self, code: int, reason: str) -> None:
         """Close the connection for the session's own reasons."""
         self._attached = False
-        self.close(code, reason[:120])
+        self.close(code, _clipped(reason))
 
     # Requests
 
@@ -178,16 +179,16 @@ class NativeSocket(websocket.WebSocketHandler):
     def _send(self, frame: bytes) -> None:
         if self.ws_connection is None:
             return
+        if self._unread > self.house.client_backlog:
+            # What is counted was there before: one frame may be as large as the bound.
+            logger.info("session=%s/%s client too slow", *self.session.key)
+            connection = self.ws_connection
+            self._let_go(TOO_SLOW, "too slow: reconnect with the last sequence number seen")
+            # A full socket will never take the close frame: do not wait for it.
+            asyncio.get_running_loop().call_later(1, connection._abort)
+            return
         size = len(frame)
         self._unread += size
-        if self._unread > self.house.client_backlog:
-            self._attached = False
-            self.session.detach(self)
-            logger.info("session=%s/%s client too slow", *self.session.key)
-            self.close(TOO_SLOW, "too slow: reconnect with the last sequence number seen")
-            # A full socket will never take the close frame: do not wait for it.
-            asyncio.get_running_loop().call_later(1, self._abort)
-            return
         try:
             sent = self.write_message(frame, binary=self.codec.binary)
         except websocket.WebSocketClosedError:
@@ -199,9 +200,20 @@ class NativeSocket(websocket.WebSocketHandler):
         if not future.cancelled():
             future.exception()  # a closed connection is told by on_close
 
-    def _abort(self) -> None:
-        if self.ws_connection is not None:
-            self.ws_connection._abort()
+    def _let_go(self, code: int, reason: str) -> None:
+        """Close the connection for the client's fault; nothing more of it is served."""
+        self._detach()
+        self.close(code, reason)
+
+    def _detach(self) -> None:
+        if self._attached:
+            self._attached = False
+            self.session.detach(self)
+
+
+def _clipped(reason: str) -> str:
+    """Return as much of a reason as a close frame has room for: 123 bytes (RFC 6455, 5.5)."""
+    return reason.encode(errors="replace")[:120].decode(errors="ignore")
 
 
 __all__ = ["NativeSocket", "code_of"]
