@@ -21,7 +21,7 @@ from hmac import digest
 from pathlib import Path
 
 from kernels.channels import PORTS, Channels
-from kernels.errors import KernelDied, LaunchError, LaunchTimeout
+from kernels.errors import LaunchError, LaunchTimeout
 from kernels.process import Process
 from kernels.spec import KernelSpec, Order
 from kernels.zygote import Zygote
@@ -339,12 +339,12 @@ def _packet(options: dict[str, object]) -> bytes:
 
 
 async def _until_ready(config: socket.socket, kernel: Kernel) -> None:
-    """Wait for the child's word and for the subscription. Raises LaunchError, KernelDied."""
+    """Wait for the child's word and for the subscription. Raises LaunchError."""
     loop = asyncio.get_running_loop()
     config.setblocking(False)
     word = await loop.sock_recv(config, MAX_CONFIG)
     if not word:
-        raise KernelDied(await kernel.exited)
+        raise LaunchError(f"the kernel ended while it started: {await kernel.exited}")
     answer = json.loads(word)
     if "error" in answer:
         raise LaunchError(f"the kernel could not start: {answer['error']}")

@@ -25,6 +25,7 @@ from kernels.spec import KernelSpec
 BOOT = Path(__file__).parent / "inside" / "boot.py"
 MAX_PACKET = 64 << 10
 LAST_WORDS = 2000  # characters of the zygote's log shown when it fails
+STOP_WAIT = 5.0  # s for a zygote of an older configuration to end
 VERSION = 1
 
 _started: set[subprocess.Popen[bytes]] = set()  # by this process, and not yet ended
@@ -73,7 +74,7 @@ class Zygote:
         """
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         recipe = _recipe(spec)
-        connection = _connect(directory, recipe)
+        connection = await asyncio.to_thread(_connect, directory, recipe)
         if connection is None:
             connection = _spawn(spec, directory, recipe, orphan_ttl)
         zygote = cls(connection, directory)
@@ -136,6 +137,9 @@ class Zygote:
             self._loop.remove_reader(self._connection)
             self._loop.remove_writer(self._connection)
             self._connection.close()
+            while self._outgoing:
+                for descriptor in self._outgoing.popleft()[1]:
+                    os.close(descriptor)
             self.lost.set_result(None)
         for future in (*self._forking.values(), self._listing, self._hello):
             if future is not None and not future.done():
@@ -231,9 +235,13 @@ def _connect(directory: Path, recipe: str) -> socket.socket | None:
     with contextlib.suppress(OSError):
         if (directory / "zygote.json").read_text() == recipe:
             return connection
-    # Made for an older configuration: its kernels would be of the wrong kind.
+    # Made for an older configuration: its kernels would be of the wrong kind. Closing before it
+    # has read that would lose the request.
+    connection.settimeout(STOP_WAIT)
     with contextlib.suppress(OSError):
         connection.send(b'{"op": "stop"}')
+        while connection.recv(MAX_PACKET):
+            pass
     connection.close()
     return None
 

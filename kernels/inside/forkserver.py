@@ -226,8 +226,8 @@ def preload(modules: list[str]) -> None:
     for module in (*KERNEL_IMPORTS, *modules):
         try:
             importlib.import_module(module)
-        except ImportError as error:
-            if module in OPTIONAL:
+        except (Exception, SystemExit) as error:
+            if module in OPTIONAL and isinstance(error, ImportError):
                 continue
             raise ImportError(f"cannot import {module!r} in {sys.executable}: {error}") from error
 

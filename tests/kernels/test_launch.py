@@ -1,0 +1,251 @@
+"""Kernels come up ready, outlive the process that asked for them, and leave nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from kernels.errors import LaunchError
+from kernels.launch import Kernel, Launcher, launch
+from kernels.spec import KernelSpec, Limits
+from tests.kernels.talk import Talk, talking
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+LIGHT = KernelSpec(preload=())
+SECRET = b"s" * 32
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def launcher(module_directory: Path) -> AsyncIterator[Launcher]:
+    launcher = Launcher(LIGHT, module_directory)
+    yield launcher
+    await launcher.aclose()
+
+
+def names(directory: Path) -> set[str]:
+    return {entry.name for entry in directory.iterdir()}
+
+
+async def test_a_launched_kernel_takes_requests_at_once(launcher: Launcher) -> None:
+    async with talking(launcher) as talk:
+        assert await talk.value("6 * 7") == "42"
+        assert "running" in repr(talk.kernel)
+
+
+async def test_many_at_once_are_each_their_own(launcher: Launcher) -> None:
+    kernels = await asyncio.gather(*(launcher.launch() for _ in range(8)))
+    try:
+        assert len({kernel.pid for kernel in kernels}) == 8
+        pids = await asyncio.gather(
+            *(Talk(kernel).value("import os; os.getpid()") for kernel in kernels)
+        )
+        assert pids == [str(kernel.pid) for kernel in kernels]
+    finally:
+        await asyncio.gather(*(kernel.close() for kernel in kernels))
+
+
+async def test_closing_leaves_nothing_behind_and_may_be_repeated(launcher: Launcher) -> None:
+    before = names(launcher.directory)
+    kernel = await launcher.launch()
+    assert len(names(launcher.directory)) == len(before) + 1
+    await kernel.close()
+    await kernel.close()
+    assert await kernel.exited == "signal SIGKILL"
+    assert names(launcher.directory) == before
+    assert not Path(f"/proc/{kernel.pid}").exists()
+
+
+async def test_only_we_can_reach_its_directory(launcher: Launcher) -> None:
+    async with talking(launcher) as talk:
+        assert talk.kernel.directory.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.002, 0.01, 0.03])
+async def test_a_cancelled_launch_leaves_nothing_behind(launcher: Launcher, delay: float) -> None:
+    await launcher.start()
+    before = names(launcher.directory)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(delay):
+            await (await launcher.launch()).close()
+    async with talking(launcher) as talk:
+        assert await talk.value("1") == "1"
+    assert names(launcher.directory) == before
+
+
+@pytest.mark.parametrize(
+    ("spec", "says"),
+    [
+        (KernelSpec(preload=(), env=(("A\0B", ""),)), "could not start: ValueError: embedded null"),
+        (KernelSpec(preload=(), limits=Limits(open_files=8)), "ended while it started: signal"),
+    ],
+)
+async def test_a_kernel_that_cannot_start_says_why(
+    directory: Path, spec: KernelSpec, says: str
+) -> None:
+    launcher = Launcher(spec, directory)
+    with pytest.raises(LaunchError, match=says):
+        await launcher.launch()
+    assert not [entry for entry in directory.iterdir() if (entry / "home").exists()]
+    await launcher.aclose()
+
+
+async def test_a_path_too_long_for_sockets_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(LaunchError, match=r"bytes too long .* shorter state directory"):
+        Launcher(LIGHT, tmp_path / ("long" * 20))
+
+
+async def test_a_kernel_is_a_context_manager(directory: Path) -> None:
+    async with launch(LIGHT, directory) as kernel:
+        assert await Talk(kernel).value("1 + 1") == "2"
+    assert await kernel.exited == "signal SIGKILL"
+
+
+CONTROLLER = """
+import asyncio, pathlib, sys
+from kernels.launch import Launcher
+from tests.kernels.talk import LIGHT, Talk
+from kernels.spec import KernelSpec
+
+async def main():
+    launcher = Launcher(KernelSpec(preload=()), pathlib.Path(sys.argv[1]), secret=b"s" * 32)
+    for number in range(2):
+        kernel = await launcher.launch()
+        await Talk(kernel).run(f"x = {number}")
+        kernel.label(f"session {number}")
+    unbound = await launcher.launch()
+    talk = Talk(kernel)
+    running = talk.start(
+        "import signal\\nsignal.signal(signal.SIGUSR1, lambda *_: None)\\n"
+        "print('here')\\nsignal.pause()\\ny = 'on'"
+    )
+    await talk.until(lambda: "here" in running.text())
+    print(launcher.zygote_pid, flush=True)
+    await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+async def run_and_kill_a_controller(directory: Path) -> int:
+    """Run a process that launches kernels; SIGKILL it. Returns its zygote's pid."""
+    root = Path(__file__).parent.parent.parent
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", CONTROLLER, str(directory)),
+        stdout=subprocess.PIPE,
+        cwd=root,
+    )
+    assert process.stdout is not None
+    zygote = int(await process.stdout.readline())
+    process.kill()
+    await process.wait()
+    return zygote
+
+
+async def test_kernels_outlive_a_killed_controller_and_are_adopted(directory: Path) -> None:
+    zygote = await run_and_kill_a_controller(directory)
+    launcher = Launcher(LIGHT, directory, secret=SECRET)
+    found = sorted(await launcher.adopt(), key=lambda pair: pair[1])
+    assert launcher.zygote_pid == zygote
+    assert [label for _, label in found] == ["", "session 0", "session 1"]
+    unbound, first, second = (Talk(kernel) for kernel, _ in found)
+    assert await first.value("x") == "0"
+    assert (await unbound.value("x")).startswith("NameError")
+    # The cell that was running has gone on.
+    second.kernel.process.send_signal(signal.SIGUSR1)
+    assert await second.value("x, y") == "(1, 'on')"
+    # Its end is known as that of any other.
+    first.start("import os; os._exit(5)")
+    assert await first.kernel.exited == "exit 5"
+    for kernel, _ in found:
+        await kernel.close()
+    await launcher.aclose()
+
+
+async def test_what_dead_kernels_left_is_swept_at_adoption(directory: Path) -> None:
+    launcher = Launcher(LIGHT, directory)
+    (directory / "000000000000" / "home").mkdir(parents=True)
+    (directory / "not-a-kernel").mkdir()
+    assert await launcher.adopt() == []
+    assert "000000000000" not in names(directory)
+    assert "not-a-kernel" in names(directory)
+    await launcher.aclose()
+
+
+async def kill_zygote(launcher: Launcher) -> None:
+    zygote = launcher._zygote
+    assert zygote is not None
+    os.kill(launcher.zygote_pid, signal.SIGKILL)
+    async with asyncio.timeout(10):
+        await zygote.lost
+
+
+async def test_a_killed_zygote_leaves_its_kernels_to_the_next(directory: Path) -> None:
+    launcher = Launcher(LIGHT, directory, secret=SECRET)
+    async with talking(launcher) as talk:
+        await talk.run("x = 1")
+        talk.kernel.label("bound")
+        old = launcher.zygote_pid
+        await kill_zygote(launcher)
+        assert await talk.value("x") == "1"
+        async with talking(launcher) as other:
+            assert launcher.zygote_pid not in (0, old)
+            assert await other.value("1 + 1") == "2"
+        assert await talk.value("x") == "1"
+
+        # The new zygote knows the old one's kernel, for a controller that comes later.
+        talk.kernel.channels.close()
+        await launcher.aclose(leave=True)
+        later = Launcher(LIGHT, directory, secret=SECRET)
+        ((kernel, label),) = await later.adopt()
+        assert (kernel.kernel_id, label) == (talk.kernel.kernel_id, "bound")
+        assert await Talk(kernel).value("x") == "1"
+        await kernel.close()
+        await later.aclose()
+
+
+async def test_the_end_of_a_kernel_without_its_zygote_is_known(directory: Path) -> None:
+    launcher = Launcher(LIGHT, directory)
+    kernel = await launcher.launch()
+    await kill_zygote(launcher)
+    os.kill(kernel.pid, signal.SIGKILL)
+    async with asyncio.timeout(10):
+        assert await kernel.exited == "unknown"
+    await kernel.close()
+    await launcher.aclose()
+
+
+async def test_a_zygote_killed_while_kernels_start_fails_them_and_not_the_next(
+    directory: Path,
+) -> None:
+    launcher = Launcher(LIGHT, directory)
+    await launcher.start()
+    tasks = [asyncio.create_task(launcher.launch()) for _ in range(4)]
+    os.kill(launcher.zygote_pid, signal.SIGSTOP)
+    os.kill(launcher.zygote_pid, signal.SIGKILL)
+    for result in await asyncio.gather(*tasks, return_exceptions=True):
+        if isinstance(result, Kernel):
+            await result.close()
+        else:
+            assert isinstance(result, LaunchError)
+    async with talking(launcher) as talk:
+        assert await talk.value("1") == "1"
+    await launcher.aclose()
+
+
+async def test_a_stranger_on_the_sockets_gets_nothing_done(launcher: Launcher) -> None:
+    async with talking(launcher) as talk:
+        with socket.socket(socket.AF_UNIX) as stranger:
+            stranger.connect(str(talk.kernel.directory / "k-1"))
+            stranger.sendall(b"GET / HTTP/1.1\r\n\r\n" * 100)
+        assert await talk.value("1 + 1") == "2"
