@@ -234,6 +234,8 @@ def prepare() -> None:
 
         # Makes pyplot interactive: a figure shows at the end of its cell without `show()`.
         activate_matplotlib(f"module://{INLINE}")
+    files = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
+    Kernel.module_files = [name for name in files if name]
 
 
 def rehearse(app: KernelApp) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 import threading
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
+import comm
 from ipykernel.ipkernel import IPythonKernel
 from ipykernel.zmqshell import ZMQInteractiveShell
 from IPython.core.interactiveshell import InteractiveShell
@@ -59,13 +61,55 @@ class Kernel(IPythonKernel):
 
     budget: ClassVar[OutputBudget]
     message_bytes: ClassVar[int] = 0
+    module_files: ClassVar[list[str]] = []  # of the zygote: what a debugger does not step into
     shell_class = Type(Shell)
 
     def __init__(self, **options: Any) -> None:
         self._interruptible = False
         self._interrupted = False
         signal.signal(signal.SIGINT, self._take_interrupt)
-        super().__init__(**options)
+        # Not IPythonKernel's own: it reads the file name of every module, which writes a reference
+        # count to a page of each, and so costs every kernel 6 MB of memory that was shared.
+        super(IPythonKernel, self).__init__(**options)
+        self._init_debugger()
+        self.comm_manager = comm.get_comm_manager()
+        self._init_shell()
+        for kind in ("comm_open", "comm_msg", "comm_close"):
+            self.shell_handlers[kind] = getattr(self.comm_manager, kind)
+
+    def _init_debugger(self) -> None:
+        from ipykernel.debugger import _is_debugpy_available
+
+        if _is_debugpy_available:
+            self.debugger = self.debugger_class(
+                self.log,
+                self.debugpy_stream,
+                self._publish_debug_event,
+                self.debug_shell_socket,
+                self.session,
+                self.module_files,
+                self.debug_just_my_code,
+                self.filter_internal_frames,
+            )
+
+    def _init_shell(self) -> None:
+        shell: Any = self.shell_class.instance(
+            parent=self,
+            profile_dir=self.profile_dir,
+            user_module=self.user_module,
+            user_ns=self.user_ns,
+            kernel=self,
+            compiler_class=self.compiler_class,
+        )
+        shell.displayhook.session = self.session
+        shell.displayhook.pub_socket = self.iopub_socket
+        shell.displayhook.topic = self._topic("execute_result")
+        shell.display_pub.session = self.session
+        shell.display_pub.pub_socket = self.iopub_socket
+        if name := os.environ.get("JPY_SESSION_NAME"):
+            shell.user_ns["__session__"] = name
+        shell.configurables.append(self.comm_manager)
+        self.shell = shell
 
     def _take_interrupt(self, number: int, frame: Any) -> None:
         if self._interruptible:
