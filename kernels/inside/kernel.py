@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +23,12 @@ from traitlets import Type
 from .streams import CellStream, OutputBudget
 
 RUN_CODE = InteractiveShell.run_code.__code__
+
+
+def cpu_seconds() -> float:
+    """Return the CPU seconds of this process and of its children that have ended."""
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + children.ru_utime + children.ru_stime
 
 
 class Shell(ZMQInteractiveShell):
@@ -67,6 +75,7 @@ class Kernel(IPythonKernel):
     def __init__(self, **options: Any) -> None:
         self._interruptible = False
         self._interrupted = False
+        self._cpu = 0.0
         signal.signal(signal.SIGINT, self._take_interrupt)
         # Not IPythonKernel's own: it reads the file name of every module, which writes a reference
         # count to a page of each, and so costs every kernel 6 MB of memory that was shared.
@@ -168,6 +177,7 @@ class Kernel(IPythonKernel):
     async def do_execute(self, code: str, silent: bool, *args: Any, **options: Any) -> Any:
         """Run one cell; the tail of an over-long output is sent before its reply."""
         self.budget.begin()
+        began = cpu_seconds()
         try:
             with self.interruptible():
                 reply = await super().do_execute(code, silent, *args, **options)
@@ -180,6 +190,7 @@ class Kernel(IPythonKernel):
             if isinstance(stream, CellStream):
                 stream.collect()
         self.budget.finish()
+        self._cpu = cpu_seconds() - began
         if isinstance(self.shell, Shell):
             self.shell.forget_outputs()
         return self._fitted(reply)
@@ -204,8 +215,11 @@ class Kernel(IPythonKernel):
             return {"status": "ok", "found": False, "data": {}, "metadata": {}}
 
     def finish_metadata(self, parent: Any, metadata: Any, reply_content: Any) -> Any:
-        """Say in the reply how much of the text was left out."""
+        """Say in the reply what the cell has used, and how much of its text was left out."""
         metadata = super().finish_metadata(parent, metadata, reply_content)
+        metadata["cpu"] = round(self._cpu, 6)
+        # ru_maxrss is in KiB, getrusage(2), and the kernel's highest so far, not the cell's.
+        metadata["memory_peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
         if self.budget.truncated:
             metadata["truncated"] = {"shown": self.budget.shown, "total": self.budget.total}
         return metadata
