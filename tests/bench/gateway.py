@@ -1,0 +1,134 @@
+"""Jupyter Kernel Gateway: its virtual environment, its process, its legacy WebSocket protocol."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import shutil
+import sys
+import uuid
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import orjson
+
+from tests.bench.client import ClientConnection, request, socket
+from tests.bench.processes import DidNotStart, program
+from tests.bench.stock import isolated
+
+LOCK = Path(__file__).parent / "requirements.lock"
+TOKEN = "bench"
+READY = r"available at (http://\S+)"
+
+
+async def environment(directory: Path) -> Path:
+    """Return the Python of the peers' virtual environment, made when the lock file has changed."""
+    stamp = directory / ".lock-sha256"
+    wanted = hashlib.sha256(LOCK.read_bytes()).hexdigest()
+    python = directory / "bin" / "python"
+    if stamp.exists() and stamp.read_text() == wanted and python.exists():
+        return python
+    shutil.rmtree(directory, ignore_errors=True)
+    await _run(sys.executable, "-m", "venv", str(directory))
+    pip = (str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
+    await _run(*pip, "--require-hashes", "-r", str(LOCK))
+    stamp.write_text(wanted)
+    return python
+
+
+async def _run(*argv: str) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *argv, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    output, _ = await process.communicate()
+    if process.returncode:
+        raise DidNotStart(f"{' '.join(argv)} failed:\n{output.decode(errors='replace')[-2000:]}")
+
+
+class GatewayKernel:
+    """A connected kernel: a session of the Kernel Gateway, in its words."""
+
+    def __init__(self, connection: ClientConnection, session: str) -> None:
+        self._connection = connection
+        self._session = session
+
+    async def execute(self, code: str) -> list[dict[str, Any]]:
+        """Run the code and return its messages up to `idle`, with which all output is there."""
+        message_id = uuid.uuid4().hex
+        header = {
+            "msg_id": message_id,
+            "msg_type": "execute_request",
+            "session": self._session,
+            "username": "",
+            "date": "2020-01-01T00:00:00Z",
+            "version": "5.3",
+        }
+        content = {"code": code, "silent": False, "store_history": True, "allow_stdin": False}
+        message = {"channel": "shell", "header": header, "content": content}
+        message |= {"parent_header": {}, "metadata": {}, "buffers": []}
+        await self._connection.send(orjson.dumps(message).decode())
+        messages: list[dict[str, Any]] = []
+        async for frame in self._connection:
+            answer = orjson.loads(frame)
+            if answer["parent_header"].get("msg_id") != message_id:
+                continue
+            messages.append(answer)
+            if answer["msg_type"] == "error":
+                raise RuntimeError(f"{answer['content']}")
+            if answer["msg_type"] == "status" and answer["content"]["execution_state"] == "idle":
+                return messages
+        raise ConnectionError("the gateway closed the connection")
+
+
+@dataclass
+class Gateway:
+    """A running Kernel Gateway."""
+
+    url: str
+    pid: int
+
+    headers = {"Authorization": f"token {TOKEN}"}  # noqa: RUF012 — the same for every gateway
+
+    async def create(self) -> str:
+        model = await request("POST", f"{self.url}/api/kernels", self.headers, {"name": "python3"})
+        assert isinstance(model, dict)
+        return str(model["id"])
+
+    async def delete(self, kernel: str) -> None:
+        await request("DELETE", f"{self.url}/api/kernels/{kernel}", self.headers)
+
+    @contextlib.asynccontextmanager
+    async def attach(self, kernel: str) -> AsyncIterator[GatewayKernel]:
+        session = uuid.uuid4().hex
+        url = f"{self.url}/api/kernels/{kernel}/channels?session_id={session}"
+        async with socket(url, self.headers) as connection:
+            yield GatewayKernel(connection, session)
+
+    async def first_result(self, code: str) -> float:
+        """Return the seconds from nothing to the result of the first snippet."""
+        began = perf_counter()
+        kernel = await self.create()
+        try:
+            async with self.attach(kernel) as session:
+                messages = await session.execute(code)
+                elapsed = perf_counter() - began
+            assert any(message["msg_type"] == "execute_result" for message in messages)
+            return elapsed
+        finally:
+            await self.delete(kernel)
+
+
+@contextlib.asynccontextmanager
+async def gateway(python: Path, directory: Path) -> AsyncIterator[Gateway]:
+    """Start a Kernel Gateway with its defaults on a free port, end it with the block."""
+    env = isolated(directory) | {"KG_AUTH_TOKEN": TOKEN, "KG_IP": "127.0.0.1"}
+    # The port is only where the search begins: it says itself where it ended up.
+    env |= {"KG_PORT": "18888", "KG_PORT_RETRIES": "200"}
+    env["PATH"] = f"{python.parent}:{env.get('PATH', '')}"
+    async with program([str(python), "-m", "kernel_gateway"], env=env, ready=READY) as running:
+        assert running.ready is not None
+        yield Gateway(running.ready[1].rstrip("/"), running.pid)

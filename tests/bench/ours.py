@@ -1,0 +1,134 @@
+"""Our side: the broker as a real process, and one session of it in the native protocol."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import sys
+import uuid
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import msgpack
+import orjson
+
+from tests.bench.client import ClientConnection, request, socket
+from tests.bench.processes import DidNotStart, program
+
+MSGPACK, JSON = "broker.v1.msgpack", "broker.v1.json"
+READY = r"https?://\S+"
+BROKER = Path(sys.executable).parent / "broker"
+
+
+class Session:
+    """A connected session."""
+
+    def __init__(self, connection: ClientConnection) -> None:
+        self._connection = connection
+        self._binary = connection.subprotocol == MSGPACK
+        self._count = 0
+
+    async def ask(self, kind: str, **fields: object) -> list[dict[str, Any]]:
+        """Send a request and return its events up to `done` or `reply`. Raises on a fault."""
+        self._count += 1
+        request_id = f"r{self._count}"
+        message = {"type": kind, "id": request_id, **fields}
+        if self._binary:
+            await self._connection.send(msgpack.packb(message))
+        else:
+            await self._connection.send(orjson.dumps(message).decode())
+        events: list[dict[str, Any]] = []
+        async for frame in self._connection:
+            event = msgpack.unpackb(frame) if self._binary else orjson.loads(frame)
+            if event["type"] == "fault":
+                raise RuntimeError(f"{kind}: {event}")
+            if event.get("id") != request_id:
+                continue
+            events.append(event)
+            if event["type"] in ("done", "reply"):
+                return events
+        raise ConnectionError("the broker closed the connection")
+
+    async def execute(self, code: str) -> list[dict[str, Any]]:
+        events = await self.ask("execute", code=code)
+        if events[-1]["status"] != "ok":
+            raise RuntimeError(f"{code!r}: {events}")
+        return events
+
+
+@dataclass
+class Broker:
+    """A running broker."""
+
+    url: str
+    token: str
+    pid: int
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.token}"}
+
+    @contextlib.asynccontextmanager
+    async def attach(self, session: str, subprotocol: str = MSGPACK) -> AsyncIterator[Session]:
+        url = f"{self.url}/v1/sessions/{session}/ws"
+        async with socket(url, self.headers, [subprotocol]) as connection:
+            yield Session(connection)
+
+    async def session(self, session: str) -> dict[str, Any]:
+        row = await request("GET", f"{self.url}/v1/sessions/{session}", self.headers)
+        assert isinstance(row, dict)
+        return row
+
+    async def pools(self) -> dict[str, Any]:
+        """Return the operators' view of kernels and their memory."""
+        view = await request("GET", f"{self.url}/v1/pools?memory=true", self.headers)
+        assert isinstance(view, dict)
+        return view
+
+    async def warm(self) -> None:
+        """Wait until each pool stands at its target, so that no refill is measured.
+
+        The server pushes no such event: an operator, too, would ask again. Raises TimeoutError.
+        """
+        async with asyncio.timeout(60):
+            while True:
+                view = await request("GET", f"{self.url}/v1/pools", self.headers)
+                assert isinstance(view, dict)
+                if all(p["warm"] >= p["target"] and not p["starting"] for p in view["pools"]):
+                    return
+                await asyncio.sleep(0.02)
+
+    async def first_result(self, code: str) -> float:
+        """Return the seconds from nothing to the end of the first snippet, from a warm pool."""
+        await self.warm()
+        name = f"bench-{uuid.uuid4().hex}"
+        began = perf_counter()
+        async with self.attach(name) as session:
+            events = await session.execute(code)
+            elapsed = perf_counter() - began
+            await session.ask("close")
+        assert any(event["type"] == "result" for event in events)
+        await self.warm()  # the refill's work is not the next contestant's burden
+        return elapsed
+
+
+@contextlib.asynccontextmanager
+async def broker(directory: Path, *, warm: int = 4) -> AsyncIterator[Broker]:
+    """Start `broker serve` with its embedded store on a free port, end it with the block."""
+    ready_file = directory / "ready.json"
+    argv = [str(BROKER), "serve", "--isolation", "none", "--port", "0", "--warm", str(warm)]
+    argv += ["--state-dir", str(directory / "state"), "--ready-file", str(ready_file)]
+    env = {name: value for name, value in os.environ.items() if not name.startswith("BROKER_")}
+    # Nothing outlives the measurement, even when the broker has to be killed.
+    env |= {"BROKER_ORPHAN_TTL": "5s"}
+    async with program(argv, env=env, ready=READY):
+        try:
+            ready = json.loads(ready_file.read_bytes())
+        except FileNotFoundError:
+            raise DidNotStart("broker serve printed its URL but wrote no ready file") from None
+        yield Broker(ready["url"].rstrip("/"), ready["token"], ready["pid"])

@@ -1,0 +1,204 @@
+"""What the samples say: percentiles, verdicts, the table, the chart. Pure but for the writing."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from tests.bench.lab import OURS, Samples
+from tests.bench.rows import Against, Row
+
+NOISY = 5.0  # percent of stolen time above which a run says so
+HEADINGS = (
+    *("row", "ours p50", "p95", "p99", "peer", "peer p50", "p95", "p99"),
+    *("ratio", "target", "met"),
+)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The percentiles of one contestant in one row."""
+
+    n: int
+    p50: float
+    p95: float
+    p99: float
+
+    @classmethod
+    def of(cls, samples: Sequence[float]) -> Summary:
+        return cls(len(samples), *(percentile(samples, share) for share in (0.5, 0.95, 0.99)))
+
+
+def percentile(samples: Sequence[float], share: float) -> float:
+    """Return the value below which that share of the samples lies, between neighbours linearly."""
+    ordered = sorted(samples)
+    place = share * (len(ordered) - 1)
+    below = int(place)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (ordered[above] - ordered[below]) * (place - below)
+
+
+def compare(row: Row, samples: Samples, mood: Mapping[str, float]) -> dict[str, Any]:
+    """Return a row's result as plain data: what goes into the JSON file and all else is made of."""
+    summaries = {name: Summary.of(values) for name, values in samples.items() if values}
+    return {
+        "name": row.name,
+        "title": row.title,
+        "unit": row.unit,
+        "contestants": {
+            name: {**asdict(summary), "samples": [round(v, 4) for v in samples[name]]}
+            for name, summary in summaries.items()
+        },
+        "comparisons": [
+            judge(against, row.unit, summaries.get(OURS), summaries.get(against.peer))
+            for against in row.against
+        ],
+        "machine": dict(mood),
+    }
+
+
+def judge(
+    against: Against, unit: str, ours: Summary | None, peer: Summary | None
+) -> dict[str, Any]:
+    """Return ratio and verdict of one comparison; None where a side was not measured."""
+    ratio = peer.p50 / ours.p50 if ours and peer else None
+    wanted, verdicts = [], []
+    if against.ours_at_most is not None:
+        wanted.append(f"≤ {against.ours_at_most:g} {unit}")
+        verdicts.append(None if ours is None else ours.p50 <= against.ours_at_most)
+    if against.ratio is not None:
+        wanted.append(f"≥ {against.ratio:g}x")
+        verdicts.append(None if ratio is None else ratio >= against.ratio)
+    met = None if not verdicts or None in verdicts else all(verdicts)
+    return {"peer": against.peer, "ratio": ratio, "target": ", ".join(wanted), "met": met}
+
+
+def lines(results: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """Return the table's cells, one line per comparison."""
+    table = []
+    for result in results:
+        for index, comparison in enumerate(result["comparisons"]):
+            contestants, unit = result["contestants"], result["unit"]
+            met = {True: "yes", False: "NO", None: "-"}[comparison["met"]]
+            table.append(
+                [
+                    "" if index else f"{result['title']} ({unit})",
+                    *figures(contestants.get(OURS)),
+                    comparison["peer"],
+                    *figures(contestants.get(comparison["peer"])),
+                    "-" if comparison["ratio"] is None else f"{comparison['ratio']:.1f}x",
+                    comparison["target"] or "-",
+                    met,
+                ]
+            )
+    return table
+
+
+def figures(summary: Mapping[str, float] | None) -> list[str]:
+    if summary is None:
+        return ["-"] * 3
+    return [f"{summary[name]:.3g}" if summary[name] < 100 else f"{summary[name]:.0f}" for name in
+            ("p50", "p95", "p99")]  # fmt: skip
+
+
+def terminal(report: Mapping[str, Any]) -> Table:
+    """Return the table for people."""
+    table = Table(caption=caption(report), caption_justify="left")
+    right = {1, 2, 3, 5, 6, 7, 8}
+    for index, heading in enumerate(HEADINGS):
+        table.add_column(heading, justify="right" if index in right else "left")
+    for cells in lines(report["rows"]):
+        colour = {"yes": "green", "NO": "red"}.get(cells[-1], "")
+        table.add_row(*cells[:-1], f"[{colour}]{cells[-1]}[/]" if colour else cells[-1])
+    return table
+
+
+def caption(report: Mapping[str, Any]) -> str:
+    """Return the circumstances, in words: without them no figure is worth anything."""
+    machine, mood = report["machine"], report["mood"]
+    counts = "; ".join(
+        f"{row['name']}: n = {'/'.join(str(c['n']) for c in row['contestants'].values())}"
+        for row in report["rows"]
+    )
+    text = (
+        f"{machine['processor']}, {machine['processors']} processors, shared by clients, servers "
+        f"and kernels; CPU steal {mood['steal_percent']:.1f} %, load {mood['load_1m']:.2f}. "
+        f"Python {machine['python']}, jupyter_kernel_gateway "
+        f"{machine['versions']['jupyter-kernel-gateway']}, ipykernel "
+        f"{machine['versions']['ipykernel']}. {counts}."
+    )
+    if mood["steal_percent"] > NOISY:
+        text += " Much of the processor's time was taken by other machines: trust the ratios only."
+    return text
+
+
+def markdown(report: Mapping[str, Any]) -> str:
+    """Return the table for the README."""
+    rule = ["---" if index in {0, 4, 9, 10} else "---:" for index in range(len(HEADINGS))]
+    table = [list(HEADINGS), rule, *lines(report["rows"])]
+    body = "\n".join(f"| {' | '.join(cells)} |" for cells in table)
+    return f"{body}\n\n{caption(report)}\n"
+
+
+def chart(report: Mapping[str, Any]) -> str:
+    """Return the chart as SVG: a panel per row, a bar per contestant to p50, a line on to p95."""
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    import matplotlib.pyplot as plt
+
+    mpl.rcParams["svg.hashsalt"] = "bench"
+    rows = [row for row in report["rows"] if row["contestants"]]
+    heights = [len(row["contestants"]) + 0.9 for row in rows]
+    figure, panels = plt.subplots(
+        len(rows),
+        1,
+        figsize=(8, 0.42 * sum(heights)),
+        height_ratios=heights,
+        squeeze=False,
+        layout="constrained",
+    )
+    for panel, row in zip(panels[:, 0], rows, strict=True):
+        names = list(row["contestants"])
+        p50 = [row["contestants"][name]["p50"] for name in names]
+        p95 = [row["contestants"][name]["p95"] for name in names]
+        colours = ["#2a6fdb" if name == OURS else "#b8bec9" for name in names]
+        panel.barh(names, p50, color=colours, height=0.6)
+        panel.hlines(names, p50, p95, color="#444b57", linewidth=1)
+        for name, low, high in zip(names, p50, p95, strict=True):
+            panel.annotate(
+                f"{low:.3g} {row['unit']}",
+                (max(low, high), name),
+                xytext=(4, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=8,
+            )
+        panel.set_title(row["title"], loc="left", fontsize=9)
+        panel.set_xlim(0, 1.18 * max(p95))
+        panel.invert_yaxis()
+        panel.tick_params(labelsize=8, length=0)
+        panel.spines[["top", "right", "left"]].set_visible(False)
+    out = io.StringIO()
+    figure.savefig(out, format="svg", metadata={"Date": None})
+    plt.close(figure)
+    return out.getvalue()
+
+
+def write(report: Mapping[str, Any], directory: Path) -> list[Path]:
+    """Write the JSON, the chart and the README's table; return their paths."""
+    directory.mkdir(parents=True, exist_ok=True)
+    contents = {
+        "results.json": json.dumps(report, indent=1) + "\n",
+        "chart.svg": chart(report),
+        "table.md": markdown(report),
+    }
+    for name, text in contents.items():
+        (directory / name).write_text(text, encoding="utf-8")
+    return [directory / name for name in contents]

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import pytest
+
+from tests.bench.report import Summary, compare, judge, markdown, percentile
+from tests.bench.rows import ROWS, Against
+
+OURS = Summary(3, 10.0, 12.0, 12.0)
+PEER = Summary(3, 300.0, 310.0, 320.0)
+
+
+@pytest.mark.parametrize(
+    ("samples", "share", "expected"),
+    [
+        ([1.0], 0.99, 1.0),
+        ([3.0, 1.0, 2.0], 0.5, 2.0),
+        ([1.0, 2.0], 0.5, 1.5),
+        ([float(n) for n in range(101)], 0.95, 95.0),
+    ],
+)
+def test_a_percentile_lies_between_its_neighbours(
+    samples: list[float], share: float, expected: float
+) -> None:
+    assert percentile(samples, share) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("against", "ours", "peer", "met"),
+    [
+        (Against("p", ratio=20, ours_at_most=20), OURS, PEER, True),
+        (Against("p", ratio=31), OURS, PEER, False),
+        (Against("p", ratio=20, ours_at_most=9), OURS, PEER, False),
+        (Against("p", ours_at_most=20), OURS, None, True),
+        (Against("p", ratio=20), OURS, None, None),
+        (Against("p", ratio=20), None, PEER, None),
+        (Against("p"), OURS, PEER, None),
+    ],
+)
+def test_a_target_is_met_only_when_every_part_of_it_was_measured_and_holds(
+    against: Against, ours: Summary | None, peer: Summary | None, met: bool | None
+) -> None:
+    assert judge(against, "ms", ours, peer)["met"] is met
+
+
+def test_the_readme_table_has_one_line_per_comparison_and_names_the_circumstances() -> None:
+    row = ROWS["round_trip"]
+    samples = {against.peer: [40.0, 50.0] for against in row.against} | {"broker": [4.0, 5.0]}
+    mood = {"steal_percent": 7.5, "idle_percent": 10.0, "load_1m": 1.0}
+    report = {
+        "machine": {
+            "processor": "a processor",
+            "processors": 2,
+            "python": "3.11",
+            "versions": {"jupyter-kernel-gateway": "3.0.1", "ipykernel": "7.4.0"},
+        },
+        "mood": mood,
+        "rows": [compare(row, samples, mood)],
+    }
+    text = markdown(report)
+    table = [line for line in text.splitlines() if line.startswith("|")]
+    assert len(table) == 2 + len(row.against)
+    assert "10.0x" in table[2]
+    assert "CPU steal 7.5 %" in text
+    assert "trust the ratios only" in text
