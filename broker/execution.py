@@ -20,6 +20,8 @@ Event = dict[str, Any]
 
 # ECMA-48 control sequences, and the shorter escapes; what terminals colour with.
 _CONTROL = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
+# What an event costs beside its text: without it, millions of tiny ones would be free.
+EVENT_COST = 256
 _BINARY = ("image/png", "image/jpeg", "image/gif", "image/webp", "application/pdf")
 
 
@@ -29,7 +31,7 @@ class OutputLimits:
 
     text: int = 1 << 20  # the kernel cuts at this; twice as much is a kernel that does not
     display: int = 8 << 20  # one rich output
-    displays: int = 64 << 20  # all rich outputs together
+    displays: int = 64 << 20  # everything together, with EVENT_COST for each event
 
 
 @dataclass(slots=True, eq=False)
@@ -49,6 +51,8 @@ class Execution:
     _text: int = 0
     _rich: int = 0
     _dropped: int = 0
+    _cost: int = 0  # bytes of all events, as whoever keeps them pays for them
+    _failed: bool = False
     _metadata: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -147,9 +151,9 @@ class Execution:
         # Our kernels cut at the limit themselves; this bound is for those that do not.
         room = 2 * self.limits.text + 256 - self._text if self.limits.text else len(text)
         shown = text[: max(0, room)]
-        self._text += len(shown)
         self._dropped += len(text) - len(shown)
-        if shown:
+        if shown and self._affords(len(shown)):
+            self._text += len(shown)
             yield {"type": "stream", "id": self.id, "name": name, "text": shown}
 
     def _output(self, kind: str, message: Message) -> Iterator[Event]:
@@ -159,20 +163,22 @@ class Execution:
             if event is not None:
                 yield event
         elif kind == "clear_output":
-            yield {"type": "clear", "id": self.id, "wait": bool(content.get("wait"))}
-        elif kind == "error":
+            if self._affords(0):
+                yield {"type": "clear", "id": self.id, "wait": bool(content.get("wait"))}
+        elif kind == "error" and (self._affords(len(message.content_bytes)) or not self._failed):
+            self._failed = True  # the first one is told whatever came before it
             yield error_event(self.id, content)
 
     def _display(self, kind: str, message: Message) -> Event | None:
         size = len(message.content_bytes)
-        if self.limits.displays and self._rich + size > self.limits.displays:
-            self._dropped += size
-            return None
         content = message.content
         data, metadata = content.get("data"), content.get("metadata")
         if not isinstance(data, dict):
             return None
-        if self.limits.display and size > self.limits.display * 4 // 3 + 4096:
+        too_large = self.limits.display and size > self.limits.display * 4 // 3 + 4096
+        if not self._affords(0 if too_large else size):
+            return None
+        if too_large:
             data = {"text/plain": f"[output of {size:,} bytes left out]"}
             self._dropped += size
         else:
@@ -192,6 +198,15 @@ class Execution:
         if kind == "update_display_data":
             event["update"] = True
         return event
+
+    def _affords(self, size: int) -> bool:
+        """Count an event of `size` bytes, and tell whether the execution may still send it."""
+        bound = self.limits.displays
+        if bound and self._cost + size + EVENT_COST > bound:
+            self._dropped += size
+            return False
+        self._cost += size + EVENT_COST
+        return True
 
     def _truncated(self) -> Event | None:
         said = self._metadata.get("truncated")

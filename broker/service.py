@@ -136,9 +136,7 @@ class Service:
     def need_kernel(self, session: Session) -> None:
         """Bind a kernel unless one is on its way."""
         if session not in self._binding and session.kernel is None:
-            task = self._own(self._bind_or_refuse(session))
-            self._binding[session] = task
-            task.add_done_callback(lambda _: self._binding.pop(session, None))
+            self._binding[session] = self._own(self._bind_or_refuse(session))
 
     async def bound(self, session: Session) -> None:
         """Wait until a binding under way has ended, well or not."""
@@ -146,17 +144,26 @@ class Service:
             await asyncio.wait([task])
 
     async def _bind_or_refuse(self, session: Session) -> None:
+        error: BrokerError | None = None
         try:
             async with session.gate:
                 await self._bind(session)
-        except BrokerError as error:
-            logger.info("session=%s/%s no kernel: %s", *session.key, error)
+        except BrokerError as refusal:
+            logger.info("session=%s/%s no kernel: %s", *session.key, refusal)
+            error = refusal
+        except Exception:
+            # A fault of ours: whoever waits must hear of it all the same.
+            logger.exception("session=%s/%s no kernel", *session.key)
+            error = BrokerError("internal error; the server's log has the details")
+        finally:
+            del self._binding[session]  # at once: a request that comes now needs another one
+        if error is not None:
             session.refuse(error)
             if isinstance(error, SessionElsewhere):
-                self.sessions.pop(session.key, None)
+                self._forget(session)
                 session.close(CLOSE_MOVED, f"the session is on node {error.node} {error.url}")
-            elif not session.generation and not session.clients:
-                self.sessions.pop(session.key, None)
+            elif not session.clients:
+                self.left(session)
 
     async def _bind(self, session: Session) -> None:
         if session.kernel is not None or session.state is not SessionState.OPENING:
@@ -286,6 +293,16 @@ class Service:
             self.pools[session.profile].bound(session.kernel)
         self.changed(session)
 
+    def left(self, session: Session) -> None:
+        """Forget a session that never had a kernel, once nobody waits for one."""
+        if not session.generation and session not in self._binding:
+            self._forget(session)
+
+    def _forget(self, session: Session) -> None:
+        if self.sessions.get(session.key) is session:
+            del self.sessions[session.key]
+            self.changed(session)
+
     # One-shot, adoption, listing
 
     @asynccontextmanager
@@ -338,7 +355,7 @@ class Service:
         await asyncio.gather(
             *(self.end(key, "shutdown", code=CLOSE_AWAY) for key in [*self.sessions])
         )
-        for task in self._binding.values():
+        for task in tuple(self._binding.values()):
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=5)

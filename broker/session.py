@@ -41,6 +41,9 @@ class Host(Protocol):
     def executed(self, session: Session, status: str, seconds: float) -> None:
         """Note the end of an execution."""
 
+    def left(self, session: Session) -> None:
+        """Note that the last client has gone."""
+
 
 class Session:
     """A named place for variables. Made by the service, which is its host."""
@@ -133,6 +136,8 @@ class Session:
     def detach(self, client: Client) -> None:
         """Forget a client; what it has asked for goes on."""
         self.clients.discard(client)
+        if not self.clients:
+            self._host.left(self)
 
     def acknowledge(self, seq: int) -> None:
         """Drop the kept events up to `seq`, if this is the only client."""

@@ -146,6 +146,15 @@ class Launcher:
         Without an order it is a kernel of the profile, with an id and a key made here.
         """
         zygote = await self._ready_zygote()
+        try:
+            return await self._launch(zygote, order)
+        except LaunchError:
+            if not zygote.lost.done():
+                raise
+        # It died under us, which says nothing of the profile: its successor is asked, once.
+        return await self._launch(await self._ready_zygote(), order)
+
+    async def _launch(self, zygote: Zygote, order: Order | None) -> Kernel:
         kernel_id = order.kernel_id if order else str(uuid.uuid4())
         directory = self.directory_of(kernel_id)
         try:

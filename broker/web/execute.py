@@ -60,14 +60,23 @@ class Follower:
 class ExecuteOnce(Face):
     """`POST /v1/execute`: run in a fresh kernel that is gone afterwards."""
 
+    outlives_caller = False
+    _follower: Follower | None = None
+
     async def post(self) -> None:
         """Run the body's code."""
         body = execute_body(self.request.body, self.house.bounds)
         async with self.service.once(self.principal.tenant, body.profile) as session:
             await self._run(session, body)
 
+    def on_connection_close(self) -> None:
+        """End what nobody else could ever ask about."""
+        if self._follower is not None and not self.outlives_caller:
+            self._follower.end(0, "its caller has gone")
+
     async def _run(self, session: Session, body: ExecuteBody) -> None:
         async with follow(session, body) as follower:
+            self._follower = follower
             if "application/x-ndjson" in self.request.headers.get("Accept", ""):
                 await self._stream(follower)
             else:
@@ -91,6 +100,8 @@ class ExecuteOnce(Face):
 
 class ExecuteInSession(ExecuteOnce):
     """`POST /v1/sessions/{session}/execute`."""
+
+    outlives_caller = True
 
     async def post(self, session: str) -> None:  # type: ignore[override]
         """Run the body's code in the session."""

@@ -248,6 +248,7 @@ def main(arguments: list[str]) -> None:
         listener.settimeout(10)
         with contextlib.suppress(OSError):
             connection, _ = listener.accept()
+            listener.close()  # whoever comes now must start another, not wait for our exit
             text = f"{type(error).__name__}: {error}"
             connection.send(json.dumps({"event": "failed", "error": text}).encode()[:MAX_PACKET])
             connection.close()
