@@ -135,6 +135,10 @@ def caption(report: Mapping[str, Any]) -> str:
     )
     if mood["steal_percent"] > NOISY:
         text += " Much of the processor's time was taken by other machines: trust the ratios only."
+    if mood["load_1m"] > machine["processors"]:
+        text += (
+            " Other programs kept the processors busy: the times are not those of a quiet machine."
+        )
     return text
 
 
