@@ -95,6 +95,9 @@ class KernelApp(IPKernelApp):
         publisher.linger = 1000
         # Losing a message silently would lose the `idle` that ends an execution: wait instead.
         publisher.setsockopt(zmq.XPUB_NODROP, 1)
+        # Welcome each subscriber: without this, one that comes before a dead one's connection is
+        # seen to end is no news, and would wait for its welcome for ever.
+        publisher.setsockopt(zmq.XPUB_VERBOSE, 1)
         publisher.sndhwm = SEND_QUEUE
         self._bind_socket(publisher, self.iopub_port)
         self.configure_tornado_logger()

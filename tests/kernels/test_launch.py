@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from kernels.channels import Channels
 from kernels.errors import LaunchError
 from kernels.launch import Kernel, Launcher, launch
 from kernels.spec import KernelSpec, Limits
@@ -126,8 +127,7 @@ async def main():
     unbound = await launcher.launch()
     talk = Talk(kernel)
     running = talk.start(
-        "import signal\\nsignal.signal(signal.SIGUSR1, lambda *_: None)\\n"
-        "print('here')\\nsignal.pause()\\ny = 'on'"
+        "import os\\nos.mkfifo('go')\\nprint('here')\\ny = open('go').read()"
     )
     await talk.until(lambda: "here" in running.text())
     print(launcher.zygote_pid, flush=True)
@@ -162,7 +162,7 @@ async def test_kernels_outlive_a_killed_controller_and_are_adopted(directory: Pa
     assert await first.value("x") == "0"
     assert (await unbound.value("x")).startswith("NameError")
     # The cell that was running has gone on.
-    second.kernel.process.send_signal(signal.SIGUSR1)
+    await asyncio.to_thread((second.kernel.directory / "home" / "go").write_text, "on")
     assert await second.value("x, y") == "(1, 'on')"
     # Its end is known as that of any other.
     first.start("import os; os._exit(5)")
@@ -170,6 +170,17 @@ async def test_kernels_outlive_a_killed_controller_and_are_adopted(directory: Pa
     for kernel, _ in found:
         await kernel.close()
     await launcher.aclose()
+
+
+async def test_a_second_party_is_welcomed_beside_the_first(launcher: Launcher) -> None:
+    async with talking(launcher) as talk:
+        kernel = talk.kernel
+        key = launcher._key(kernel.kernel_id).encode()
+        second = Channels(kernel.directory / "k", key, "second")
+        async with asyncio.timeout(10):
+            await second.subscribed
+        second.close()
+        assert await talk.value("1 + 1") == "2"
 
 
 async def test_what_dead_kernels_left_is_swept_at_adoption(directory: Path) -> None:
