@@ -37,7 +37,7 @@ from broker.store import Store
 from broker.upkeep import Upkeep
 from broker.valkey import Valkey
 from broker.web import execute, native, operators
-from broker.web.door import House, Missing
+from broker.web.door import House, Missing, log_request
 from kernels.errors import KernelError
 from kernels.foreign import ForeignLauncher
 from kernels.launch import Launcher
@@ -65,10 +65,9 @@ def main(loaded: Loaded, *, ready_file: Path | None = None) -> int:
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
         stream=sys.stderr,
     )
-    logging.getLogger("tornado.access").setLevel(logging.WARNING)
     try:
         asyncio.run(_until_signalled(loaded.config, ready_file))
-    except (BrokerError, KernelError) as error:
+    except (BrokerError, KernelError, OSError) as error:
         print(f"broker: {error}", file=sys.stderr)  # noqa: T201 - the last word on the terminal
         return 1
     return 0
@@ -208,6 +207,7 @@ def _server(config: Config, house: House) -> HTTPServer:
         routes,
         default_handler_class=Missing,
         default_handler_args=shared,
+        log_function=log_request,
         websocket_ping_interval=config.wire.ping_interval,
         websocket_ping_timeout=config.wire.ping_interval,
         websocket_max_message_size=most,

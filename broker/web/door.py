@@ -171,6 +171,15 @@ class Missing(Face):
         raise web.HTTPError(404)
 
 
+def log_request(handler: web.RequestHandler) -> None:
+    """Log a request that has ended; without its query, where an access token may stand."""
+    request, status = handler.request, handler.get_status()
+    level = logging.DEBUG if status < 400 else logging.INFO if status < 500 else logging.WARNING
+    took = 1000 * request.request_time()
+    where = f"{request.method} {request.path}"
+    logger.log(level, "%d %s %s %.1f ms", status, request.remote_ip, where, took)
+
+
 def admit(handler: web.RequestHandler) -> Principal:
     """Return who is asking. Raises Unauthorized."""
     house: House = handler.house  # type: ignore[attr-defined]
