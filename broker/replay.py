@@ -72,3 +72,20 @@ class Replay:
     def _drop(self) -> None:
         _, size = self._kept.popleft()
         self._bytes -= size
+
+
+def size_of(event: Event) -> int:
+    """Return about how many bytes of memory an event keeps."""
+    size = 200
+    for value in event.values():
+        if isinstance(value, str | bytes):
+            size += len(value)
+        elif isinstance(value, dict):
+            size += sum(_length(item) for item in value.values())
+        elif isinstance(value, list):
+            size += sum(_length(item) for item in value)
+    return size
+
+
+def _length(value: object) -> int:
+    return len(value) if isinstance(value, str | bytes) else len(str(value))

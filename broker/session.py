@@ -11,12 +11,12 @@ import logging
 import time
 from collections import deque
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 from broker.errors import BadMessage, BrokerError, NotRunning, QueueFull, StoreUnavailable
 from broker.execution import Event, Execution
 from broker.protocol import Execute
-from broker.replay import Replay
+from broker.replay import Replay, size_of
 from broker.roles import Client, Envelope, SessionKernel, SessionLimits
 from kernels.errors import BadFrame
 from kernels.messages import Message
@@ -68,6 +68,7 @@ class Session:
         self.created = self.last_used = time.time()
         self.executions = 0
         self.clients: set[Client] = set()
+        self._held: set[Client] = set()  # those who cannot take more just now
         self.ending = ""  # why it is being ended, once that has begun
         self.gate = gate  # held while the host binds or releases
         self.lost_reason = ""  # why the last kernel ended
@@ -132,12 +133,30 @@ class Session:
         for kept in events:
             client.deliver(Envelope(kept))
         self.clients.add(client)
+        self._throttle()
 
     def detach(self, client: Client) -> None:
         """Forget a client; what it has asked for goes on."""
         self.clients.discard(client)
+        self.release(client)
         if not self.clients:
             self._host.left(self)
+
+    def hold(self, client: Client) -> bool:
+        """Stop reading from the kernel for a client that is behind, unless another keeps up."""
+        self._held.add(client)
+        return self._throttle()
+
+    def release(self, client: Client) -> None:
+        """Note that the client has caught up, or has gone."""
+        self._held.discard(client)
+        self._throttle()
+
+    def _throttle(self) -> bool:
+        all_behind = bool(self.clients) and self._held >= self.clients
+        if self.kernel is not None:
+            (self.kernel.channels.pause if all_behind else self.kernel.channels.resume)()
+        return all_behind
 
     def acknowledge(self, seq: int) -> None:
         """Drop the kept events up to `seq`, if this is the only client."""
@@ -148,7 +167,7 @@ class Session:
         """Number an event, keep it for those who reconnect, and send it to every client."""
         self._seq += 1
         event["seq"] = self._seq
-        self._replay.append(event, _size(event))
+        self._replay.append(event, size_of(event))
         envelope = Envelope(event)
         for client in tuple(self.clients):
             client.deliver(envelope)
@@ -216,6 +235,7 @@ class Session:
 
     def _exited(self, kernel: SessionKernel, exited: asyncio.Future[str]) -> None:
         if not exited.cancelled():
+            kernel.channels.resume()  # its last words are read whoever is behind
             reason = exited.result()
             self._loop.call_later(EXIT_SETTLE, self._settle, kernel, reason)
 
@@ -375,20 +395,3 @@ class Session:
             if client is not spare:
                 client.end(code, reason)
         self.clients.clear()
-
-
-def _size(event: Event) -> int:
-    """Return about how many bytes of memory an event keeps."""
-    size = 200
-    for value in event.values():
-        if isinstance(value, str | bytes):
-            size += len(value)
-        elif isinstance(value, dict):
-            size += sum(_length(item) for item in value.values())
-        elif isinstance(value, list):
-            size += sum(_length(item) for item in value)
-    return size
-
-
-def _length(value: Any) -> int:
-    return len(value) if isinstance(value, str | bytes) else len(str(value))

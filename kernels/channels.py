@@ -42,6 +42,7 @@ class Channels:
         self._name = name
         self._count = 0
         self._closed = False
+        self._paused = False
         self.receiver: Receiver | None = None
         self.subscribed: asyncio.Future[None] = self._loop.create_future()
         self.broken: asyncio.Future[BadFrame] = self._loop.create_future()
@@ -114,6 +115,16 @@ class Channels:
         self._loop.call_soon(self._pump, channel, socket)
         return msg_id
 
+    def pause(self) -> None:
+        """Leave unread what the kernel publishes: ZMQ fills up, and then the kernel waits."""
+        self._paused = True
+
+    def resume(self) -> None:
+        """Read on after `pause`."""
+        if self._paused:
+            self._paused = False
+            self._loop.call_soon(self._pump, "iopub", self._sockets["iopub"])
+
     def close(self) -> None:
         """Close every socket; what was not sent is dropped."""
         if self._closed:
@@ -130,7 +141,7 @@ class Channels:
         count = size = 0
         try:
             while count < READ_AT_ONCE and size < READ_BYTES_AT_ONCE:
-                if self._closed or self.broken.done():
+                if self._closed or self.broken.done() or (self._paused and channel == "iopub"):
                     return
                 try:
                     frames = socket.recv_multipart(zmq.DONTWAIT)

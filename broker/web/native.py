@@ -35,6 +35,7 @@ logger = logging.getLogger(__name__)
 NO_SUBPROTOCOL = 4406
 BAD_FRAMES = 4400
 TOO_SLOW = 4408
+MOST_BACKLOGS = 4  # what a client may have unread while the kernel is held back for it
 
 
 class NativeSocket(websocket.WebSocketHandler):
@@ -48,6 +49,7 @@ class NativeSocket(websocket.WebSocketHandler):
         self.house = house
         self._query = OpenQuery()
         self._unread = 0
+        self._held = False
         self._bad = 0
         self._attached = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -179,8 +181,8 @@ class NativeSocket(websocket.WebSocketHandler):
     def _send(self, frame: bytes) -> None:
         if self.ws_connection is None:
             return
-        if self._unread > self.house.client_backlog:
-            # What is counted was there before: one frame may be as large as the bound.
+        # What is counted was there before: one frame may be as large as the bound.
+        if self._unread > self.house.client_backlog and not self._may_wait():
             logger.info("session=%s/%s client too slow", *self.session.key)
             connection = self.ws_connection
             self._let_go(TOO_SLOW, "too slow: reconnect with the last sequence number seen")
@@ -195,8 +197,18 @@ class NativeSocket(websocket.WebSocketHandler):
             return
         sent.add_done_callback(lambda future: self._was_sent(size, future))
 
+    def _may_wait(self) -> bool:
+        """Hold the kernel back for this client; False if others keep up, or it is hopeless."""
+        if not self._attached or self._unread > MOST_BACKLOGS * self.house.client_backlog:
+            return False
+        self._held = True
+        return self.session.hold(self)
+
     def _was_sent(self, size: int, future: asyncio.Future[None]) -> None:
         self._unread -= size
+        if self._held and self._unread < self.house.client_backlog // 2:
+            self._held = False
+            self.session.release(self)
         if not future.cancelled():
             future.exception()  # a closed connection is told by on_close
 

@@ -239,6 +239,23 @@ async def test_a_sole_client_that_reads_gets_all_of_a_large_output(
         assert count == 60
 
 
+async def test_a_sole_client_that_never_reads_is_let_go_and_its_execution_ends(
+    flooded: RunningBroker,
+) -> None:
+    session = new_name()
+    code = "kept = 20\nfor _ in range(40): display({'text/plain': 'x' * 1_000_000}, raw=True)"
+    async with attached(flooded, session) as silent:
+        await silent.send({"type": "execute", "id": "a", "code": code})
+        with PeakMemory(flooded.pid) as broker:
+            # Nothing of ours reads while this asks: not even pings are answered.
+            ask_until(lambda: row_of(flooded, session)["clients"] == 0, "let go", seconds=20)
+        assert broker.grown < GROWTH
+        silent.socket.transport.abort()
+    async with attached(flooded, session) as peer:
+        assert (await peer.run("1"))[-1]["status"] == "ok"
+        await kept(flooded, peer)
+
+
 async def test_half_open_connections_cost_little_and_end(flooded: RunningBroker) -> None:
     session = new_name()
     execute(flooded, session, "kept = 20")
