@@ -42,7 +42,7 @@ class Metrics:
         )
         self._first_result_seconds = Histogram(
             "broker_first_result_seconds",
-            "From the opening of a new session to the first answer of its kernel.",
+            "From the first request to a new kernel, its binding included, to its first answer.",
             buckets=BIND_BUCKETS,
             registry=registry,
         )
@@ -74,7 +74,7 @@ class Metrics:
         self._execution_seconds.observe(seconds)
 
     def first_result(self, seconds: float) -> None:
-        """Record how long a new session waited for its first answer."""
+        """Record how long an execution waited for the first answer of a new kernel."""
         self._first_result_seconds.observe(seconds)
 
     def kernel_bound(self, profile: str, seconds: float) -> None:

@@ -206,7 +206,7 @@ class Service:
                     url=urls.get(claim.node, ""),
                 )
             # Ours, of a kernel that is gone: its release did not reach the store.
-            await self._release(session, claim.generation, "node_lost", self.limits.record_ttl)
+            await self._release(session, claim.generation, "node_lost")
         raise StoreUnavailable("the session's claim changes hands; try again")
 
     # Ending
@@ -220,7 +220,7 @@ class Service:
     ) -> None:
         async with session.gate:
             await self.pools[session.profile].discard(kernel)
-            await self._release(session, generation, reason, self.limits.record_ttl)
+            await self._release(session, generation, reason)
         self.changed(session)
 
     async def end(
@@ -229,7 +229,6 @@ class Service:
         reason: str,
         *,
         spare: Client | None = None,
-        keep: float | None = None,
         code: int = CLOSE_GONE,
     ) -> int:
         """End a session and its kernel, and return the generation that ended.
@@ -241,15 +240,13 @@ class Service:
             await self._refuse_absent(key)
             raise UnknownSession(f"no session {key[1]!r}")
         self.changed(session)
-        session.ending = reason
         async with session.gate:
             kernel = session.drop_kernel(reason)
             session.close(code, reason, spare=spare)
             if kernel is not None:
                 await self.pools[session.profile].discard(kernel)
             if session.generation:
-                keep = self.limits.record_ttl if keep is None else keep
-                await self._release(session, session.generation, reason, keep)
+                await self._release(session, session.generation, reason)
         logger.info("session=%s/%s ended: %s", *key, reason)
         return session.generation
 
@@ -261,7 +258,7 @@ class Service:
             kernel = session.drop_kernel("restart")
             if kernel is not None:
                 self._own(self.pools[session.profile].discard(kernel))
-                await self._release(session, session.generation, "restart", self.limits.record_ttl)
+                await self._release(session, session.generation, "restart")
             await self._bind(session)
         return session.generation
 
@@ -275,7 +272,8 @@ class Service:
                 url=urls.get(record.node, ""),
             )
 
-    async def _release(self, session: Session, generation: int, reason: str, keep: float) -> None:
+    async def _release(self, session: Session, generation: int, reason: str) -> None:
+        keep = 0.0 if session.passing else self.limits.record_ttl
         try:
             await self.store.release(
                 session.tenant, session.name, generation, reason=reason, now=time.time(), keep=keep
@@ -292,6 +290,10 @@ class Service:
         if session.kernel is not None and session.executions == 1:
             self.pools[session.profile].bound(session.kernel)
         self.changed(session)
+
+    def answered(self, seconds: float) -> None:
+        """Count the wait for the first answer of a new kernel."""
+        self.metrics.first_result(seconds)
 
     def left(self, session: Session) -> None:
         """Forget a session that never had a kernel, once nobody waits for one."""
@@ -310,11 +312,12 @@ class Service:
         """Open a session for one execution; it is gone, record and all, with the block."""
         name = f"once-{uuid.uuid4().hex}"
         session = await self.open(tenant, name, OpenQuery(profile=profile))
+        session.passing = True
         try:
             yield session
         finally:
             if session.key in self.sessions:
-                await self.end(session.key, "done", keep=0)
+                await self.end(session.key, "done")
 
     async def adopt(self, profile: str, source: Adopter) -> int:
         """Take over the kernels that outlived the last broker; return how many sessions live on."""

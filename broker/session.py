@@ -41,6 +41,9 @@ class Host(Protocol):
     def executed(self, session: Session, status: str, seconds: float) -> None:
         """Note the end of an execution."""
 
+    def answered(self, seconds: float) -> None:
+        """Note how long an execution waited for the first answer of a new kernel."""
+
     def left(self, session: Session) -> None:
         """Note that the last client has gone."""
 
@@ -69,7 +72,7 @@ class Session:
         self.executions = 0
         self.clients: set[Client] = set()
         self._held: set[Client] = set()  # those who cannot take more just now
-        self.ending = ""  # why it is being ended, once that has begun
+        self.passing = False  # a one-shot: nothing remembers it when it has ended
         self.gate = gate  # held while the host binds or releases
         self.lost_reason = ""  # why the last kernel ended
         self._host = host
@@ -82,6 +85,7 @@ class Session:
         self._stray: Execution | None = None  # counts what comes between executions
         self._timer: asyncio.TimerHandle | None = None
         self._verdict = ""  # why we killed the kernel
+        self._answered = False  # by the kernel it has now
 
     def __repr__(self) -> str:
         return (
@@ -199,6 +203,7 @@ class Session:
         self.state = advance(SESSION, self.state, SessionEvent.BOUND)
         self.kernel, self.generation = kernel, generation
         self._verdict = ""
+        self._answered = state == "warm"
         self.lost_reason = reason
         self._stray = Execution(Execute(id="-", code=""), None, 0.0, self.limits.output)
         kernel.channels.receiver = self._receive
@@ -329,6 +334,9 @@ class Session:
     def _receive(self, channel: str, message: Message) -> None:
         running = self._running
         if running is not None and message.parent_id == self._request_id:
+            if not self._answered:
+                self._answered = True
+                self._host.answered(time.monotonic() - running.submitted)
             for event in running.take(channel, message):
                 self.emit(event)
             if running.finished:
