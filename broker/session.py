@@ -157,7 +157,9 @@ class Session:
         self._throttle()
 
     def _throttle(self) -> bool:
-        all_behind = bool(self.clients) and self._held >= self.clients
+        # What is to stop must be heard saying so, or its kernel would be killed for silence.
+        stopping = self._running is not None and bool(self._running.interrupted)
+        all_behind = bool(self.clients) and self._held >= self.clients and not stopping
         if self.kernel is not None:
             (self.kernel.channels.pause if all_behind else self.kernel.channels.resume)()
         return all_behind
@@ -290,6 +292,7 @@ class Session:
             what = f"{target!r} is not running" if target else "nothing is running"
             raise NotRunning(what, field="target" if target else None)
         running.interrupted = running.interrupted or "interrupted"
+        self._throttle()
         self.kernel.interrupt()
         return running.id
 
@@ -327,6 +330,7 @@ class Session:
     def _expire(self, execution: Execution) -> None:
         if self._running is execution and self.kernel is not None:
             execution.interrupted = "timeout"
+            self._throttle()
             self.kernel.interrupt()
             grace = self.limits.interrupt_grace
             self._timer = self._loop.call_later(grace, self.kill, "timeout")

@@ -256,6 +256,21 @@ async def test_a_sole_client_that_never_reads_is_let_go_and_its_execution_ends(
         await kept(flooded, peer)
 
 
+async def test_a_timeout_costs_a_client_that_never_reads_its_connection_not_the_variables(
+    flooded: RunningBroker,
+) -> None:
+    session = new_name()
+    execute(flooded, session, "kept = 20")
+    code = "while True: display({'text/plain': 'x' * 1_000_000}, raw=True)"
+    async with attached(flooded, session) as silent:
+        await silent.send({"type": "execute", "id": "a", "code": code, "timeout": 1})
+        ask_until(lambda: row_of(flooded, session)["state"] == "busy", "begun")
+        ask_until(lambda: row_of(flooded, session)["state"] != "busy", "ended", seconds=20)
+        silent.socket.transport.abort()
+    assert row_of(flooded, session)["generation"] == 1
+    assert value_of(flooded, session, "kept") == "20"
+
+
 async def test_half_open_connections_cost_little_and_end(flooded: RunningBroker) -> None:
     session = new_name()
     execute(flooded, session, "kept = 20")
