@@ -6,7 +6,6 @@ stranger's data: what does not have the form it should is left out, never raised
 
 from __future__ import annotations
 
-import binascii
 import re
 from base64 import b64decode
 from collections.abc import Iterator, Mapping
@@ -128,7 +127,7 @@ class Execution:
 
     def _start(self, count: object) -> Event:
         self._announced = True
-        self.count = count if isinstance(count, int) else None
+        self.count = _count(count)
         return {
             "type": "started",
             "id": self.id,
@@ -140,9 +139,8 @@ class Execution:
         status = message.content.get("status")
         self._status = status if status in ("ok", "error", "aborted") else "error"
         self._metadata = message.metadata
-        count = message.content.get("execution_count")
-        if isinstance(count, int):
-            self.count = count
+        count = _count(message.content.get("execution_count"))
+        self.count = self.count if count is None else count
 
     def _stream(self, content: Mapping[str, Any]) -> Iterator[Event]:
         name, text = content.get("name"), content.get("text")
@@ -190,7 +188,7 @@ class Execution:
             "metadata": metadata if isinstance(metadata, dict) else {},
         }
         if kind == "execute_result":
-            event["execution_count"] = content.get("execution_count")
+            event["execution_count"] = _count(content.get("execution_count"))
             return event
         transient = content.get("transient")
         if isinstance(transient, dict) and isinstance(transient.get("display_id"), str):
@@ -223,7 +221,7 @@ def rich(data: Mapping[str, Any]) -> dict[str, Any]:
         if mime in _BINARY and isinstance(value, str):
             try:
                 bundle[mime] = b64decode(value)
-            except binascii.Error:
+            except ValueError:  # not base64, or not even ASCII
                 continue
         else:
             bundle[mime] = value
@@ -248,6 +246,10 @@ def error_event(execution_id: str, content: Mapping[str, Any]) -> Event:
 def plain(text: str) -> str:
     """Return the text without terminal control sequences."""
     return _CONTROL.sub("", text) if "\x1b" in text else text
+
+
+def _count(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def _number(value: object) -> float | int | None:
