@@ -43,6 +43,8 @@ class Execution:
     limits: OutputLimits = field(default_factory=OutputLimits)
     started: float = 0.0
     interrupted: str = ""  # why it was interrupted: `interrupted`, `timeout`
+    taken: bool = False  # the kernel has begun with it
+    interrupt_due: bool = False  # to be interrupted as soon as it has
     count: int | None = None
     _status: str = ""
     _idle: bool = False
@@ -89,6 +91,7 @@ class Execution:
             if kind == "execute_reply":
                 self._reply(message)
             return
+        self.taken = True
         content = message.content
         if kind == "status":
             if content.get("execution_state") == "idle":

@@ -50,7 +50,7 @@ def _of_session(session: Session, node: str) -> Row:
         "expires": session.expires,
         "executions": session.executions,
         "queued": session.queued,
-        "clients": len(session.clients),
+        "clients": len(session.audience.clients),
         "pid": kernel.pid if kernel else None,
     }
 

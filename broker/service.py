@@ -97,7 +97,9 @@ class Service:
         self._binding: dict[Session, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         metrics.watch_sessions(lambda: len(self.sessions))
-        metrics.watch_clients(lambda: sum(len(one.clients) for one in self.sessions.values()))
+        metrics.watch_clients(
+            lambda: sum(len(one.audience.clients) for one in self.sessions.values())
+        )
 
     def __repr__(self) -> str:
         return f"<Service {self.store.node}: {len(self.sessions)} sessions>"
@@ -162,7 +164,7 @@ class Service:
             if isinstance(error, SessionElsewhere):
                 self._forget(session)
                 session.close(CLOSE_MOVED, f"the session is on node {error.node} {error.url}")
-            elif not session.clients:
+            elif not session.audience.clients:
                 self.left(session)
 
     async def _bind(self, session: Session) -> None:

@@ -13,10 +13,10 @@ from collections import deque
 from functools import partial
 from typing import Protocol
 
+from broker.audience import Audience
 from broker.errors import BadMessage, BrokerError, NotRunning, QueueFull, StoreUnavailable
 from broker.execution import Event, Execution
 from broker.protocol import Execute
-from broker.replay import Replay, size_of
 from broker.roles import Client, Envelope, SessionKernel, SessionLimits
 from kernels.errors import BadFrame
 from kernels.messages import Message
@@ -70,15 +70,12 @@ class Session:
         self.kernel: SessionKernel | None = None
         self.created = self.last_used = time.time()
         self.executions = 0
-        self.clients: set[Client] = set()
-        self._held: set[Client] = set()  # those who cannot take more just now
+        self.audience = Audience(limits.replay_events, limits.replay_bytes, self._throttle)
         self.passing = False  # a one-shot: nothing remembers it when it has ended
         self.gate = gate  # held while the host binds or releases
         self.lost_reason = ""  # why the last kernel ended
         self._host = host
         self._loop = asyncio.get_running_loop()
-        self._replay = Replay(limits.replay_events, limits.replay_bytes)
-        self._seq = 0
         self._queue: deque[Execution] = deque()
         self._running: Execution | None = None
         self._request_id = ""  # the kernel's id of what runs
@@ -90,7 +87,7 @@ class Session:
     def __repr__(self) -> str:
         return (
             f"<Session {self.tenant}/{self.name}: {self.state}, generation {self.generation}, "
-            f"{len(self._queue)} queued, {len(self.clients)} clients>"
+            f"{len(self._queue)} queued, {len(self.audience.clients)} clients>"
         )
 
     @property
@@ -122,61 +119,32 @@ class Session:
 
     def attach(self, client: Client, after: int | None = None) -> None:
         """Add a client; it gets the session's state and every kept event later than `after`."""
-        missed: tuple[int, int] | None = None
-        events: list[Event] = []
-        if after is not None:
-            missed, events = self._replay.since(after)
+        missed, kept = self.audience.since(after)
         if self.kernel is not None or missed is not None:
             # While a kernel is being bound, the event of its binding is everybody's first.
             state = "warm" if self.kernel is not None else "lost" if self.generation else "fresh"
             event = self._description(state, self.lost_reason if state == "lost" else "")
-            event["seq"] = self._seq
+            event["seq"] = self.audience.last
             if missed is not None:
                 event["missed"] = list(missed)
             client.deliver(Envelope(event))
-        for kept in events:
-            client.deliver(Envelope(kept))
-        self.clients.add(client)
-        self._throttle()
+        for envelope in kept:
+            client.deliver(envelope)
+        self.audience.add(client)
 
     def detach(self, client: Client) -> None:
         """Forget a client; what it has asked for goes on."""
-        self.clients.discard(client)
-        self.release(client)
-        if not self.clients:
+        self.audience.remove(client)
+        if not self.audience.clients:
             self._host.left(self)
-
-    def hold(self, client: Client) -> bool:
-        """Stop reading from the kernel for a client that is behind, unless another keeps up."""
-        self._held.add(client)
-        return self._throttle()
-
-    def release(self, client: Client) -> None:
-        """Note that the client has caught up, or has gone."""
-        self._held.discard(client)
-        self._throttle()
 
     def _throttle(self) -> bool:
         # What is to stop must be heard saying so, or its kernel would be killed for silence.
         stopping = self._running is not None and bool(self._running.interrupted)
-        all_behind = bool(self.clients) and self._held >= self.clients and not stopping
+        held = self.audience.all_behind and not stopping
         if self.kernel is not None:
-            (self.kernel.channels.pause if all_behind else self.kernel.channels.resume)()
-        return all_behind
-
-    def acknowledge(self, seq: int) -> None:
-        """Drop the kept events up to `seq`, if this is the only client."""
-        if len(self.clients) <= 1:
-            self._replay.trim(min(seq, self._seq))
-
-    def emit(self, event: Event) -> None:
-        """Number an event, keep it for those who reconnect, and send it to every client."""
-        self._seq += 1
-        event["seq"] = self._seq
-        self._replay.append(event, size_of(event))
-        envelope = Envelope(event)
-        for client in tuple(self.clients):
-            client.deliver(envelope)
+            (self.kernel.channels.pause if held else self.kernel.channels.resume)()
+        return held
 
     def _description(self, state: str, reason: str) -> Event:
         event: Event = {
@@ -211,18 +179,18 @@ class Session:
         kernel.channels.receiver = self._receive
         kernel.channels.broken.add_done_callback(partial(self._distrust, kernel))
         kernel.exited.add_done_callback(partial(self._exited, kernel))
-        self.emit(self._description(state, reason))
+        self.audience.emit(self._description(state, reason))
         self._start_next()
 
     def refuse(self, error: BrokerError) -> None:
         """Give back everything that waits for a kernel that cannot be had."""
         waiting, self._queue = self._queue, deque()
         for execution in waiting:
-            for client in self.clients:
+            for client in self.audience.clients:
                 if client is execution.owner:
                     client.fault(execution.id, error)
 
-    def kill(self, reason: str) -> None:
+    def _kill(self, reason: str) -> None:
         """End the kernel at once; its loss is told with this reason."""
         if self.kernel is not None:
             self._verdict = self._verdict or reason
@@ -238,7 +206,7 @@ class Session:
     def _distrust(self, kernel: SessionKernel, broken: asyncio.Future[BadFrame]) -> None:
         if not broken.cancelled() and self.kernel is kernel:
             logger.warning("session=%s/%s kernel sent %s", *self.key, broken.result())
-            self.kill("bad_frame")
+            self._kill("bad_frame")
 
     def _exited(self, kernel: SessionKernel, exited: asyncio.Future[str]) -> None:
         if not exited.cancelled():
@@ -263,7 +231,7 @@ class Session:
             self._finish(running, "timeout" if reason == "timeout" else "lost", reason)
         for execution in waiting:
             self._finish(execution, "aborted", "the kernel was lost before it ran")
-        self.emit(self._description("lost", reason))
+        self.audience.emit(self._description("lost", reason))
 
     # Executions
 
@@ -279,7 +247,7 @@ class Session:
         self._queue.append(execution)
         position = len(self._queue) - (self._running is None)
         if position > 0:
-            self.emit({"type": "queued", "id": request.id, "position": position})
+            self.audience.emit({"type": "queued", "id": request.id, "position": position})
         if self.kernel is None:
             self._host.need_kernel(self)
         else:
@@ -293,7 +261,7 @@ class Session:
             raise NotRunning(what, field="target" if target else None)
         running.interrupted = running.interrupted or "interrupted"
         self._throttle()
-        self.kernel.interrupt()
+        self._interrupt_once_taken(running)
         return running.id
 
     def cancel(self, target: str) -> None:
@@ -331,9 +299,15 @@ class Session:
         if self._running is execution and self.kernel is not None:
             execution.interrupted = "timeout"
             self._throttle()
-            self.kernel.interrupt()
+            self._interrupt_once_taken(execution)
             grace = self.limits.interrupt_grace
-            self._timer = self._loop.call_later(grace, self.kill, "timeout")
+            self._timer = self._loop.call_later(grace, self._kill, "timeout")
+
+    def _interrupt_once_taken(self, running: Execution) -> None:
+        # What reaches the kernel before it has taken up the cell would stop nothing.
+        running.interrupt_due = not running.taken
+        if running.taken and self.kernel is not None:
+            self.kernel.interrupt()
 
     def _receive(self, channel: str, message: Message) -> None:
         running = self._running
@@ -342,15 +316,17 @@ class Session:
                 self._answered = True
                 self._host.answered(time.monotonic() - running.submitted)
             for event in running.take(channel, message):
-                self.emit(event)
+                self.audience.emit(event)
             if running.finished:
                 self._complete(running)
+            elif running.interrupt_due:
+                self._interrupt_once_taken(running)
         elif channel == "iopub" and self._stray is not None and message.type != "status":
             # Threads of earlier cells still print: theirs is no execution's output any more.
             for event in self._stray.take(channel, message):
                 if event["type"] != "started":
                     del event["id"]
-                    self.emit(event)
+                    self.audience.emit(event)
 
     def _complete(self, execution: Execution) -> None:
         self._running = None
@@ -373,7 +349,7 @@ class Session:
             if event["status"] in ("timeout", "lost", "interrupted"):
                 event.setdefault("reason", execution.interrupted or "lost")
         event |= {"generation": self.generation, "expires_at": self.expires}
-        self.emit(event)
+        self.audience.emit(event)
         self._host.executed(self, event["status"], event["duration"])
         return str(event["status"])
 
@@ -403,7 +379,4 @@ class Session:
         """End the session for every client but `spare`, who gets a word of its own."""
         if self.state is not SessionState.CLOSED:
             self.state = advance(SESSION, self.state, SessionEvent.CLOSE)
-        for client in tuple(self.clients):
-            if client is not spare:
-                client.end(code, reason)
-        self.clients.clear()
+        self.audience.end(code, reason, spare=spare)

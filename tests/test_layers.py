@@ -30,6 +30,7 @@ ROWS: list[list[str]] = [
     ["broker.replay", "broker.pool"],
     ["broker.execution"],
     ["broker.roles"],
+    ["broker.audience"],
     ["broker.session"],
     ["broker.auth"],
     ["broker.service"],

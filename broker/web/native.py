@@ -136,7 +136,7 @@ class NativeSocket(websocket.WebSocketHandler):
             self._send(self.codec.encode({"type": "pong", "id": request.id}))
             return
         if isinstance(request, Ack):
-            self.session.acknowledge(request.seq)
+            self.session.audience.acknowledge(request.seq)
             return
         if self._query.mode == "watch":
             raise Forbidden("this connection only watches; open one with mode=run")
@@ -202,13 +202,13 @@ class NativeSocket(websocket.WebSocketHandler):
         if not self._attached or self._unread > MOST_BACKLOGS * self.house.client_backlog:
             return False
         self._held = True
-        return self.session.hold(self)
+        return self.session.audience.hold(self)
 
     def _was_sent(self, size: int, future: asyncio.Future[None]) -> None:
         self._unread -= size
         if self._held and self._unread < self.house.client_backlog // 2:
             self._held = False
-            self.session.release(self)
+            self.session.audience.release(self)
         if not future.cancelled():
             future.exception()  # a closed connection is told by on_close
 

@@ -1,0 +1,80 @@
+"""Who follows a session, and the numbered events they get."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from broker.execution import Event
+from broker.replay import Replay, size_of
+from broker.roles import Client, Envelope
+
+
+class Audience:
+    """The clients of one session. Events are numbered 1, 2, 3 … and the newest are kept.
+
+    `pace` is called when a client falls behind or catches up; it returns whether the source of
+    events is held back now.
+    """
+
+    def __init__(self, max_events: int, max_bytes: int, pace: Callable[[], bool]) -> None:
+        self.clients: set[Client] = set()
+        self._behind: set[Client] = set()  # those who cannot take more just now
+        self._replay = Replay(max_events, max_bytes)
+        self._pace = pace
+
+    @property
+    def last(self) -> int:
+        """Return the number of the newest event."""
+        return self._replay.last
+
+    @property
+    def all_behind(self) -> bool:
+        """Tell whether nobody can take more; an empty audience takes everything."""
+        return bool(self.clients) and self._behind >= self.clients
+
+    def emit(self, event: Event) -> None:
+        """Number an event, keep it for those who reconnect, and send it to every client."""
+        event["seq"] = self._replay.last + 1
+        self._replay.append(event, size_of(event))
+        envelope = Envelope(event)
+        for client in tuple(self.clients):
+            client.deliver(envelope)
+
+    def since(self, after: int | None) -> tuple[tuple[int, int] | None, list[Envelope]]:
+        """Return the range that is gone, and the kept events later than `after`."""
+        if after is None:
+            return None, []
+        missed, events = self._replay.since(after)
+        return missed, [Envelope(dict(event)) for event in events]
+
+    def add(self, client: Client) -> None:
+        """Send every event to this client from now on."""
+        self.clients.add(client)
+        self._pace()
+
+    def remove(self, client: Client) -> None:
+        """Forget a client."""
+        self.clients.discard(client)
+        self.release(client)
+
+    def hold(self, client: Client) -> bool:
+        """Wait for a client that is behind, unless another keeps up; say whether that is so."""
+        self._behind.add(client)
+        return self._pace()
+
+    def release(self, client: Client) -> None:
+        """Note that the client has caught up, or has gone."""
+        self._behind.discard(client)
+        self._pace()
+
+    def acknowledge(self, seq: int) -> None:
+        """Drop the kept events up to `seq`, if there is only one client to ask for them."""
+        if len(self.clients) <= 1:
+            self._replay.trim(min(seq, self.last))
+
+    def end(self, code: int, reason: str, *, spare: Client | None = None) -> None:
+        """Send everybody away but `spare`, who gets a word of its own."""
+        for client in tuple(self.clients):
+            if client is not spare:
+                client.end(code, reason)
+        self.clients.clear()
