@@ -178,7 +178,6 @@ JSON = st.recursive(
     max_leaves=8,
 )
 KINDS = [
-]
     "status",
     "execute_input",
     "stream",
@@ -189,7 +188,6 @@ KINDS = [
     "error",
 ]
 FIELDS = [
-]
     "execution_state",
     "execution_count",
     "name",
