@@ -178,6 +178,7 @@ class Kernel(IPythonKernel):
         """Run one cell; the tail of an over-long output is sent before its reply."""
         self.budget.begin()
         began = cpu_seconds()
+        CellStream.patient = True
         try:
             with self.interruptible():
                 reply = await super().do_execute(code, silent, *args, **options)
@@ -186,6 +187,8 @@ class Kernel(IPythonKernel):
             # would send no reply at all.
             self._interruptible = False
             reply = self._failed(error, silent)
+        finally:
+            CellStream.patient = False
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, CellStream):
                 stream.collect()

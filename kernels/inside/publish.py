@@ -15,6 +15,7 @@ from jupyter_client.session import json_unpacker
 
 MAX_QUEUED = 1000  # messages waiting for the IO thread before a writer waits too
 MAX_QUEUED_BYTES = 16 << 20  # likewise
+SEND_PATIENCE = 1.0  # s that a flush waits for the IO thread: a reader may be held back
 
 
 class Unbounded:
@@ -59,6 +60,13 @@ class PublishThread(IOPubThread):
             drained = threading.Event()
             self.schedule(drained.set)
             drained.wait()
+
+    def wait_until_sent(self) -> None:
+        """Return when what is queued now has been given to ZMQ, or after SEND_PATIENCE."""
+        if threading.current_thread() is not self.thread:
+            sent = threading.Event()
+            self.schedule(sent.set)
+            sent.wait(SEND_PATIENCE)
 
     def send_multipart(self, msg: Any, *args: Any, **kwargs: Any) -> None:
         """Queue one message for sending; wait while too much is queued."""

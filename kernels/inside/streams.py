@@ -146,6 +146,7 @@ class CellStream(OutStream):
     budget: ClassVar[OutputBudget]
     pending: ClassVar[Pending] = Pending()
     flush_interval = FLUSH_AFTER
+    patient: ClassVar[bool] = False  # a cell runs: flushing waits
     _reader: ClassVar[DescriptorReader | None] = None
     _fid: Any
 
@@ -213,13 +214,19 @@ class CellStream(OutStream):
                 self.append(text)
 
     def flush(self) -> None:
-        """Hand everything written so far to the IO thread; never waits for its being sent."""
+        """Hand everything written so far to the IO thread.
+
+        While a cell runs this waits until it is sent: what a cell flushes before it dies are its
+        last words. Our own flushes, around cells, wait for nothing.
+        """
         if self.pub_thread is None or not self._is_master_process():
             return
         self._collect_all()
         if self.pending:
             self.pub_thread.wait_for_room()
             self._flush()
+            if CellStream.patient:
+                self.pub_thread.wait_until_sent()
 
     def publish(self, parent: dict[str, Any], text: str) -> None:
         """Queue one message for the IO thread, without waiting for room."""
