@@ -43,6 +43,7 @@ REFILL_AFTER = 0.15
 CLOSE_AWAY = 1001
 CLOSE_GONE = 4404
 CLOSE_MOVED = 4409
+OUT_OF_REACH = "the session store is out of reach; the session is safe"
 Key = tuple[str, str]
 
 
@@ -176,7 +177,7 @@ class Service:
         try:
             claim = await self._claim(session, kernel)
             if session.state is not SessionState.OPENING:
-                raise SessionLost("the session ended while its kernel was being bound")
+                raise _changed_meanwhile(session.state)
         except BaseException:
             self._own(pool.discard(kernel))
             raise
@@ -255,8 +256,10 @@ class Service:
     async def restart(self, session: Session) -> int:
         """Replace the kernel by a new one and return its generation."""
         async with session.gate:
+            if session.state is SessionState.CLOSED:
+                raise UnknownSession(f"session {session.name!r} has ended")
             if session.state is SessionState.SUSPENDED:
-                raise StoreUnavailable("the session store is out of reach; the session is safe")
+                raise StoreUnavailable(OUT_OF_REACH)
             kernel = session.drop_kernel("restart")
             if kernel is not None:
                 self._own(self.pools[session.profile].discard(kernel))
@@ -377,6 +380,12 @@ class Service:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+def _changed_meanwhile(state: SessionState) -> BrokerError:
+    if state is SessionState.SUSPENDED:
+        return StoreUnavailable(OUT_OF_REACH)
+    return SessionLost("the session ended while its kernel was being bound")
 
 
 def _label(session: Session, generation: int) -> str:

@@ -373,6 +373,8 @@ class Session:
                 busy = self._running is not None
                 event = SessionEvent.RESUME_BUSY if busy else SessionEvent.RESUME_READY
             self.state = advance(SESSION, self.state, event)
+            if self._queue and self.kernel is None:
+                self._host.need_kernel(self)
             self._start_next()
 
     def close(self, code: int, reason: str, *, spare: Client | None = None) -> None:

@@ -1,0 +1,81 @@
+"""What an error looks like from outside: one row each, and nothing of ours but its words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from http.client import responses
+
+import pytest
+
+from broker import errors
+from broker.web.door import CODES, INTERNAL, code_of, described
+
+FAULTS = (
+    "bad_frame bad_message too_large unknown_session unauthorized forbidden quota busy queue_full "
+    "capacity draining store_unavailable not_running internal"
+)
+CLOSES = (1001, 1011, 1013, 4400, 4401, 4404, 4406, 4408, 4409)
+
+
+def leaves(kind: type[errors.BrokerError]) -> Iterator[type[errors.BrokerError]]:
+    below = kind.__subclasses__()
+    if not below:
+        yield kind
+    for one in below:
+        yield from leaves(one)
+
+
+LEAVES = [*leaves(errors.BrokerError)]
+
+
+def made(kind: type[errors.BrokerError]) -> errors.BrokerError:
+    if kind is errors.SessionElsewhere:
+        return errors.SessionElsewhere("words", node="n2", url="http://n2")
+    return kind("words")
+
+
+@pytest.mark.parametrize("kind", LEAVES, ids=lambda kind: kind.__name__)
+def test_each_error_has_a_row_of_known_codes(kind: type[errors.BrokerError]) -> None:
+    code = CODES[kind]
+    assert code.http in responses
+    assert code.close in CLOSES
+    assert code.wire in FAULTS.split()
+
+
+@pytest.mark.parametrize("kind", LEAVES, ids=lambda kind: kind.__name__)
+def test_whose_fault_it_is_shows_in_the_status(kind: type[errors.BrokerError]) -> None:
+    status = code_of(made(kind)).http
+    if issubclass(kind, errors.ClientError):
+        assert 400 <= status < 500
+    elif issubclass(kind, errors.CapacityError):
+        assert status in (421, 429, 503)
+        assert described(made(kind))["retry_after"] > 0
+    else:
+        assert status >= 500 or kind is errors.SessionLost
+
+
+def test_no_row_stands_for_what_is_not_an_error_any_more() -> None:
+    assert set(CODES) <= set(LEAVES)
+
+
+@pytest.mark.parametrize(
+    ("error", "body"),
+    [
+        (errors.BadMessage("words", field="code"), {"field": "code"}),
+        (errors.UnknownSession("words"), {}),
+        (errors.QueueFull("words", retry_after=2.5), {"retry_after": 2.5}),
+        (errors.ProfileBroken("words"), {"retry_after": 1.0}),
+    ],
+)
+def test_an_error_is_told_with_its_field_and_when_to_try_again(
+    error: errors.BrokerError, body: dict[str, object]
+) -> None:
+    assert described(error) == {"code": code_of(error).wire, "message": "words", **body}
+
+
+@pytest.mark.parametrize("error", [ValueError("secret"), KeyError("secret"), OSError(13, "secret")])
+def test_what_is_our_own_fault_is_told_without_its_text(error: Exception) -> None:
+    assert code_of(error) is INTERNAL
+    told = described(error)
+    assert told["code"] == "internal"
+    assert "secret" not in str(told)

@@ -1,0 +1,573 @@
+"""One session with a kernel that says what a test has it say, on a clock set by hand."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import orjson
+import pytest
+
+from broker.errors import BadMessage, BrokerError, NotRunning, QueueFull, StoreUnavailable
+from broker.execution import Event, OutputLimits
+from broker.protocol import Execute
+from broker.roles import Envelope, SessionKernel, SessionLimits
+from broker.session import EXIT_SETTLE, Session
+from kernels.channels import Receiver
+from kernels.errors import BadFrame
+from kernels.messages import Message
+from kernels.state import SessionState
+from tests.broker.pool_fakes import elapse, on_manual_time
+
+
+class FakeChannels:
+    def __init__(self) -> None:
+        self.receiver: Receiver | None = None
+        self.broken: asyncio.Future[BadFrame] = asyncio.get_running_loop().create_future()
+        self.sent: list[tuple[str, str, Any]] = []  # id, code, metadata
+
+    def next_id(self) -> str:
+        return f"k_{len(self.sent) + 1}"
+
+    def send(self, channel: str, kind: str, content: Any, *, msg_id: str, metadata: Any) -> None:
+        assert (channel, kind) == ("shell", "execute_request")
+        self.sent.append((msg_id, content["code"], metadata))
+
+    def pause(self) -> None: ...
+
+    def resume(self) -> None: ...
+
+
+class FakeKernel:
+    """Answers when a test has it answer."""
+
+    def __init__(self, name: str = "k") -> None:
+        self.kernel_id = name
+        self.pid = 1
+        self.channels: Any = FakeChannels()
+        self.exited: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.interrupts = 0
+        self.killed = False
+
+    def interrupt(self) -> None:
+        self.interrupts += 1
+
+    def kill(self) -> None:
+        self.killed = True
+
+    def say(self, channel: str, kind: str, content: object, parent: str | None = None) -> None:
+        parent = self.channels.sent[-1][0] if parent is None else parent
+        header = {"msg_type": kind}
+        if self.channels.receiver is not None:
+            body = orjson.dumps(content)
+            self.channels.receiver(channel, Message(header, {"msg_id": parent}, {}, body, ()))
+
+    def begin(self) -> None:
+        self.say("iopub", "status", {"execution_state": "busy"})
+        self.say("iopub", "execute_input", {"execution_count": len(self.channels.sent)})
+
+    def end(self, status: str = "ok") -> None:
+        self.say("shell", "execute_reply", {"status": status})
+        self.say("iopub", "status", {"execution_state": "idle"})
+
+    @property
+    def codes(self) -> list[str]:
+        return [code for _, code, _ in self.channels.sent]
+
+
+class FakeHost:
+    def __init__(self) -> None:
+        self.needed = 0
+        self.lost: list[str] = []
+        self.done: list[str] = []
+        self.waits: list[float] = []
+        self.leavers = 0
+
+    def need_kernel(self, session: Session) -> None:
+        self.needed += 1
+
+    def kernel_lost(self, session: Session, kernel: SessionKernel, reason: str) -> None:
+        self.lost.append(reason)
+
+    def executed(self, session: Session, status: str, seconds: float) -> None:
+        self.done.append(status)
+
+    def answered(self, seconds: float) -> None:
+        self.waits.append(seconds)
+
+    def left(self, session: Session) -> None:
+        self.leavers += 1
+
+
+class FakeClient:
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.faults: list[tuple[str, BrokerError]] = []
+        self.ends: list[tuple[int, str]] = []
+
+    def deliver(self, envelope: Envelope) -> None:
+        self.events.append(envelope.event)
+
+    def fault(self, request_id: str, error: BrokerError) -> None:
+        self.faults.append((request_id, error))
+
+    def end(self, code: int, reason: str) -> None:
+        self.ends.append((code, reason))
+
+    def told(self, *fields: str) -> list[tuple[Any, ...]]:
+        """Return the fields of every event that has the first of them."""
+        return [tuple(e.get(f) for f in fields) for e in self.events if fields[0] in e]
+
+    @property
+    def kinds(self) -> list[str]:
+        return [event["type"] for event in self.events]
+
+    @property
+    def dones(self) -> dict[str, str]:
+        return {e["id"]: e["status"] for e in self.events if e["type"] == "done"}
+
+
+class Scene:
+    """A session, its host, a client, and (when bound) a kernel."""
+
+    def __init__(self, *, bound: bool = True, **limits: Any) -> None:
+        self.host = FakeHost()
+        self.session = Session(
+            "acme",
+            "chat",
+            "python",
+            limits=SessionLimits(**{"queue": 3, "interrupt_grace": 2.0, **limits}),
+            gate=asyncio.Lock(),
+            host=self.host,
+        )
+        self.client = FakeClient()
+        self.session.attach(self.client)
+        self.kernel = FakeKernel()
+        if bound:
+            self.session.bind(self.kernel, 1, "fresh", "")
+
+    def submit(self, *names: str, client: FakeClient | None = None, **fields: Any) -> None:
+        for name in names:
+            request = Execute(id=name, code=f"code {name}", **fields)
+            self.session.submit(request, client or self.client)
+
+
+# Binding
+
+
+@on_manual_time
+async def test_what_is_asked_before_there_is_a_kernel_runs_in_order_once_there_is() -> None:
+    scene = Scene(bound=False)
+    scene.submit("a", "b")
+    assert (scene.host.needed, scene.client.told("position")) == (2, [(1,)])
+    scene.session.bind(scene.kernel, 1, "fresh", "")
+    assert scene.kernel.codes == ["code a"]
+    assert scene.client.kinds == ["queued", "session"]
+    scene.kernel.begin()
+    scene.kernel.end()
+    assert scene.kernel.codes == ["code a", "code b"]
+
+
+@on_manual_time
+async def test_a_kernel_that_cannot_be_had_is_told_to_each_that_waits() -> None:
+    scene, other = Scene(bound=False), FakeClient()
+    scene.session.attach(other)
+    scene.submit("a")
+    scene.submit("b", client=other)
+    error = BrokerError("no room")
+    scene.session.refuse(error)
+    assert (scene.client.faults, other.faults) == ([("a", error)], [("b", error)])
+    assert not scene.session.busy
+
+
+@on_manual_time
+async def test_a_new_kernels_first_answer_is_measured_once() -> None:
+    scene = Scene()
+    for name in "ab":
+        scene.submit(name)
+        scene.kernel.begin()
+        scene.kernel.end()
+    assert len(scene.host.waits) == 1
+    adopted = Scene(bound=False)
+    adopted.session.bind(adopted.kernel, 1, "warm", "")
+    adopted.submit("a")
+    adopted.kernel.begin()
+    assert adopted.host.waits == []
+
+
+# Order
+
+
+@on_manual_time
+async def test_one_execution_runs_at_a_time_and_each_has_one_done() -> None:
+    scene = Scene()
+    scene.submit("a", "b", "c")
+    assert scene.kernel.codes == ["code a"]
+    assert (scene.session.state, scene.session.queued) == (SessionState.BUSY, 2)
+    for _ in range(3):
+        scene.kernel.begin()
+        scene.kernel.say("iopub", "stream", {"name": "stdout", "text": "x"})
+        scene.kernel.end()
+    assert scene.kernel.codes == ["code a", "code b", "code c"]
+    assert scene.client.dones == {"a": "ok", "b": "ok", "c": "ok"}
+    assert scene.client.kinds == [
+        "session",
+        "queued",
+        "queued",
+        *["started", "stream", "done"] * 3,
+    ]
+    assert [event["seq"] for event in scene.client.events] == list(range(1, 13))
+    assert (scene.session.state, scene.session.executions) == (SessionState.READY, 3)
+
+
+@on_manual_time
+async def test_the_reply_alone_does_not_end_an_execution() -> None:
+    scene = Scene()
+    scene.submit("a")
+    scene.kernel.begin()
+    scene.kernel.say("shell", "execute_reply", {"status": "ok"})
+    assert scene.client.dones == {}
+    scene.kernel.say("iopub", "stream", {"name": "stdout", "text": "late"})
+    scene.kernel.say("iopub", "status", {"execution_state": "idle"})
+    assert scene.client.kinds[-2:] == ["stream", "done"]
+
+
+@on_manual_time
+async def test_output_between_executions_has_no_id() -> None:
+    scene = Scene()
+    scene.submit("a")
+    scene.kernel.begin()
+    scene.kernel.end()
+    scene.kernel.say("iopub", "stream", {"name": "stdout", "text": "thread"})
+    scene.kernel.say("iopub", "execute_input", {"execution_count": 9}, parent="elsewhere")
+    scene.kernel.say("iopub", "status", {"execution_state": "idle"}, parent="elsewhere")
+    assert scene.client.kinds[-2:] == ["done", "stream"]
+    assert "id" not in scene.client.events[-1]
+
+
+@on_manual_time
+async def test_another_clients_replies_are_nobodys_done() -> None:
+    scene = Scene()
+    scene.submit("a")
+    scene.kernel.begin()
+    scene.kernel.say("shell", "execute_reply", {"status": "ok"}, parent="stranger")
+    scene.kernel.say("iopub", "status", {"execution_state": "idle"}, parent="stranger")
+    assert scene.client.dones == {}
+
+
+@on_manual_time
+async def test_metadata_goes_to_the_kernel_as_it_is() -> None:
+    scene = Scene()
+    scene.submit("a", metadata={"cell": 3})
+    assert scene.kernel.channels.sent[0][2] == {"cell": 3}
+
+
+# The queue
+
+
+@on_manual_time
+async def test_the_queue_is_bounded() -> None:
+    scene = Scene()
+    scene.submit("a", "b", "c", "d")
+    with pytest.raises(QueueFull):
+        scene.submit("e")
+    assert scene.session.queued == 3
+
+
+@on_manual_time
+async def test_an_open_id_is_refused_to_its_client_and_free_to_others() -> None:
+    scene, other = Scene(), FakeClient()
+    scene.submit("a", "b")
+    for name in ("a", "b"):
+        with pytest.raises(BadMessage) as refused:
+            scene.submit(name)
+        assert refused.value.field == "id"
+    scene.submit("a", client=other)
+    scene.kernel.begin()
+    scene.kernel.end()
+    scene.submit("a")
+
+
+@on_manual_time
+async def test_a_failure_aborts_what_its_own_client_has_queued() -> None:
+    scene, other = Scene(), FakeClient()
+    scene.session.attach(other)
+    scene.submit("a", "b")
+    scene.submit("c", client=other)
+    scene.submit("d")
+    scene.kernel.begin()
+    scene.kernel.end("error")
+    assert scene.client.dones == {"a": "error", "b": "aborted", "d": "aborted"}
+    assert scene.kernel.codes == ["code a", "code c"]
+
+
+@on_manual_time
+async def test_a_failure_that_is_no_matter_aborts_nothing() -> None:
+    scene = Scene()
+    scene.submit("a", stop_on_error=False)
+    scene.submit("b")
+    scene.kernel.begin()
+    scene.kernel.end("error")
+    assert scene.kernel.codes == ["code a", "code b"]
+
+
+@on_manual_time
+async def test_cancel_takes_what_waits_and_nothing_else() -> None:
+    scene = Scene()
+    scene.submit("a", "b", "c")
+    scene.session.cancel("b")
+    assert scene.client.dones == {"b": "cancelled"}
+    for target in ("a", "b", "x"):
+        with pytest.raises(NotRunning) as refused:
+            scene.session.cancel(target)
+        assert refused.value.field == "target"
+    scene.kernel.begin()
+    scene.kernel.end()
+    assert scene.kernel.codes == ["code a", "code c"]
+
+
+# Interrupts and time
+
+
+@on_manual_time
+async def test_an_interrupt_goes_to_what_runs_and_names_it() -> None:
+    scene = Scene()
+    with pytest.raises(NotRunning):
+        scene.session.interrupt()
+    scene.submit("a", "b")
+    scene.kernel.begin()
+    with pytest.raises(NotRunning):
+        scene.session.interrupt("b")
+    assert scene.session.interrupt() == scene.session.interrupt("a") == "a"
+    assert scene.kernel.interrupts == 2
+    scene.kernel.end("error")
+    assert scene.client.dones == {"a": "interrupted", "b": "aborted"}
+    assert scene.client.events[-2]["reason"] == "interrupted"
+
+
+@on_manual_time
+async def test_a_timeout_interrupts_and_the_kernel_lives_on() -> None:
+    scene = Scene(execution_timeout=50.0)
+    scene.submit("a", timeout=5.0)
+    scene.kernel.begin()
+    await elapse(4.9)
+    assert scene.kernel.interrupts == 0
+    await elapse(0.2)
+    assert scene.kernel.interrupts == 1
+    scene.kernel.end("error")
+    assert scene.client.events[-1]["status"] == scene.client.events[-1]["reason"] == "timeout"
+    await elapse(60)
+    assert not scene.kernel.killed
+
+
+@on_manual_time
+async def test_what_swallows_its_interrupt_is_killed_after_the_grace() -> None:
+    scene = Scene(execution_timeout=50.0)
+    scene.submit("a", "b")
+    scene.kernel.begin()
+    await elapse(51.9)
+    assert not scene.kernel.killed
+    await elapse(0.2)
+    assert scene.kernel.killed
+    scene.kernel.exited.set_result("signal SIGKILL")
+    await elapse(2 * EXIT_SETTLE)
+    assert scene.client.dones == {"a": "timeout", "b": "aborted"}
+    assert scene.client.events[-1]["type"] == "session"
+    assert scene.client.told("state", "generation", "reason")[-1] == ("lost", 1, "timeout")
+    assert scene.host.lost == ["timeout"]
+
+
+@on_manual_time
+async def test_without_a_timeout_nothing_is_interrupted() -> None:
+    scene = Scene(execution_timeout=0.0)
+    scene.submit("a")
+    scene.kernel.begin()
+    await elapse(1e6)
+    assert scene.kernel.interrupts == 0
+
+
+@on_manual_time
+async def test_each_execution_has_a_timeout_of_its_own() -> None:
+    scene = Scene(execution_timeout=10.0)
+    scene.submit("a", "b")
+    for _ in range(2):
+        scene.kernel.begin()
+        await elapse(9.0)
+        scene.kernel.end()
+    assert scene.kernel.interrupts == 0
+
+
+# Loss
+
+
+@on_manual_time
+async def test_a_lost_kernel_is_told_with_its_reason_and_the_next_generation() -> None:
+    scene = Scene()
+    scene.submit("a", "b")
+    scene.kernel.begin()
+    scene.kernel.exited.set_result("exit 3")
+    # Its last words are in the socket still.
+    scene.kernel.say("iopub", "stream", {"name": "stdout", "text": "bye"})
+    await elapse(2 * EXIT_SETTLE)
+    assert scene.client.kinds[-4:] == ["stream", "done", "done", "session"]
+    assert scene.client.dones == {"a": "lost", "b": "aborted"}
+    assert scene.client.events[-3]["reason"] == "exit 3"
+    assert (scene.session.state, scene.session.kernel) == (SessionState.OPENING, None)
+    assert scene.host.needed == 0
+    scene.submit("c")
+    assert scene.host.needed == 1
+    scene.session.bind(FakeKernel("k2"), 2, "lost", "exit 3")
+    assert scene.client.told("state", "generation", "reason")[-1] == ("lost", 2, "exit 3")
+    late = FakeClient()
+    scene.session.attach(late)
+    assert late.told("state", "generation", "reason") == [("warm", 2, None)]
+
+
+@on_manual_time
+async def test_a_dropped_kernel_says_no_more_and_its_exit_is_no_loss() -> None:
+    scene = Scene()
+    scene.submit("a")
+    scene.kernel.begin()
+    assert scene.session.drop_kernel("restart") is scene.kernel
+    before = list(scene.client.events)
+    scene.kernel.say("iopub", "stream", {"name": "stdout", "text": "late"})
+    scene.kernel.exited.set_result("signal SIGKILL")
+    await elapse(2 * EXIT_SETTLE)
+    assert scene.client.events == before
+    assert scene.host.lost == []
+    assert scene.client.dones == {"a": "lost"}
+    assert scene.session.drop_kernel("again") is None
+
+
+@on_manual_time
+async def test_a_kernel_that_breaks_the_protocol_is_killed_and_lost_as_such() -> None:
+    scene = Scene()
+    scene.kernel.channels.broken.set_result(BadFrame("wrong signature"))
+    await elapse()
+    assert scene.kernel.killed
+    scene.kernel.exited.set_result("signal SIGKILL")
+    await elapse(2 * EXIT_SETTLE)
+    assert scene.host.lost == ["bad_frame"]
+
+
+# Clients
+
+
+@on_manual_time
+async def test_a_client_that_comes_back_gets_what_it_missed() -> None:
+    scene = Scene()
+    scene.submit("a")
+    scene.kernel.begin()
+    scene.kernel.end()
+    back = FakeClient()
+    scene.session.attach(back, after=1)
+    assert (back.events[0]["type"], back.events[0]["seq"]) == ("session", 3)
+    assert back.events[1:] == scene.client.events[1:]
+    ahead = FakeClient()
+    scene.session.attach(ahead, after=99)
+    assert ahead.kinds == ["session"]
+
+
+@on_manual_time
+async def test_what_is_gone_is_named_even_while_there_is_no_kernel() -> None:
+    scene = Scene(replay_events=2)
+    scene.submit("a")
+    scene.kernel.begin()
+    scene.kernel.end()
+    scene.session.drop_kernel("restart")
+    back = FakeClient()
+    scene.session.attach(back, after=0)
+    first = back.events[0]
+    assert (first["state"], first["missed"], first["reason"]) == ("lost", [1, 2], "restart")
+    assert [event["seq"] for event in back.events[1:]] == [3, 4]
+
+
+@on_manual_time
+async def test_a_client_that_has_left_gets_nothing_and_its_work_goes_on() -> None:
+    scene = Scene()
+    scene.submit("a", "b")
+    seen = len(scene.client.events)
+    scene.session.detach(scene.client)
+    assert scene.host.leavers == 1
+    for _ in range(2):
+        scene.kernel.begin()
+        scene.kernel.end()
+    assert len(scene.client.events) == seen
+    assert scene.host.done == ["ok", "ok"]
+
+
+@on_manual_time
+async def test_closing_tells_everybody_but_the_one_who_asked() -> None:
+    scene, other = Scene(), FakeClient()
+    scene.session.attach(other)
+    scene.session.close(4404, "closed", spare=scene.client)
+    assert (scene.client.ends, other.ends) == ([], [(4404, "closed")])
+    assert scene.session.state is SessionState.CLOSED
+    scene.session.close(4404, "again")
+    assert other.ends == [(4404, "closed")]
+
+
+@on_manual_time
+async def test_every_change_of_kernel_names_the_limits_and_the_end() -> None:
+    scene = Scene(idle_timeout=60.0, max_lifetime=10.0, output=OutputLimits(text=7))
+    event = scene.client.events[0]
+    assert event["limits"] == {
+        "execution_timeout": 300.0,
+        "idle_timeout": 60.0,
+        "max_lifetime": 10.0,
+        "queue": 3,
+        "output_bytes": 7,
+    }
+    assert event["expires_at"] == scene.session.created + 10.0
+    assert Scene(idle_timeout=0.0, max_lifetime=0.0).session.expires == 0.0
+
+
+# The store's word
+
+
+@on_manual_time
+async def test_a_suspended_session_takes_no_work_and_what_runs_goes_on() -> None:
+    scene = Scene()
+    scene.submit("a", "b")
+    scene.kernel.begin()
+    scene.session.suspend()
+    scene.session.suspend()
+    with pytest.raises(StoreUnavailable):
+        scene.submit("c")
+    scene.kernel.end()
+    assert scene.client.dones == {"a": "ok"}
+    assert scene.kernel.codes == ["code a"]
+    scene.session.resume()
+    scene.session.resume()
+    assert scene.kernel.codes == ["code a", "code b"]
+    assert scene.session.state is SessionState.BUSY
+
+
+@on_manual_time
+async def test_a_kernel_lost_while_suspended_is_asked_for_again_when_there_is_work() -> None:
+    scene = Scene()
+    scene.session.suspend()
+    scene.session.drop_kernel("exit 3")
+    scene.session.resume()
+    assert scene.session.state is SessionState.OPENING
+    scene.submit("a")
+    assert scene.host.needed == 1
+
+
+@on_manual_time
+async def test_what_waits_for_a_kernel_is_not_forgotten_by_a_suspension() -> None:
+    scene = Scene(bound=False)
+    scene.submit("a")
+    scene.session.suspend()
+    needed = scene.host.needed
+    scene.session.resume()
+    assert scene.host.needed == needed + 1
+
+
+@on_manual_time
+async def test_a_closed_session_is_neither_suspended_nor_resumed() -> None:
+    scene = Scene()
+    scene.session.close(4404, "closed")
+    scene.session.suspend()
+    scene.session.resume()
+    assert scene.session.state is SessionState.CLOSED
