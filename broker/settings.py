@@ -152,7 +152,7 @@ class Config:
     node: str = setting(
         "",
         TEXT,
-        "this broker's name among several; empty makes one of the host's name and the state directory",
+        "name among several brokers; empty makes one of the host's name and the directory",
         pattern=r"[A-Za-z0-9._-]{0,64}",
         words="up to 64 characters of A-Z a-z 0-9 . _ -",
     )
