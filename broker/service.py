@@ -96,6 +96,7 @@ class Service:
         self.changed: Callable[[Session], None] = lambda _: None  # set by the upkeep
         self._gates: WeakValueDictionary[Key, asyncio.Lock] = WeakValueDictionary()
         self._binding: dict[Session, asyncio.Task[None]] = {}
+        self._acquiring: set[Session] = set()  # those that wait for a kernel
         self._tasks: set[asyncio.Task[None]] = set()
         metrics.watch_sessions(lambda: len(self.sessions))
         metrics.watch_clients(
@@ -173,7 +174,11 @@ class Service:
             return
         began = time.monotonic()
         pool = self.pools[session.profile]
-        kernel: ServiceKernel = await pool.acquire(timeout=self.limits.acquire_timeout)
+        self._acquiring.add(session)
+        try:
+            kernel: ServiceKernel = await pool.acquire(timeout=self.limits.acquire_timeout)
+        finally:
+            self._acquiring.discard(session)
         try:
             claim = await self._claim(session, kernel)
             if session.state is not SessionState.OPENING:
@@ -243,6 +248,8 @@ class Service:
             await self._refuse_absent(key)
             raise UnknownSession(f"no session {key[1]!r}")
         self.changed(session)
+        if session in self._acquiring and (binding := self._binding.get(session)):
+            binding.cancel()  # nothing is claimed for it yet
         async with session.gate:
             kernel = session.drop_kernel(reason)
             session.close(code, reason, spare=spare)

@@ -31,12 +31,18 @@ class Upkeep:
     """The timed work of one service, while its `async with` lasts."""
 
     def __init__(
-        self, service: Service, *, lease: float, describe: Callable[[], NodeRecord]
+        self,
+        service: Service,
+        *,
+        lease: float,
+        describe: Callable[[], NodeRecord],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._service = service
         self._lease = lease
         self._describe = describe
-        self._renewed_at = time.monotonic()
+        self._clock = clock
+        self._renewed_at = clock()
         self._suspended = False
         self._used: dict[tuple[str, str], Touch] = {}
         self._written = asyncio.Event()
@@ -100,12 +106,12 @@ class Upkeep:
     async def _renew(self) -> None:
         """Renew every lease and the node's record; told to suspend when that cannot be done."""
         held = [one for one in self._service.sessions.values() if one.kernel is not None]
-        began = time.monotonic()
+        began = self._clock()
         try:
             answers = await self._service.store.renew([_lease(session) for session in held])
             await self._service.store.put_node(self._describe())
         except StoreUnavailable as error:
-            if time.monotonic() - self._renewed_at >= self._lease * 2 / 3 and not self._suspended:
+            if self._clock() - self._renewed_at >= self._lease * 2 / 3 and not self._suspended:
                 self._suspend(error)
             return
         self._renewed_at = began

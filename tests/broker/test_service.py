@@ -1,0 +1,339 @@
+"""The service: who gets which kernel, under which claim, and what is given back."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from broker.errors import (
+    AtCapacity,
+    BadMessage,
+    Draining,
+    SessionElsewhere,
+    StoreUnavailable,
+    UnknownProfile,
+    UnknownSession,
+)
+from broker.protocol import Execute, OpenQuery
+from broker.session import Session
+from broker.store import NodeRecord, SessionRecord
+from kernels.state import SessionState
+from tests.broker.pool_fakes import elapse, now, on_manual_time
+from tests.broker.service_fakes import House, SilentKernel
+from tests.broker.test_session import FakeClient
+
+KEY = ("acme", "chat")
+OPEN = OpenQuery()
+
+
+async def opened(house: House, key: tuple[str, str] = KEY) -> Session:
+    session = await house.service.open(*key, OPEN)
+    await house.service.bound(session)
+    return session
+
+
+def foreign(node: str = "n2") -> SessionRecord:
+    return SessionRecord(*KEY, node, "k9", 4, "python", "ready", "", "", 1.0, 1.0, 9e9, True)
+
+
+# Opening
+
+
+@on_manual_time
+async def test_many_that_open_one_session_at_once_get_one_kernel() -> None:
+    house = House()
+    found = await asyncio.gather(*(house.service.open(*KEY, OPEN) for _ in range(9)))
+    assert len({id(session) for session in found}) == 1
+    await house.service.bound(found[0])
+    assert len(house.pool.given) == 1
+    assert (found[0].generation, found[0].state) == (1, SessionState.READY)
+
+
+@on_manual_time
+async def test_a_kernel_is_labelled_with_its_session_for_the_next_broker() -> None:
+    house = House()
+    await opened(house)
+    [label] = house.pool.given[0].labels
+    assert json.loads(label) == {"tenant": "acme", "session": "chat", "generation": 1}
+
+
+@on_manual_time
+async def test_the_pool_refills_after_the_first_answer_or_a_moment() -> None:
+    house = House()
+    await opened(house)
+    assert house.pool.settled == []
+    await elapse(1.0)
+    assert house.pool.settled == ["k1"]
+
+
+@on_manual_time
+async def test_an_unknown_profile_and_an_absent_session_are_refused_and_make_nothing() -> None:
+    house = House()
+    with pytest.raises(UnknownProfile):
+        await house.service.open(*KEY, OpenQuery(profile="absent"))
+    with pytest.raises(UnknownSession):
+        await house.service.open(*KEY, OpenQuery(create=False))
+    house.service.draining = True
+    with pytest.raises(Draining):
+        await house.service.open(*KEY, OPEN)
+    assert (house.service.sessions, house.pool.given) == ({}, [])
+
+
+@on_manual_time
+async def test_a_session_keeps_its_profile() -> None:
+    house = House()
+    house.service.pools = {"python": house.service.pools["python"], "other": house.pool}  # type: ignore[dict-item]
+    await opened(house)
+    with pytest.raises(BadMessage) as refused:
+        await house.service.open(*KEY, OpenQuery(profile="other"))
+    assert refused.value.field == "profile"
+    await house.service.open(*KEY, OpenQuery(profile="python"))
+
+
+@on_manual_time
+async def test_a_session_of_another_node_is_refused_with_its_address() -> None:
+    house = House()
+    house.store.records[KEY] = foreign()
+    house.store.others["n2"] = NodeRecord("n2", "http://n2", "1", 1, 0, 0, False, 0.0)
+    session, client = await house.service.open(*KEY, OPEN), FakeClient()
+    session.attach(client)
+    session.submit(Execute(id="a", code="1"), client)
+    await house.service.bound(session)
+    [(request_id, error)] = client.faults
+    assert request_id == "a"
+    assert isinstance(error, SessionElsewhere)
+    assert (error.node, error.url) == ("n2", "http://n2")
+    assert client.ends[0][0] == 4409
+    assert (house.service.sessions, house.pool.discarded) == ({}, ["k1"])
+    with pytest.raises(SessionElsewhere):
+        await house.service.end(KEY, "killed")
+
+
+@pytest.mark.parametrize("error", [AtCapacity("no room"), StoreUnavailable("away")])
+def test_a_session_that_cannot_be_bound_leaves_nothing_behind(error: Any) -> None:
+    @on_manual_time
+    async def scene() -> None:
+        house = House()
+        house.pool.error = error if isinstance(error, AtCapacity) else None
+        house.store.down = isinstance(error, StoreUnavailable)
+        session, client = await house.service.open(*KEY, OPEN), FakeClient()
+        session.attach(client)
+        session.submit(Execute(id="a", code="1"), client)
+        await house.service.bound(session)
+        assert [(name, type(fault)) for name, fault in client.faults] == [("a", type(error))]
+        session.detach(client)
+        await elapse()
+        assert house.service.sessions == {}
+        assert len(house.pool.discarded) == len(house.pool.given)
+
+    scene()
+
+
+# Ending
+
+
+@on_manual_time
+async def test_an_ended_session_is_the_next_generation_with_the_reason() -> None:
+    house, client = House(), FakeClient()
+    (await opened(house)).attach(client)
+    assert await house.service.end(KEY, "killed") == 1
+    assert client.ends == [(4404, "killed")]
+    assert (house.pool.discarded, house.service.sessions) == (["k1"], {})
+    again = await opened(house)
+    assert (again.generation, again.lost_reason) == (2, "killed")
+    await house.service.end(KEY, "idle")
+    with pytest.raises(UnknownSession):
+        await house.service.end(KEY, "twice")
+
+
+@on_manual_time
+async def test_opening_while_the_old_one_ends_waits_for_its_release() -> None:
+    house = House()
+    await opened(house)
+    ending = asyncio.create_task(house.service.end(KEY, "killed"))
+    await asyncio.sleep(0)
+    again = await opened(house)
+    await ending
+    assert (again.generation, again.lost_reason) == (2, "killed")
+    assert house.service.sessions[KEY] is again
+
+
+@on_manual_time
+async def test_a_session_ended_while_it_is_being_bound_gives_its_kernel_back() -> None:
+    house = House()
+    house.store.hold.clear()
+    await house.service.open(*KEY, OPEN)
+    await elapse()
+    ending = asyncio.create_task(house.service.end(KEY, "killed"))
+    await elapse()
+    house.store.hold.set()
+    await ending
+    await elapse()
+    assert house.pool.discarded == ["k1"]
+    assert not house.store.records[KEY].leased
+    assert house.service.sessions == {}
+
+
+@on_manual_time
+async def test_a_session_that_waits_for_a_kernel_ends_at_once() -> None:
+    house, client = House(), FakeClient()
+    house.pool.has_any.clear()
+    session = await house.service.open(*KEY, OPEN)
+    session.attach(client)
+    session.submit(Execute(id="a", code="1"), client)
+    await elapse()
+    began = now()
+    assert await house.service.end(KEY, "killed") == 0
+    assert now() - began < 0.1
+    assert client.ends == [(4404, "killed")]
+    house.pool.has_any.set()
+    await elapse(10.0)
+    assert (house.pool.given, house.store.records, house.service.sessions) == ([], {}, {})
+
+
+@on_manual_time
+async def test_a_store_that_is_away_does_not_keep_a_session_from_ending() -> None:
+    house = House()
+    await opened(house)
+    house.store.down = True
+    assert await house.service.end(KEY, "killed") == 1
+    assert house.pool.discarded == ["k1"]
+    house.store.down = False
+    # Its claim is still there, and this node's own: it is taken over.
+    assert (await opened(house)).generation == 2
+
+
+@on_manual_time
+async def test_a_dead_kernel_is_given_back_and_the_next_one_says_why() -> None:
+    house = House()
+    session, client = await opened(house), FakeClient()
+    session.attach(client)
+    house.pool.given[0].exited.set_result("exit 3")
+    await elapse(1.0)
+    assert house.pool.discarded == ["k1"]
+    assert house.store.records[KEY].reason == "exit 3"
+    session.submit(Execute(id="a", code="1"), client)
+    await house.service.bound(session)
+    assert (session.generation, session.lost_reason) == (2, "exit 3")
+    assert house.pool.given[1].channels.sent == ["1"]
+
+
+@on_manual_time
+async def test_closing_the_service_ends_every_session_with_1001() -> None:
+    house, clients = House(), [FakeClient(), FakeClient()]
+    for index, client in enumerate(clients):
+        (await opened(house, ("acme", f"s{index}"))).attach(client)
+    await house.service.aclose()
+    assert [client.ends for client in clients] == [[(1001, "shutdown")]] * 2
+    assert sorted(house.pool.discarded) == ["k1", "k2"]
+
+
+# Restarts
+
+
+@on_manual_time
+async def test_a_restart_is_a_new_kernel_and_the_next_generation() -> None:
+    house = House()
+    session = await opened(house)
+    assert await house.service.restart(session) == 2
+    await elapse()
+    assert house.pool.discarded == ["k1"]
+    assert (session.kernel, session.lost_reason) == (house.pool.given[1], "restart")
+
+
+@on_manual_time
+async def test_restarts_at_once_come_one_after_another() -> None:
+    house = House()
+    session = await opened(house)
+    found = await asyncio.gather(*(house.service.restart(session) for _ in range(3)))
+    assert found == [2, 3, 4]
+    await elapse()
+    assert len(house.pool.given) - len(house.pool.discarded) == 1
+
+
+@on_manual_time
+async def test_what_has_ended_or_is_suspended_is_not_restarted() -> None:
+    house = House()
+    session = await opened(house)
+    session.suspend()
+    with pytest.raises(StoreUnavailable):
+        await house.service.restart(session)
+    session.resume()
+    ending = asyncio.create_task(house.service.end(KEY, "killed"))
+    await asyncio.sleep(0)
+    with pytest.raises(UnknownSession):
+        await house.service.restart(session)
+    await ending
+    assert len(house.pool.given) == 1
+
+
+# One-shots
+
+
+@pytest.mark.parametrize("dies", [False, True])
+def test_a_one_shot_is_remembered_by_nothing(dies: bool) -> None:
+    @on_manual_time
+    async def scene() -> None:
+        house = House()
+        async with house.service.once("acme", None) as session:
+            await house.service.bound(session)
+            assert len(house.store.records) == 1
+            if dies:
+                house.pool.given[0].exited.set_result("exit 3")
+        await elapse(1.0)
+        assert (house.store.records, house.service.sessions) == ({}, {})
+        assert house.pool.discarded
+
+    scene()
+
+
+# Adoption
+
+
+class Survivors:
+    def __init__(self, *found: tuple[SilentKernel, str]) -> None:
+        self.found = [*found]
+
+    async def adopt(self) -> list[tuple[Any, str]]:
+        return [*self.found]
+
+
+@on_manual_time
+async def test_a_bound_kernel_that_lived_on_is_its_sessions_again() -> None:
+    house = House()
+    await opened(house)
+    label = house.pool.given[0].labels[0]
+    record = house.store.records[KEY]
+    next_house = House()
+    next_house.store.records = {KEY: record}
+    kernel = SilentKernel(record.kernel)
+    assert await next_house.service.adopt("python", Survivors((kernel, label))) == 1
+    session = next_house.service.sessions[KEY]
+    assert (session.generation, session.state, session.kernel) == (1, SessionState.READY, kernel)
+    assert (session.created, session.last_used) == (record.created, record.last_used)
+    assert next_house.pool.adopted == [(record.kernel, True)]
+    client = FakeClient()
+    session.attach(client)
+    assert client.events[0]["state"] == "warm"
+
+
+@on_manual_time
+async def test_a_warm_kernel_that_lived_on_is_warm_again() -> None:
+    house = House()
+    assert await house.service.adopt("python", Survivors((SilentKernel("k"), ""))) == 0
+    assert (house.pool.adopted, house.service.sessions) == ([("k", False)], {})
+
+
+@pytest.mark.parametrize("label", ["no json", "[]", "{}", '{"tenant": "a", "session": "b"}', "1"])
+def test_a_kernel_with_an_unreadable_label_is_ended(label: str) -> None:
+    @on_manual_time
+    async def scene() -> None:
+        house = House()
+        assert await house.service.adopt("python", Survivors((SilentKernel("k"), label))) == 0
+        await elapse()
+        assert (house.pool.discarded, house.service.sessions) == (["k"], {})
+
+    scene()

@@ -1,0 +1,103 @@
+"""Leases, uses and ends in time, on a clock set by hand and a store in memory."""
+
+from __future__ import annotations
+
+import pytest
+
+from broker.errors import StoreUnavailable
+from broker.protocol import Execute
+from broker.upkeep import Upkeep
+from kernels.state import SessionState
+from tests.broker.pool_fakes import elapse, now, on_manual_time
+from tests.broker.service_fakes import House
+from tests.broker.test_service import KEY, opened
+from tests.broker.test_session import FakeClient
+
+LEASE = 15.0
+
+
+def upkeep(house: House) -> Upkeep:
+    return Upkeep(house.service, lease=LEASE, describe=house.node, clock=now)
+
+
+@on_manual_time
+async def test_leases_and_the_node_are_renewed_every_third_of_a_lease() -> None:
+    house = House()
+    async with upkeep(house):
+        await opened(house)
+        assert (house.store.renewals, house.store.own is not None) == (1, True)
+        await elapse(LEASE + 0.1)
+        assert house.store.renewals == 4
+    assert house.store.own is None
+
+
+@on_manual_time
+async def test_a_session_that_has_moved_is_given_up() -> None:
+    house, client = House(), FakeClient()
+    async with upkeep(house):
+        session = await opened(house)
+        session.attach(client)
+        house.store.lost.add(KEY)
+        await elapse(LEASE / 3 + 0.1)
+        assert client.ends[0][0] == 4409
+        assert (house.pool.discarded, house.service.sessions) == (["k1"], {})
+        assert session.state is SessionState.CLOSED
+
+
+@on_manual_time
+async def test_a_use_is_written_behind_in_one_go() -> None:
+    house = House()
+    async with upkeep(house):
+        for index in range(3):
+            await opened(house, ("acme", f"s{index}"))
+        assert house.store.touched == []
+        await elapse(1.0)
+        assert sorted(row.session for row in house.store.touched) == ["s0", "s1", "s2"]
+        assert {row.generation for row in house.store.touched} == {1}
+
+
+@on_manual_time
+async def test_uses_not_yet_written_are_written_at_the_end() -> None:
+    house = House()
+    async with upkeep(house):
+        await opened(house)
+    assert [row.session for row in house.store.touched] == ["chat"]
+
+
+@on_manual_time
+async def test_a_store_that_is_away_at_the_end_does_not_keep_it_from_ending() -> None:
+    house = House()
+    async with upkeep(house):
+        await opened(house)
+        house.store.down = True
+
+
+@on_manual_time
+async def test_a_node_does_not_begin_without_its_store() -> None:
+    house = House()
+    house.store.down = True
+    async with upkeep(house) as kept:
+        assert kept.store_reachable  # it may be back before the lease is in doubt
+
+
+@on_manual_time
+async def test_sessions_suspend_before_their_lease_can_end_and_go_on_when_the_store_is_back() -> (
+    None
+):
+    house, client = House(), FakeClient()
+    async with upkeep(house) as kept:
+        session = await opened(house)
+        session.attach(client)
+        house.store.down = True
+        await elapse(LEASE * 2 / 3 - 0.1)
+        assert session.state is SessionState.READY
+        await elapse(LEASE / 3)
+        assert session.state is SessionState.SUSPENDED
+        assert not kept.store_reachable
+        with pytest.raises(StoreUnavailable):
+            session.submit(Execute(id="a", code="1"), client)
+        assert house.pool.discarded == []
+        house.store.down = False
+        await elapse(LEASE / 3)
+        assert (session.state, kept.store_reachable) == (SessionState.READY, True)
+        assert session.kernel is house.pool.given[0]
