@@ -115,7 +115,11 @@ class ServerError(BrokerError):
 
 
 class ProfileBroken(ServerError):
-    """A profile's kernels cannot start."""
+    """A profile's kernels cannot start; the next attempt is in `retry_after` seconds."""
+
+    def __init__(self, message: str, *, retry_after: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class SessionLost(ServerError):

@@ -38,8 +38,7 @@ class KernelSource(Protocol[K_co]):
 class Pool(Generic[K]):
     """The kernels of one profile, kept within `limits` while its `async with` lasts.
 
-    Leaving it ends every kernel, but the bound ones after `leave_bound()`. `clock` is monotonic;
-    its seconds are as long as the event loop's.
+    Leaving it ends every kernel. `clock` is monotonic; its seconds are as long as the event loop's.
     """
 
     def __init__(
@@ -67,7 +66,6 @@ class Pool(Generic[K]):
         self._error = ""
         self._start_failures = 0  # ever
         self._was_ready = False
-        self._leave_bound = False
         self._closed = False
         self._event = asyncio.Event()
         self._reconciler: asyncio.Task[None] | None = None
@@ -96,8 +94,7 @@ class Pool(Generic[K]):
             if start.task is not None:
                 start.task.cancel()
         for life in list(self._stock.lives.values()):
-            if life.state is KernelState.WARM or not self._leave_bound:
-                self._stop(life, "closing")
+            self._stop(life, "closing")
         while self._tasks:  # an exit seen meanwhile adds its own
             await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._budget is not None:
@@ -151,10 +148,6 @@ class Pool(Generic[K]):
         else:
             self._offer(life)
         self.wake()
-
-    def leave_bound(self) -> None:
-        """Let the bound kernels live on when the pool ends: the next broker adopts them."""
-        self._leave_bound = True
 
     async def ready(self) -> None:
         """Wait until the warm target, or what there is room for, has been reached once.
@@ -372,7 +365,8 @@ class Pool(Generic[K]):
         left = self.snapshot().retry_in or 0.0
         return ProfileBroken(
             f"kernels of profile {self.profile} cannot start: {self._error};"
-            f" next attempt in {left:.1f} s"
+            f" next attempt in {left:.1f} s",
+            retry_after=left,
         )
 
     def _complete_view(self) -> PoolView:

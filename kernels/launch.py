@@ -8,6 +8,7 @@ async with launch(KernelSpec(), directory) as kernel:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import shutil
@@ -29,6 +30,7 @@ from kernels.zygote import Zygote
 MAX_PATH = 107  # bytes of a unix socket address, unix(7)
 MAX_CONFIG = 160 << 10  # bytes; a packet must fit the default socket buffer of 208 KiB
 BACKLOG = 16
+STOP_PATIENCE = 5.0  # s that a zygote may take to end
 UNBOUNDED = -1  # as ZMQ_MAXMSGSIZE says it; 0 would let no message through
 CHANNELS = ("shell", "iopub", "stdin", "control")
 
@@ -199,8 +201,9 @@ class Launcher:
         if self._zygote is not None:
             if not leave:
                 self._zygote.stop()
-                async with asyncio.timeout(5):
-                    await self._zygote.lost
+                with contextlib.suppress(TimeoutError):  # a zygote that hangs ends as an orphan
+                    async with asyncio.timeout(STOP_PATIENCE):
+                        await self._zygote.lost
             self._zygote.close()
             self._zygote = None
 

@@ -72,10 +72,8 @@ def described(error: BaseException) -> dict[str, Any]:
     body: dict[str, Any] = {"code": code.wire, "message": error.message}
     if error.field:
         body["field"] = error.field
-    if isinstance(error, errors.CapacityError):
+    if isinstance(error, errors.CapacityError | errors.ProfileBroken):
         body["retry_after"] = error.retry_after
-    elif isinstance(error, errors.ProfileBroken):
-        body["retry_after"] = 1.0
     return body
 
 

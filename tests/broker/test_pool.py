@@ -270,16 +270,9 @@ async def test_the_end_of_a_pool_ends_every_kernel_and_every_start() -> None:
 
 
 @on_manual_time
-async def test_bound_kernels_can_outlive_the_pool_and_be_adopted() -> None:
-    source = FakeSource()
-    async with make(source) as pool:
-        await pool.ready()
-        kernel = await pool.acquire(timeout=1)
-        pool.bound(kernel)
-        pool.leave_bound()
-    assert source.alive == {"k1"}
+async def test_kernels_of_an_earlier_broker_are_adopted_warm_or_bound() -> None:
     heir = FakeSource("heir", held=True)
-    spare = FakeKernel("spare")
+    kernel, spare = FakeKernel("bound"), FakeKernel("spare")
     after = make(heir)
     after.adopt(kernel, bound=True)
     after.adopt(spare, bound=False)
