@@ -138,7 +138,7 @@ def test_a_broker_told_to_stop_ends_everything_it_started(
         processes = [psutil.Process(pid) for pid in {*pids}]
         assert any("valkey" in process.name() for process in processes)
         broker.process.send_signal(signal.SIGTERM)
-        assert broker.process.wait(20) == 0
+        assert broker.process.wait(20) == 0, broker.log
         _, alive = psutil.wait_procs(processes, timeout=10)
         assert alive == []
     assert not (place[0] / "server.json").exists()
@@ -171,7 +171,7 @@ async def test_a_broker_told_to_stop_lets_a_running_cell_finish(
             assert (await peer.until("stream"))["text"] == "finished\n"
             assert (await peer.until("done", id="a"))["status"] == "ok"
             assert (await peer.closed())[0] == 1001
-        assert broker.process.wait(20) == 0
+        assert broker.process.wait(20) == 0, broker.log
 
 
 async def test_a_second_signal_ends_a_broker_that_waits(
@@ -188,7 +188,7 @@ async def test_a_second_signal_ends_a_broker_that_waits(
             done = await peer.until("done", id="a")
             assert (done["status"], done["reason"]) == ("lost", "shutdown")
             assert (await peer.closed())[0] == 1001
-        assert broker.process.wait(20) == 0
+        assert broker.process.wait(20) == 0, broker.log
 
 
 def test_a_second_broker_on_the_same_state_directory_is_refused(broker: RunningBroker) -> None:
