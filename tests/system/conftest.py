@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -14,6 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from broker.client import Broker
+from broker.client.errors import UnknownSession
 
 BROKER = Path(sys.executable).parent / "broker"
 
@@ -32,6 +36,17 @@ class RunningBroker:
     def log(self) -> str:
         """Return everything it has written to its standard error."""
         return (self.state_dir / "serve.log").read_text(errors="replace")
+
+    def sessions(self) -> set[str]:
+        """Return the names of the live sessions."""
+        return {row["session"] for row in Broker(self.url, self.token).sessions()}
+
+    def end(self, names: set[str]) -> None:
+        """End these sessions, those that have not ended by themselves."""
+        client = Broker(self.url, self.token)
+        for name in names:
+            with contextlib.suppress(UnknownSession):
+                client.kill(name)
 
     def cli(self, *arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
         """Run the broker command against it."""
@@ -97,7 +112,15 @@ def start_broker() -> Callable[..., AbstractContextManager[RunningBroker]]:
 
 
 @pytest.fixture(scope="session")
-def broker(short_dir: Callable[[], Path]) -> Iterator[RunningBroker]:
+def shared_broker(short_dir: Callable[[], Path]) -> Iterator[RunningBroker]:
     """One broker for all tests of this worker that do not harm it."""
     with broker_process(short_dir(), "--warm", "3") as running:
         yield running
+
+
+@pytest.fixture
+def broker(shared_broker: RunningBroker) -> Iterator[RunningBroker]:
+    """The shared broker; the sessions that a test leaves behind end with it."""
+    before = shared_broker.sessions()
+    yield shared_broker
+    shared_broker.end(shared_broker.sessions() - before)

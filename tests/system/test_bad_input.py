@@ -296,10 +296,10 @@ def test_a_wrong_token_is_http_401_whatever_is_asked(
 
 
 @pytest.fixture(scope="module")
-def shared_session(broker: RunningBroker) -> str:
+def shared_session(shared_broker: RunningBroker) -> str:
     """Name a session with a variable, for tests that must not change it."""
     name = new_name("shared")
-    execute(broker, name, "kept = 20")
+    execute(shared_broker, name, "kept = 20")
     return name
 
 
