@@ -24,7 +24,7 @@ from tornado.web import Application
 from broker import statedir
 from broker.auth import Tokens, load_or_make_token
 from broker.config import Config, Loaded, Profile
-from broker.errors import BrokerError, StateDirError
+from broker.errors import BrokerError, ProfileBroken, StateDirError
 from broker.execution import OutputLimits
 from broker.metrics import Metrics
 from broker.node import Node
@@ -97,6 +97,8 @@ async def serve(config: Config, *, stop: asyncio.Event, ready: Callable[[Running
         secret = statedir.load_or_make_secret(state / "secret")
         # Listening comes first, because what can fail cheaply should fail first.
         sockets = _listen(config.host, config.port)
+        for one in sockets:
+            stack.callback(one.close)
         url = _url(config.host, sockets[0].getsockname()[1])
         node = config.node or statedir.node_name(state)
         metrics = Metrics()
@@ -109,7 +111,7 @@ async def serve(config: Config, *, stop: asyncio.Event, ready: Callable[[Running
         pools = _pools(stack, config, launchers, metrics)
         service = _service(config, store, pools, metrics)
         told = Node(node, url, config.pool.max_kernels, service, launchers, valkey)
-        await _adopt(service, launchers)
+        adopted = await _adopt(service, launchers)
         upkeep = await stack.enter_async_context(
             Upkeep(service, lease=config.redis.lease, describe=told.describe)
         )
@@ -117,7 +119,12 @@ async def serve(config: Config, *, stop: asyncio.Event, ready: Callable[[Running
             await stack.enter_async_context(pool)
         stack.push_async_callback(service.aclose)
 
-        await pools[config.default_profile].ready()
+        try:
+            await pools[config.default_profile].ready()
+        except ProfileBroken:
+            # Live sessions outrank new ones: they are served even if no further kernel can start.
+            if not adopted:
+                raise
         house = House(
             service=service,
             tokens=Tokens.single(token),
@@ -174,15 +181,17 @@ def _pools(
     return pools
 
 
-async def _adopt(service: Service, launchers: Mapping[str, Launcher | ForeignLauncher]) -> None:
-    """Take up what outlived the last broker of this state directory."""
+async def _adopt(service: Service, launchers: Mapping[str, Launcher | ForeignLauncher]) -> int:
+    """Take up what outlived the last broker of this state directory; count the sessions."""
+    adopted = 0
     for name, launcher in launchers.items():
         try:
             await launcher.start()
-            await service.adopt(name, launcher)
+            adopted += await service.adopt(name, launcher)
         except KernelError as error:
             # Its pool tries again with a back-off; the default profile is waited for.
             logger.error("profile=%s cannot start: %s", name, error)
+    return adopted
 
 
 def _server(config: Config, house: House) -> HTTPServer:

@@ -73,7 +73,9 @@ class Node:
                 reasons.append(f"profile {name}: {snapshot.error}")
             elif not snapshot.warm and snapshot.target and snapshot.bound < snapshot.cap:
                 reasons.append(f"profile {name}: no kernel is warm")
-        if not store_reachable:
+        if self.valkey is not None and self.valkey.trouble:
+            reasons.append(f"the embedded store: {self.valkey.trouble}")
+        elif not store_reachable:
             reasons.append("the store does not answer")
         if self.service.draining:
             reasons.append("draining")

@@ -1,7 +1,6 @@
 """Everything that can go wrong with a kernel.
 
 KernelError
-├── SpecError          the recipe is wrong: an unknown interpreter, a bad limit   (the caller's)
 ├── LaunchError        no kernel came up                                          (the host's)
 │   ├── ZygoteFailed   the profile's interpreter or a preload is broken
 │   └── LaunchTimeout  it did not answer in time
@@ -14,10 +13,6 @@ from __future__ import annotations
 
 class KernelError(Exception):
     """Any failure of this package."""
-
-
-class SpecError(KernelError):
-    """The recipe of a kernel is wrong; the message names the field."""
 
 
 class LaunchError(KernelError):

@@ -151,7 +151,7 @@ class ForeignKernel:
 
     async def close(self) -> None:
         """Kill it, wait for its end, remove its files. Safe to call again."""
-        if self._closing is None:
+        if self._closing is None or (self._closing.done() and self._closing.exception()):
             self._closing = asyncio.create_task(self._close())
         await asyncio.shield(self._closing)
 

@@ -30,6 +30,8 @@ from kernels.zygote import Zygote
 MAX_PATH = 107  # bytes of a unix socket address, unix(7)
 MAX_CONFIG = 160 << 10  # bytes; a packet must fit the default socket buffer of 208 KiB
 BACKLOG = 16
+TEXT_MESSAGE = 4 << 20  # bytes; no piece of text is longer, whatever the bound on rich output
+ADOPT_PATIENCE = 2.0  # s for all kernels together
 STOP_PATIENCE = 5.0  # s that a zygote may take to end
 UNBOUNDED = -1  # as ZMQ_MAXMSGSIZE says it; 0 would let no message through
 CHANNELS = ("shell", "iopub", "stdin", "control")
@@ -173,22 +175,24 @@ class Launcher:
         return kernel
 
     async def adopt(self) -> list[tuple[Kernel, str]]:
-        """Return the kernels that outlived the last broker, each with its label."""
+        """Return the kernels that outlived the last broker, each with its label.
+
+        One that does not answer soon (stopped, or deep in C code) is returned all the same: what
+        it is sent waits until it reads.
+        """
         zygote = await self._ready_zygote()
         found = []
         for forked in await zygote.kernels():
             directory = self.directory_of(forked.kernel_id)
             key = self._key(forked.kernel_id)
             kernel = self._kernel(forked.kernel_id, key, directory, forked.process)
-            try:
-                async with asyncio.timeout(self.timeout):
-                    await kernel.channels.subscribed
-            except TimeoutError:
-                await kernel.close()
-                continue
             self._remember(kernel, forked.label)
             found.append((kernel, forked.label))
         self._sweep({kernel.directory for kernel, _ in found})
+        if found:
+            await asyncio.wait(
+                [kernel.channels.subscribed for kernel, _ in found], timeout=ADOPT_PATIENCE
+            )
         return found
 
     async def tidy(self) -> None:
@@ -233,7 +237,7 @@ class Launcher:
             directory / "k",
             key.encode(),
             uuid.uuid4().hex[:12],
-            max_message=2 * bound if bound else UNBOUNDED,
+            max_message=max(2 * bound, TEXT_MESSAGE) if bound else UNBOUNDED,
         )
         return Kernel(
             kernel_id,

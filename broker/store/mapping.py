@@ -116,7 +116,15 @@ class Store:
         for row in rows:
             index += [row.last_used, _member(row.tenant, row.session)]
         calls = [(self._keys(row.tenant, row.session)[:1], self._use(row)) for row in rows]
-        await self._connection.run(TOUCH, calls, tuple(index))
+        noted = await self._connection.run(TOUCH, calls, tuple(index))
+        # A session that ended before its last use was written must not stay in the index for ever.
+        ended = [
+            _member(row.tenant, row.session)
+            for row, done in zip(rows, noted, strict=False)
+            if not done
+        ]
+        if ended:
+            await self._connection.ask("ZREM", self._used, *ended)
 
     async def get(self, tenant: str, session: str) -> SessionRecord | None:
         """Return the session's record, or None when there is none."""

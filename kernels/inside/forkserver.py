@@ -196,7 +196,8 @@ class ForkServer:
     def _reap(self, child: Child) -> None:
         self._selector.unregister(child.pidfd)
         os.close(child.pidfd)
-        del self._children[child.name]
+        if self._children.get(child.name) is child:  # a restart may have given its name away
+            del self._children[child.name]
         if not child.adopted:
             _, status = os.waitpid(child.pid, 0)
             self._send({"event": "exit", "kernel": child.name, "status": status})

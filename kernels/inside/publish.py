@@ -25,8 +25,8 @@ class Unbounded:
         self._thread = thread
 
     def send_multipart(self, msg: Any, *args: Any, **kwargs: Any) -> None:
-        """Queue one message."""
-        self._thread.enqueue(self._thread.fit(msg), *args, **kwargs)
+        """Queue one message of text, which was cut into pieces and counted already."""
+        self._thread.enqueue(msg, *args, **kwargs)
 
 
 class PublishThread(IOPubThread):

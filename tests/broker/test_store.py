@@ -381,3 +381,13 @@ async def test_a_sentinel_leads_to_the_primary(directory: Path) -> None:
             await Store.connect(
                 f"redis+sentinel://127.0.0.1:{sentinel}/other", prefix="t", node="n1", lease=3
             )
+
+
+async def test_an_ended_session_leaves_nothing_in_the_index_of_uses(store: Store) -> None:
+    claim = await store.claim("acme", "s", kernel="k", profile="p", now=NOW, expires=NOW + 60)
+    use = Touch("acme", "s", claim.generation, "ready", NOW + 1, NOW + 61)
+    await store.touch([use])
+    assert await store.idle_before(NOW + 2) == [("acme", "s")]
+    await store.release("acme", "s", claim.generation, reason="killed", now=NOW + 1, keep=60)
+    await store.touch([use])  # written behind, and late
+    assert await store.idle_before(NOW + 2) == []
