@@ -1,7 +1,7 @@
 """Access tokens: made once and kept in a file of their own, presented, and compared.
 
-A token speaks for a principal: a tenant, and what it may do. Tokens are compared in constant time
-and by digest; no message and no repr of this module shows one.
+A token speaks for a principal: a tenant. Tokens are compared in constant time and by digest; no
+message and no repr of this module shows one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from pathlib import Path
 from broker.errors import StateDirError, Unauthorized
 
 DEFAULT_TENANT = "default"
-SCOPES = frozenset({"execute", "operate"})  # use sessions; see and end what others use
 
 # As RFC 6750 has it: one scheme, then one token of visible characters.
 _HEADER = re.compile(r" *(\S+) +([!-~]+) *")
@@ -34,7 +33,6 @@ class Principal:
     """Who a token speaks for."""
 
     tenant: str = DEFAULT_TENANT
-    scopes: frozenset[str] = SCOPES
 
 
 class Tokens:
