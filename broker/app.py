@@ -280,22 +280,10 @@ def _pool_limits(config: Config, profile: Profile) -> PoolLimits:
 
 async def _drain(service: Service, timeout: float, stop: asyncio.Event) -> None:
     """Let running executions finish, for at most `timeout` s or until told to stop again."""
-    service.draining = True
     stop.clear()
-    busy = [session for session in service.sessions.values() if session.busy]
-    if not busy:
-        return
-    logger.info("draining: %d sessions are busy; a second signal ends them", len(busy))
-    idle = asyncio.Event()
-    watched = service.changed
-
-    def changed(session: Any) -> None:
-        watched(session)
-        if not any(one.busy for one in service.sessions.values()):
-            idle.set()
-
-    service.changed = changed
-    waits = [asyncio.create_task(idle.wait()), asyncio.create_task(stop.wait())]
+    if busy := sum(session.busy for session in service.sessions.values()):
+        logger.info("draining: %d sessions are busy; a second signal ends them", busy)
+    waits = [asyncio.create_task(service.drain()), asyncio.create_task(stop.wait())]
     await asyncio.wait(waits, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
     for wait in waits:
         wait.cancel()

@@ -93,7 +93,7 @@ class Service:
         self.metrics = metrics
         self.sessions: dict[Key, Session] = {}
         self.draining = False
-        self.changed: Callable[[Session], None] = lambda _: None  # set by the upkeep
+        self._watchers: list[Callable[[Session], None]] = []
         self._gates: WeakValueDictionary[Key, asyncio.Lock] = WeakValueDictionary()
         self._binding: dict[Session, asyncio.Task[None]] = {}
         self._acquiring: set[Session] = set()  # those that wait for a kernel
@@ -105,6 +105,14 @@ class Service:
 
     def __repr__(self) -> str:
         return f"<Service {self.store.node}: {len(self.sessions)} sessions>"
+
+    def on_change(self, watcher: Callable[[Session], None]) -> None:
+        """Call the watcher whenever a session has come, gone, or done something."""
+        self._watchers.append(watcher)
+
+    def _changed(self, session: Session) -> None:
+        for watcher in self._watchers:
+            watcher(session)
 
     # Opening
 
@@ -128,7 +136,7 @@ class Service:
                 raise Draining("this node is draining and takes no new sessions")
             session = self._new(key, profile)
             self.sessions[key] = session
-            self.changed(session)
+            self._changed(session)
         elif query.profile is not None and query.profile != session.profile:
             raise BadMessage(
                 f"profile: session {name!r} is of profile {session.profile!r}", field="profile"
@@ -141,11 +149,6 @@ class Service:
         """Bind a kernel unless one is on its way."""
         if session not in self._binding and session.kernel is None:
             self._binding[session] = self._own(self._bind_or_refuse(session))
-
-    async def bound(self, session: Session) -> None:
-        """Wait until a binding under way has ended, well or not."""
-        if task := self._binding.get(session):
-            await asyncio.wait([task])
 
     async def _bind_or_refuse(self, session: Session) -> None:
         error: BrokerError | None = None
@@ -163,6 +166,7 @@ class Service:
             del self._binding[session]  # at once: a request that comes now needs another one
         if error is not None:
             session.refuse(error)
+            self._changed(session)  # it is not busy any more
             if isinstance(error, SessionElsewhere):
                 self._forget(session)
                 session.close(CLOSE_MOVED, f"the session is on node {error.node} {error.url}")
@@ -192,7 +196,7 @@ class Service:
         session.bind(kernel, claim.generation, state, claim.reason)
         asyncio.get_running_loop().call_later(REFILL_AFTER, pool.bound, kernel)
         self.metrics.kernel_bound(session.profile, time.monotonic() - began)
-        self.changed(session)
+        self._changed(session)
 
     async def _claim(self, session: Session, kernel: ServiceKernel) -> Claim:
         for _ in range(2):
@@ -207,12 +211,7 @@ class Service:
             if claim.status == "claimed":
                 return claim
             if claim.node != self.store.node:
-                urls = {node.node: node.url for node in await self.store.nodes()}
-                raise SessionElsewhere(
-                    f"session {session.name!r} is served by node {claim.node}",
-                    node=claim.node,
-                    url=urls.get(claim.node, ""),
-                )
+                raise await self._elsewhere(session.name, claim.node)
             # Ours, of a kernel that is gone: its release did not reach the store.
             await self._release(session, claim.generation, "node_lost")
         raise StoreUnavailable("the session's claim changes hands; try again")
@@ -229,7 +228,7 @@ class Service:
         async with session.gate:
             await self.pools[session.profile].discard(kernel)
             await self._release(session, generation, reason)
-        self.changed(session)
+        self._changed(session)
 
     async def end(
         self,
@@ -247,7 +246,7 @@ class Service:
         if session is None:
             await self._refuse_absent(key)
             raise UnknownSession(f"no session {key[1]!r}")
-        self.changed(session)
+        self._changed(session)
         if session in self._acquiring and (binding := self._binding.get(session)):
             binding.cancel()  # nothing is claimed for it yet
         async with session.gate:
@@ -277,12 +276,13 @@ class Service:
     async def _refuse_absent(self, key: Key) -> None:
         record = await self.store.get(*key)
         if record and record.leased and record.node != self.store.node:
-            urls = {node.node: node.url for node in await self.store.nodes()}
-            raise SessionElsewhere(
-                f"session {key[1]!r} is served by node {record.node}",
-                node=record.node,
-                url=urls.get(record.node, ""),
-            )
+            raise await self._elsewhere(key[1], record.node)
+
+    async def _elsewhere(self, name: str, node: str) -> SessionElsewhere:
+        urls = {one.node: one.url for one in await self.store.nodes()}
+        return SessionElsewhere(
+            f"session {name!r} is served by node {node}", node=node, url=urls.get(node, "")
+        )
 
     async def _release(self, session: Session, generation: int, reason: str) -> None:
         keep = 0.0 if session.passing else self.limits.record_ttl
@@ -301,7 +301,7 @@ class Service:
         self.metrics.execution_done(status, seconds)
         if session.kernel is not None and session.executions == 1:
             self.pools[session.profile].bound(session.kernel)
-        self.changed(session)
+        self._changed(session)
 
     def answered(self, seconds: float) -> None:
         """Count the wait for the first answer of a new kernel."""
@@ -315,7 +315,7 @@ class Service:
     def _forget(self, session: Session) -> None:
         if self.sessions.get(session.key) is session:
             del self.sessions[session.key]
-            self.changed(session)
+            self._changed(session)
 
     # One-shot, adoption, listing
 
@@ -361,8 +361,17 @@ class Service:
         self.sessions[key] = session
         session.bind(kernel, generation, "warm", "")
         logger.info("session=%s/%s adopted, generation %d", *key, generation)
-        self.changed(session)
+        self._changed(session)
         return True
+
+    async def drain(self) -> None:
+        """Take no new sessions from now on, and return once none is busy."""
+        self.draining = True
+        changed = asyncio.Event()
+        self.on_change(lambda _: changed.set())
+        while any(session.busy for session in self.sessions.values()):
+            changed.clear()
+            await changed.wait()
 
     async def aclose(self) -> None:
         """End every session."""

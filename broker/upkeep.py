@@ -48,7 +48,7 @@ class Upkeep:
         self._written = asyncio.Event()
         self._moved = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
-        service.changed = self._changed
+        service.on_change(self._changed)
 
     @property
     def store_reachable(self) -> bool:

@@ -31,7 +31,7 @@ OPEN = OpenQuery()
 
 async def opened(house: House, key: tuple[str, str] = KEY) -> Session:
     session = await house.service.open(*key, OPEN)
-    await house.service.bound(session)
+    await elapse()
     return session
 
 
@@ -47,7 +47,7 @@ async def test_many_that_open_one_session_at_once_get_one_kernel() -> None:
     house = House()
     found = await asyncio.gather(*(house.service.open(*KEY, OPEN) for _ in range(9)))
     assert len({id(session) for session in found}) == 1
-    await house.service.bound(found[0])
+    await elapse()
     assert len(house.pool.given) == 1
     assert (found[0].generation, found[0].state) == (1, SessionState.READY)
 
@@ -76,7 +76,7 @@ async def test_an_unknown_profile_and_an_absent_session_are_refused_and_make_not
         await house.service.open(*KEY, OpenQuery(profile="absent"))
     with pytest.raises(UnknownSession):
         await house.service.open(*KEY, OpenQuery(create=False))
-    house.service.draining = True
+    await house.service.drain()
     with pytest.raises(Draining):
         await house.service.open(*KEY, OPEN)
     assert (house.service.sessions, house.pool.given) == ({}, [])
@@ -101,7 +101,7 @@ async def test_a_session_of_another_node_is_refused_with_its_address() -> None:
     session, client = await house.service.open(*KEY, OPEN), FakeClient()
     session.attach(client)
     session.submit(Execute(id="a", code="1"), client)
-    await house.service.bound(session)
+    await elapse()
     [(request_id, error)] = client.faults
     assert request_id == "a"
     assert isinstance(error, SessionElsewhere)
@@ -122,7 +122,7 @@ def test_a_session_that_cannot_be_bound_leaves_nothing_behind(error: Any) -> Non
         session, client = await house.service.open(*KEY, OPEN), FakeClient()
         session.attach(client)
         session.submit(Execute(id="a", code="1"), client)
-        await house.service.bound(session)
+        await elapse()
         assert [(name, type(fault)) for name, fault in client.faults] == [("a", type(error))]
         session.detach(client)
         await elapse()
@@ -216,7 +216,7 @@ async def test_a_dead_kernel_is_given_back_and_the_next_one_says_why() -> None:
     assert house.pool.discarded == ["k1"]
     assert house.store.records[KEY].reason == "exit 3"
     session.submit(Execute(id="a", code="1"), client)
-    await house.service.bound(session)
+    await elapse()
     assert (session.generation, session.lost_reason) == (2, "exit 3")
     assert house.pool.given[1].channels.sent == ["1"]
 
@@ -229,6 +229,44 @@ async def test_closing_the_service_ends_every_session_with_1001() -> None:
     await house.service.aclose()
     assert [client.ends for client in clients] == [[(1001, "shutdown")]] * 2
     assert sorted(house.pool.discarded) == ["k1", "k2"]
+
+
+# Draining
+
+
+@on_manual_time
+async def test_draining_lasts_until_no_session_is_busy() -> None:
+    house, client = House(), FakeClient()
+    running, waiting = await opened(house), await opened(house, ("acme", "other"))
+    for session in (running, waiting):
+        session.attach(client)
+        session.submit(Execute(id="a", code="1"), client)
+    draining = asyncio.create_task(house.service.drain())
+    await elapse()
+    with pytest.raises(Draining):
+        await house.service.open("acme", "new", OPEN)
+    await house.service.end(running.key, "killed")
+    await elapse()
+    assert not draining.done()
+    await house.service.end(waiting.key, "killed")
+    await elapse()
+    assert draining.done()
+
+
+@on_manual_time
+async def test_draining_does_not_wait_for_what_was_refused_a_kernel() -> None:
+    house, client = House(), FakeClient()
+    house.pool.has_any.clear()
+    session = await house.service.open(*KEY, OPEN)
+    session.attach(client)
+    session.submit(Execute(id="a", code="1"), client)
+    draining = asyncio.create_task(house.service.drain())
+    await elapse()
+    assert not draining.done()
+    house.pool.error = AtCapacity("no room")
+    house.pool.has_any.set()
+    await elapse()
+    assert draining.done()
 
 
 # Restarts
@@ -278,8 +316,8 @@ def test_a_one_shot_is_remembered_by_nothing(dies: bool) -> None:
     @on_manual_time
     async def scene() -> None:
         house = House()
-        async with house.service.once("acme", None) as session:
-            await house.service.bound(session)
+        async with house.service.once("acme", None):
+            await elapse()
             assert len(house.store.records) == 1
             if dies:
                 house.pool.given[0].exited.set_result("exit 3")
