@@ -20,6 +20,7 @@ class Audience:
         self.clients: set[Client] = set()
         self._behind: set[Client] = set()  # those who cannot take more just now
         self._replay = Replay(max_events, max_bytes)
+        self._max_bytes = max_bytes
         self._pace = pace
 
     @property
@@ -35,7 +36,7 @@ class Audience:
     def emit(self, event: Event) -> None:
         """Number an event, keep it for those who reconnect, and send it to every client."""
         event["seq"] = self._replay.last + 1
-        self._replay.append(event, size_of(event))
+        self._replay.append(event, size_of(event, self._max_bytes))
         envelope = Envelope(event)
         for client in tuple(self.clients):
             client.deliver(envelope)

@@ -10,9 +10,11 @@ import re
 from base64 import b64decode
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
 from broker.protocol import Execute
+from broker.replay import size_of
 from kernels.messages import Message
 
 Event = dict[str, Any]
@@ -21,6 +23,11 @@ Event = dict[str, Any]
 _CONTROL = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
 # What an event costs beside its text: without it, millions of tiny ones would be free.
 EVENT_COST = 256
+# Bounds on an `error` event: a kernel may say anything. Characters, but for the lines.
+NAME = 200
+MESSAGE = 64 << 10
+LINE = 2000
+HEAD = TAIL = 500
 _BINARY = ("image/png", "image/jpeg", "image/gif", "image/webp", "application/pdf")
 
 
@@ -166,9 +173,11 @@ class Execution:
         elif kind == "clear_output":
             if self._affords(0):
                 yield {"type": "clear", "id": self.id, "wait": bool(content.get("wait"))}
-        elif kind == "error" and (self._affords(len(message.content_bytes)) or not self._failed):
-            self._failed = True  # the first one is told whatever came before it
-            yield error_event(self.id, content)
+        elif kind == "error":
+            event = error_event(self.id, content)
+            if self._affords(size_of(event)) or not self._failed:
+                self._failed = True  # the first one is told whatever came before it
+                yield event
 
     def _display(self, kind: str, message: Message) -> Event | None:
         size = len(message.content_bytes)
@@ -176,34 +185,41 @@ class Execution:
         data, metadata = content.get("data"), content.get("metadata")
         if not isinstance(data, dict):
             return None
+        metadata = metadata if isinstance(metadata, dict) else {}
+        transient = content.get("transient")
+        display_id = transient.get("display_id") if isinstance(transient, dict) else None
         too_large = self.limits.display and size > self.limits.display * 4 // 3 + 4096
-        if not self._affords(0 if too_large else size):
+        if too_large:
+            data, metadata = {"text/plain": f"[output of {size:,} bytes left out]"}, {}
+        data = rich(data)
+        if not self._affords(size_of([data, metadata, display_id], self._left)):
             return None
         if too_large:
-            data = {"text/plain": f"[output of {size:,} bytes left out]"}
             self._dropped += size
         else:
             self._rich += size
         event: Event = {
             "type": "result" if kind == "execute_result" else "display",
             "id": self.id,
-            "data": rich(data),
-            "metadata": metadata if isinstance(metadata, dict) else {},
+            "data": data,
+            "metadata": metadata,
         }
         if kind == "execute_result":
             event["execution_count"] = _count(content.get("execution_count"))
             return event
-        transient = content.get("transient")
-        if isinstance(transient, dict) and isinstance(transient.get("display_id"), str):
-            event["display_id"] = transient["display_id"]
+        if isinstance(display_id, str):
+            event["display_id"] = display_id
         if kind == "update_display_data":
             event["update"] = True
         return event
 
+    @property
+    def _left(self) -> float:
+        return self.limits.displays - self._cost if self.limits.displays else inf
+
     def _affords(self, size: int) -> bool:
         """Count an event of `size` bytes, and tell whether the execution may still send it."""
-        bound = self.limits.displays
-        if bound and self._cost + size + EVENT_COST > bound:
+        if size + EVENT_COST > self._left:
             self._dropped += size
             return False
         self._cost += size + EVENT_COST
@@ -234,16 +250,42 @@ def rich(data: Mapping[str, Any]) -> dict[str, Any]:
 def error_event(execution_id: str, content: Mapping[str, Any]) -> Event:
     """Return the `error` event of Jupyter's `error` content, without colour codes."""
     traceback = content.get("traceback")
-    lines: list[str] = []
-    for part in traceback if isinstance(traceback, list) else []:
-        lines.extend(plain(str(part)).splitlines())
     return {
         "type": "error",
         "id": execution_id,
-        "name": plain(str(content.get("ename", ""))),
-        "message": plain(str(content.get("evalue", ""))),
-        "traceback": lines,
+        "name": _clipped(_text(content.get("ename", "")), NAME),
+        "message": _clipped(_text(content.get("evalue", "")), MESSAGE),
+        "traceback": _lines(traceback if isinstance(traceback, list) else []),
     }
+
+
+def _lines(parts: list[Any]) -> list[str]:
+    """Return the first and the last lines of a traceback, with a note of what is between them."""
+    text = "\n".join(part.removesuffix("\n") for part in map(_text, parts) if part)
+    if not text:
+        return []
+    # Millions of short lines would be a hundred times their size as a list: cut before splitting.
+    *head, rest = text.split("\n", HEAD)
+    if len(head) < HEAD:
+        lines = [*head, rest]
+    else:
+        middle, *tail = rest.rsplit("\n", TAIL)
+        out = middle.count("\n") + 1
+        between = [middle] if out == 1 else [f"[{out:,} lines left out]"]
+        lines = [*head, *between, *tail]
+    return [_clipped(line.removesuffix("\r"), LINE) for line in lines]
+
+
+def _clipped(text: str, most: int) -> str:
+    left = len(text) - most
+    return text if left <= 0 else f"{text[:most]} [{left:,} characters left out]"
+
+
+def _text(value: object) -> str:
+    try:
+        return plain(str(value))
+    except RecursionError:
+        return ""
 
 
 def plain(text: str) -> str:

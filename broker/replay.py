@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 from itertools import islice
+from math import inf
+from sys import getsizeof
 
 Event = dict[str, object]
 
@@ -74,18 +76,20 @@ class Replay:
         self._bytes -= size
 
 
-def size_of(event: Event) -> int:
-    """Return about how many bytes of memory an event keeps."""
-    size = 200
-    for value in event.values():
-        if isinstance(value, str | bytes):
-            size += len(value)
-        elif isinstance(value, dict):
-            size += sum(_length(item) for item in value.values())
+def size_of(value: object, most: float = inf) -> int:
+    """Return how many bytes of memory plain data holds, keys and all.
+
+    What stands in it twice counts twice. Counting stops when it is over `most`.
+    """
+    size, left = 0, [value]
+    while left and size <= most:
+        value = left.pop()
+        size += getsizeof(value)
+        if size > most:
+            break  # before a long list is copied for nothing
+        if isinstance(value, dict):
+            left.extend(value)
+            left.extend(value.values())
         elif isinstance(value, list):
-            size += sum(_length(item) for item in value)
+            left.extend(value)
     return size
-
-
-def _length(value: object) -> int:
-    return len(value) if isinstance(value, str | bytes) else len(str(value))

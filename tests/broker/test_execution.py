@@ -10,7 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.execution import EVENT_COST, Event, Execution, OutputLimits, error_event, plain, rich
+from broker.execution import (
+    EVENT_COST,
+    HEAD,
+    LINE,
+    TAIL,
+    Event,
+    Execution,
+    OutputLimits,
+    error_event,
+    plain,
+    rich,
+)
 from broker.protocol import Execute
 from kernels.errors import BadFrame
 from kernels.messages import Message
@@ -382,6 +393,60 @@ def test_events_stop_at_the_bound_but_for_the_error() -> None:
     assert list(run.take("iopub", error)) == []
     reply(run, "error")
     assert run.done(now=101.0)["truncated"]["total"] > 0
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"data": {"k" * 5000: ""}},
+        {"data": {}, "metadata": {"k" * 5000: ""}},
+        {"data": {}, "transient": {"display_id": "k" * 5000}},
+        {"data": {}, "metadata": {"a": [[]] * 100}},
+    ],
+    ids=["key", "metadata", "display id", "small items"],
+)
+def test_a_display_costs_all_that_it_holds(content: dict[str, Any]) -> None:
+    run = execution(OutputLimits(displays=10_000))
+    shown = [e for _ in range(9) for e in run.take("iopub", message("display_data", content))]
+    assert 0 < len(shown) < 3
+
+
+def test_the_note_of_a_large_display_has_none_of_its_metadata() -> None:
+    run = execution(OutputLimits(display=100))
+    content = {"data": {"a": "b"}, "metadata": {"k" * 8000: ""}}
+    [event] = run.take("iopub", message("display_data", content))
+    assert (event["metadata"], list(event["data"])) == ({}, ["text/plain"])
+
+
+def test_a_traceback_of_millions_of_lines_keeps_its_head_and_tail() -> None:
+    lines = error_event("e", {"traceback": ["first\n" + "ab\n" * 2_000_000, "last"]})["traceback"]
+    assert (lines[0], lines[-2:]) == ("first", ["ab", "last"])
+    assert len(lines) == HEAD + TAIL + 1
+    assert lines[HEAD] == f"[{2_000_002 - HEAD - TAIL:,} lines left out]"
+
+
+@pytest.mark.parametrize("count", [HEAD - 1, HEAD, HEAD + 1, HEAD + TAIL, HEAD + TAIL + 1])
+def test_a_traceback_within_the_bound_is_whole(count: int) -> None:
+    text = [f"line {n}" for n in range(count)]
+    assert error_event("e", {"traceback": text})["traceback"] == text
+    assert error_event("e", {"traceback": ["\n".join(text)]})["traceback"] == text
+
+
+def test_long_lines_and_words_of_an_error_are_cut() -> None:
+    long = "x" * 1_000_000
+    event = error_event("e", {"ename": long, "evalue": long, "traceback": [long]})
+    [line] = event["traceback"]
+    assert line == "x" * LINE + f" [{1_000_000 - LINE:,} characters left out]"
+    assert len(event["name"]) < 300
+    assert len(event["message"]) < 66_000
+
+
+def test_an_error_nested_too_deep_to_be_shown_is_told_all_the_same() -> None:
+    deep: list[Any] = []
+    for _ in range(1000):
+        deep = [deep]
+    event = error_event("e", {"ename": "E", "evalue": deep, "traceback": [deep, "line"]})
+    assert (event["name"], event["traceback"][-1]) == ("E", "line")
 
 
 # Rich output

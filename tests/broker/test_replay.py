@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from broker.replay import Replay
+from broker.protocol import Bounds, codec
+from broker.replay import Replay, size_of
 
 
 def event(seq: int) -> dict[str, object]:
@@ -109,3 +110,44 @@ def test_every_number_after_the_last_seen_is_given_or_named(
     missed, events = replay.since(after)
     named = [] if missed is None else list(range(missed[0], missed[1] + 1))
     assert named + seqs(list(events)) == list(range(after + 1, replay.last + 1))
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"data": {"k" * 5_000_000: ""}},
+        {"data": {}, "metadata": {"k" * 5_000_000: 1}},
+        {"data": {"a": [[[{"k" * 5_000_000: None}]]]}},
+        {"traceback": ["ab"] * 100_000},
+    ],
+)
+def test_keys_and_many_small_items_count(event: dict[str, object]) -> None:
+    assert size_of(event) >= 5_000_000
+
+
+def test_counting_ends_at_what_nobody_keeps() -> None:
+    assert size_of({"data": {"a": [0] * 1_000_000}}, 1000) > 1000
+    endless: list[object] = []
+    endless.append(endless)
+    assert size_of(endless, 1000) > 1000
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=30,
+)
+
+
+# As JSON, a control character is six; in msgpack a character is four bytes at most.
+@pytest.mark.parametrize(("name", "factor"), [("broker.v1.msgpack", 4), ("broker.v1.json", 6)])
+@given(
+    st.dictionaries(st.text(), JSON_VALUES | st.binary(), max_size=5),
+    st.lists(st.text(), max_size=20),
+)
+def test_an_event_counts_for_a_good_part_of_its_frame(
+    name: str, factor: int, data: dict[str, object], lines: list[str]
+) -> None:
+    event = {"type": "display", "data": data, "traceback": lines, "seq": 1}
+    frame = codec(name, Bounds()).encode(event)
+    assert len(frame) <= factor * size_of(event)
