@@ -96,7 +96,8 @@ class Service:
         self._watchers: list[Callable[[Session], None]] = []
         self._gates: WeakValueDictionary[Key, asyncio.Lock] = WeakValueDictionary()
         self._binding: dict[Session, asyncio.Task[None]] = {}
-        self._acquiring: set[Session] = set()  # those that wait for a kernel
+        self._acquiring: dict[Session, asyncio.Timeout] = {}  # those that wait for a kernel
+        self._ending: dict[Session, str] = {}  # why
         self._tasks: set[asyncio.Task[None]] = set()
         metrics.watch_sessions(lambda: len(self.sessions))
         metrics.watch_clients(
@@ -178,15 +179,15 @@ class Service:
             return
         began = time.monotonic()
         pool = self.pools[session.profile]
-        self._acquiring.add(session)
         try:
-            kernel: ServiceKernel = await pool.acquire(timeout=self.limits.acquire_timeout)
+            async with asyncio.timeout(None) as self._acquiring[session]:
+                kernel: ServiceKernel = await pool.acquire(timeout=self.limits.acquire_timeout)
+        except TimeoutError:
+            raise _changed_meanwhile(session.state) from None
         finally:
-            self._acquiring.discard(session)
+            del self._acquiring[session]
         try:
             claim = await self._claim(session, kernel)
-            if session.state is not SessionState.OPENING:
-                raise _changed_meanwhile(session.state)
         except BaseException:
             self._own(pool.discard(kernel))
             raise
@@ -209,7 +210,12 @@ class Service:
                 expires=session.expires,
             )
             if claim.status == "claimed":
-                return claim
+                if session.state is SessionState.OPENING:
+                    return claim
+                refusal = _changed_meanwhile(session.state)
+                reason = self._ending.get(session, "node_lost")
+                await self._release(session, claim.generation, reason)
+                raise refusal
             if claim.node != self.store.node:
                 raise await self._elsewhere(session.name, claim.node)
             # Ours, of a kernel that is gone: its release did not reach the store.
@@ -246,16 +252,21 @@ class Service:
         if session is None:
             await self._refuse_absent(key)
             raise UnknownSession(f"no session {key[1]!r}")
+        # Before the gate, which a binding may hold: no kernel gets what is queued from here on.
+        kernel = session.drop_kernel(reason)
+        session.close(code, reason, spare=spare)
         self._changed(session)
-        if session in self._acquiring and (binding := self._binding.get(session)):
-            binding.cancel()  # nothing is claimed for it yet
-        async with session.gate:
-            kernel = session.drop_kernel(reason)
-            session.close(code, reason, spare=spare)
-            if kernel is not None:
-                await self.pools[session.profile].discard(kernel)
-            if session.generation:
-                await self._release(session, session.generation, reason)
+        self._ending[session] = reason
+        if acquiring := self._acquiring.get(session):
+            acquiring.reschedule(0)  # at once; nothing is claimed for it yet
+        try:
+            async with session.gate:
+                if kernel is not None:
+                    await self.pools[session.profile].discard(kernel)
+                if session.generation:
+                    await self._release(session, session.generation, reason)
+        finally:
+            del self._ending[session]
         logger.info("session=%s/%s ended: %s", *key, reason)
         return session.generation
 
@@ -376,11 +387,12 @@ class Service:
     async def aclose(self) -> None:
         """End every session."""
         self.draining = True
-        await asyncio.gather(
-            *(self.end(key, "shutdown", code=CLOSE_AWAY) for key in [*self.sessions])
-        )
-        for task in tuple(self._binding.values()):
-            task.cancel()
+        for binding in tuple(self._binding.values()):
+            binding.cancel()  # the ends would wait for them
+        ends = [self.end(key, "shutdown", code=CLOSE_AWAY) for key in self.sessions]
+        for failure in await asyncio.gather(*ends, return_exceptions=True):
+            if failure is not None and not isinstance(failure, int):
+                logger.error("a session did not end well", exc_info=failure)
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=5)
 

@@ -148,6 +148,7 @@ class FreePool:
         self.discarded: list[str] = []
         self.adopted: list[tuple[str, bool]] = []
         self.error: BrokerError | None = None
+        self.stuck = ""  # the kernel that cannot be discarded
         self.has_any = asyncio.Event()
         self.has_any.set()
         self._names = itertools.count(1)
@@ -168,6 +169,8 @@ class FreePool:
 
     async def discard(self, kernel: SilentKernel) -> None:
         await asyncio.sleep(0)
+        if kernel.kernel_id == self.stuck:
+            raise OSError("it does not end")
         self.discarded.append(kernel.kernel_id)
         kernel.kill()
 

@@ -13,6 +13,7 @@ from broker.errors import (
     BadMessage,
     Draining,
     SessionElsewhere,
+    SessionLost,
     StoreUnavailable,
     UnknownProfile,
     UnknownSession,
@@ -178,6 +179,43 @@ async def test_a_session_ended_while_it_is_being_bound_gives_its_kernel_back() -
 
 
 @on_manual_time
+async def test_nothing_queued_is_sent_once_the_end_was_asked_for() -> None:
+    house, client = House(), FakeClient()
+    house.store.hold.clear()
+    session = await house.service.open(*KEY, OPEN)
+    session.attach(client)
+    session.submit(Execute(id="a", code="1"), client)
+    await elapse()
+    ending = asyncio.create_task(house.service.end(KEY, "killed"))
+    await elapse()
+    assert client.ends == [(4404, "killed")]
+    house.store.hold.set()
+    await ending
+    await elapse()
+    assert [kernel.channels.sent for kernel in house.pool.given] == [[]]
+    assert house.pool.discarded == ["k1"]
+    record = house.store.records[KEY]
+    assert (record.generation, record.state, record.reason) == (1, "closed", "killed")
+
+
+@on_manual_time
+async def test_a_session_that_waits_for_its_restart_ends_at_once() -> None:
+    house = House()
+    session = await opened(house)
+    house.pool.has_any.clear()
+    restarting = asyncio.create_task(house.service.restart(session))
+    await elapse()
+    began = now()
+    assert await house.service.end(KEY, "killed") == 1
+    assert now() - began < 0.1
+    with pytest.raises(SessionLost):
+        await restarting
+    house.pool.has_any.set()
+    await elapse(10.0)
+    assert (len(house.pool.given), house.pool.discarded) == (1, ["k1"])
+
+
+@on_manual_time
 async def test_a_session_that_waits_for_a_kernel_ends_at_once() -> None:
     house, client = House(), FakeClient()
     house.pool.has_any.clear()
@@ -229,6 +267,31 @@ async def test_closing_the_service_ends_every_session_with_1001() -> None:
     await house.service.aclose()
     assert [client.ends for client in clients] == [[(1001, "shutdown")]] * 2
     assert sorted(house.pool.discarded) == ["k1", "k2"]
+
+
+@on_manual_time
+async def test_closing_the_service_waits_for_no_binding() -> None:
+    house = House()
+    house.store.hold.clear()
+    session, client = await house.service.open(*KEY, OPEN), FakeClient()
+    session.attach(client)
+    await elapse()
+    began = now()
+    await house.service.aclose()
+    assert now() - began < 0.1
+    assert client.ends == [(1001, "shutdown")]
+    assert house.pool.discarded == ["k1"]
+
+
+@on_manual_time
+async def test_a_session_that_cannot_end_does_not_keep_the_others_from_it() -> None:
+    house = House()
+    for index in range(3):
+        await opened(house, ("acme", f"s{index}"))
+    house.pool.stuck = "k1"
+    await house.service.aclose()
+    assert sorted(house.pool.discarded) == ["k2", "k3"]
+    assert [record.state for record in house.store.records.values()].count("closed") == 2
 
 
 # Draining
