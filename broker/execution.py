@@ -48,6 +48,7 @@ class Execution:
     owner: object  # who asked: a failure aborts what the same client has queued behind it
     submitted: float
     limits: OutputLimits = field(default_factory=OutputLimits)
+    told: bool = False  # an event has told of it: a `done` must follow
     started: float = 0.0
     interrupted: str = ""  # why it was interrupted: `interrupted`, `timeout`
     taken: bool = False  # the kernel has begun with it

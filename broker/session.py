@@ -186,9 +186,11 @@ class Session:
         """Give back everything that waits for a kernel that cannot be had."""
         waiting, self._queue = self._queue, deque()
         for execution in waiting:
-            for client in self.audience.clients:
-                if client is execution.owner:
-                    client.fault(execution.id, error)
+            owner = next((one for one in self.audience.clients if one is execution.owner), None)
+            if owner is not None:
+                owner.fault(execution.id, error)
+            if owner is None or execution.told:
+                self._finish(execution, "aborted", error.message)
 
     def _kill(self, reason: str) -> None:
         """End the kernel at once; its loss is told with this reason."""
@@ -240,13 +242,18 @@ class Session:
         if self.state is SessionState.SUSPENDED:
             raise StoreUnavailable("the session store is out of reach; the session is safe")
         if len(self._queue) >= self.limits.queue:
-            raise QueueFull(f"{len(self._queue)} executions wait already; the bound is that")
-        if any(one.id == request.id and one.owner is owner for one in self._open()):
-            raise BadMessage(f"id: {request.id!r} is still open", field="id")
+            count = len(self._queue)
+            raise QueueFull(
+                f"{count} executions wait already, as many as the session's queue holds"
+            )
+        # Whoever's it is: `target` of an interrupt or a cancel, and all events, name no client.
+        if any(one.id == request.id for one in self._open()):
+            raise BadMessage(f"id: {request.id!r} is still open in this session", field="id")
         execution = Execution(request, owner, time.monotonic(), self.limits.output)
         self._queue.append(execution)
         position = len(self._queue) - (self._running is None)
         if position > 0:
+            execution.told = True
             self.audience.emit({"type": "queued", "id": request.id, "position": position})
         if self.kernel is None:
             self._host.need_kernel(self)
@@ -381,4 +388,8 @@ class Session:
         """End the session for every client but `spare`, who gets a word of its own."""
         if self.state is not SessionState.CLOSED:
             self.state = advance(SESSION, self.state, SessionEvent.CLOSE)
+        waiting, self._queue = self._queue, deque()
+        for execution in waiting:
+            if execution.told:  # for the others, the end says it
+                self._finish(execution, "aborted", reason)
         self.audience.end(code, reason, spare=spare)

@@ -89,8 +89,8 @@ class Link:
         self.subprotocol: str | None = None
         self.generation = 0
         self.seq = 0  # the last sequence number seen
-        # Ids must differ from those of the session's other clients, whose events come here too.
-        self._prefix = os.urandom(4).hex()
+        # The broker refuses an id that another client of the session has open.
+        self._prefix = os.urandom(8).hex()
         self._made = 0
         self._open: dict[str, tuple[str, Deliver]] = {}
         self._silent: list[str] = []  # requests of which nothing has been heard, oldest first

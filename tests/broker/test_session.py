@@ -181,6 +181,61 @@ async def test_a_kernel_that_cannot_be_had_is_told_to_each_that_waits() -> None:
 
 
 @on_manual_time
+async def test_what_was_announced_has_its_done_even_if_no_kernel_can_be_had() -> None:
+    scene, watcher = Scene(bound=False), FakeClient()
+    scene.session.attach(watcher)
+    scene.submit("a", "b")  # only b is announced: a is next
+    scene.session.refuse(BrokerError("no room"))
+    assert [name for name, _ in scene.client.faults] == ["a", "b"]
+    assert scene.client.dones == watcher.dones == {"b": "aborted"}
+    assert watcher.events[-1]["reason"] == "no room"
+
+
+@on_manual_time
+async def test_what_an_absent_client_asked_for_has_its_done_even_if_no_kernel_can_be_had() -> None:
+    scene, again = Scene(bound=False), FakeClient()
+    scene.submit("a", "b")
+    scene.session.attach(again)
+    scene.session.detach(scene.client)
+    scene.session.refuse(BrokerError("no room"))
+    assert (scene.client.faults, again.faults) == ([], [])
+    assert again.dones == {"a": "aborted", "b": "aborted"}
+
+
+@on_manual_time
+async def test_what_was_announced_has_its_done_when_the_session_ends_without_a_kernel() -> None:
+    scene = Scene(bound=False)
+    scene.submit("a", "b")
+    scene.session.close(4404, "killed")
+    assert scene.client.dones == {"b": "aborted"}
+    assert scene.client.events[-1]["reason"] == "killed"
+    assert not scene.session.busy
+
+
+class Leaver(FakeClient):
+    """Goes with the first word it is sent, as a connection that is too slow does."""
+
+    def __init__(self, session: Session) -> None:
+        super().__init__()
+        self.session = session
+
+    def fault(self, request_id: str, error: BrokerError) -> None:
+        super().fault(request_id, error)
+        self.session.detach(self)
+
+
+@on_manual_time
+async def test_a_client_may_leave_while_it_is_refused() -> None:
+    scene = Scene(bound=False)
+    leaver = Leaver(scene.session)
+    scene.session.attach(leaver)
+    scene.submit("a", "b", client=leaver)
+    scene.session.refuse(BrokerError("no room"))
+    assert [name for name, _ in leaver.faults] == ["a"]
+    assert scene.client.dones == {"b": "aborted"}
+
+
+@on_manual_time
 async def test_a_new_kernels_first_answer_is_measured_once() -> None:
     scene = Scene()
     for name in "ab":
@@ -269,23 +324,23 @@ async def test_metadata_goes_to_the_kernel_as_it_is() -> None:
 async def test_the_queue_is_bounded() -> None:
     scene = Scene()
     scene.submit("a", "b", "c", "d")
-    with pytest.raises(QueueFull):
+    with pytest.raises(QueueFull, match="3 executions wait already, as many as the session's"):
         scene.submit("e")
     assert scene.session.queued == 3
 
 
 @on_manual_time
-async def test_an_open_id_is_refused_to_its_client_and_free_to_others() -> None:
+async def test_an_open_id_is_refused_whoever_has_it() -> None:
     scene, other = Scene(), FakeClient()
     scene.submit("a", "b")
     for name in ("a", "b"):
-        with pytest.raises(BadMessage) as refused:
-            scene.submit(name)
-        assert refused.value.field == "id"
-    scene.submit("a", client=other)
+        for client in (scene.client, other):
+            with pytest.raises(BadMessage) as refused:
+                scene.submit(name, client=client)
+            assert refused.value.field == "id"
     scene.kernel.begin()
     scene.kernel.end()
-    scene.submit("a")
+    scene.submit("a", client=other)
 
 
 @on_manual_time

@@ -112,7 +112,7 @@ async def test_two_clients_see_every_event_with_the_same_numbers(broker: Running
     name = new_name()
     async with attached(broker, name) as one, attached(broker, name) as other:
         await one.run("print('one')", id="same")
-        await other.run("print('other')", id="same")  # ids are the client's own
+        await other.run("print('other')", id="same")  # its id is free again
         await one.send({"type": "restart", "id": "r"})
         await one.until("reply", id="r")
         for peer in (one, other):
