@@ -7,16 +7,16 @@ given up the same way, so that a release is never overtaken by the next claim.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 from weakref import WeakValueDictionary
 
+from broker.adoption import Adopter, Label, ServiceKernel, read_label
 from broker.errors import (
     BadMessage,
     BrokerError,
@@ -45,23 +45,6 @@ CLOSE_GONE = 4404
 CLOSE_MOVED = 4409
 OUT_OF_REACH = "the session store is out of reach; the session is safe"
 Key = tuple[str, str]
-
-
-class ServiceKernel(SessionKernel, Protocol):
-    """What the service needs of a kernel beyond what its session does."""
-
-    def label(self, text: str) -> None:
-        """Note who is bound, where the next broker finds it."""
-
-    async def close(self) -> None:
-        """End it."""
-
-
-class Adopter(Protocol):
-    """Where kernels that outlived the last broker are found."""
-
-    async def adopt(self) -> list[tuple[Any, str]]:
-        """Return each live kernel with its label."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +175,7 @@ class Service:
             self._own(pool.discard(kernel))
             raise
         session.created = claim.created
-        kernel.label(_label(session, claim.generation))
+        kernel.label(Label(*session.key, claim.generation).text)
         state = "fresh" if claim.generation == 1 else "lost"
         session.bind(kernel, claim.generation, state, claim.reason)
         asyncio.get_running_loop().call_later(REFILL_AFTER, pool.bound, kernel)
@@ -345,35 +328,32 @@ class Service:
     async def adopt(self, profile: str, source: Adopter) -> int:
         """Take over the kernels that outlived the last broker; return how many sessions live on."""
         records = {record.kernel: record for record in await self.store.owned()}
-        adopted = 0
-        for kernel, label in await source.adopt():
-            if not label:
-                self.pools[profile].adopt(kernel, bound=False)
-                continue
-            self.pools[profile].adopt(kernel, bound=True)
-            adopted += self._adopt_session(profile, kernel, label, records.get(kernel.kernel_id))
-        return adopted
+        found = await source.adopt()
+        before = len(self.sessions)
+        for kernel, text in found:
+            self.pools[profile].adopt(kernel, bound=bool(text))
+            if text:
+                self._adopt_session(profile, kernel, text, records.get(kernel.kernel_id))
+        return len(self.sessions) - before
 
     def _adopt_session(
-        self, profile: str, kernel: ServiceKernel, label: str, record: SessionRecord | None
-    ) -> bool:
-        try:
-            known = json.loads(label)
-            key, generation = (
-                (str(known["tenant"]), str(known["session"])),
-                int(known["generation"]),
-            )
-        except (ValueError, KeyError, TypeError):
+        self, profile: str, kernel: ServiceKernel, text: str, record: SessionRecord | None
+    ) -> None:
+        label = read_label(text)
+        other = self.sessions.get(label.key) if label else None
+        # Two kernels of one session are those of a restart that the last broker did not finish.
+        if label is None or (other and other.generation >= label.generation):
             self._own(self.pools[profile].discard(kernel))
-            return False
-        session = self._new(key, profile)
+            return
+        if other is not None and (older := other.drop_kernel("restart")):
+            self._own(self.pools[other.profile].discard(older))
+        session = self._new(label.key, profile)
         if record is not None:
             session.created, session.last_used = record.created, record.last_used
-        self.sessions[key] = session
-        session.bind(kernel, generation, "warm", "")
-        logger.info("session=%s/%s adopted, generation %d", *key, generation)
+        self.sessions[label.key] = session
+        session.bind(kernel, label.generation, "warm", "")
+        logger.info("session=%s/%s adopted, generation %d", *label.key, label.generation)
         self._changed(session)
-        return True
 
     async def drain(self) -> None:
         """Take no new sessions from now on, and return once none is busy."""
@@ -414,7 +394,3 @@ def _changed_meanwhile(state: SessionState) -> BrokerError:
     if state is SessionState.SUSPENDED:
         return StoreUnavailable(OUT_OF_REACH)
     return SessionLost("the session ended while its kernel was being bound")
-
-
-def _label(session: Session, generation: int) -> str:
-    return json.dumps({"tenant": session.tenant, "session": session.name, "generation": generation})

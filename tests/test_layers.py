@@ -32,7 +32,7 @@ ROWS: list[list[str]] = [
     ["broker.roles"],
     ["broker.audience"],
     ["broker.session"],
-    ["broker.auth"],
+    ["broker.auth", "broker.adoption"],
     ["broker.service"],
     ["broker.upkeep", "broker.listing", "broker.node"],
     ["broker.web.door"],

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from broker.adoption import Label
 from broker.errors import (
     AtCapacity,
     BadMessage,
@@ -419,6 +420,25 @@ async def test_a_bound_kernel_that_lived_on_is_its_sessions_again() -> None:
     client = FakeClient()
     session.attach(client)
     assert client.events[0]["state"] == "warm"
+
+
+@pytest.mark.parametrize("order", [[1, 2, 3], [3, 2, 1], [2, 3, 1]])
+@pytest.mark.parametrize("together", [True, False])
+def test_of_a_sessions_kernels_the_newest_lives_on(order: list[int], together: bool) -> None:
+    @on_manual_time
+    async def scene() -> None:
+        house = House()
+        found = [(SilentKernel(f"k{one}"), Label(*KEY, one).text) for one in order]
+        parts = [found] if together else [[one] for one in found]
+        counts = [await house.service.adopt("python", Survivors(*part)) for part in parts]
+        await elapse()
+        assert sum(counts) == 1
+        session = house.service.sessions[KEY]
+        assert session.kernel is not None
+        assert (session.generation, session.kernel.kernel_id) == (3, "k3")
+        assert sorted(house.pool.discarded) == ["k1", "k2"]
+
+    scene()
 
 
 @on_manual_time
