@@ -23,12 +23,31 @@ from traitlets import Type
 from .streams import CellStream, OutputBudget
 
 RUN_CODE = InteractiveShell.run_code.__code__
+OWN_FILES = os.path.dirname(__file__) + os.sep
 
 
 def cpu_seconds() -> float:
     """Return the CPU seconds of this process and of its children that have ended."""
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
     return time.process_time() + children.ru_utime + children.ru_stime
+
+
+def forget_own_frames(error: BaseException | None) -> None:
+    """Take our frames out of the traceback of an error, and of those that led to it."""
+    left, seen = [error], set()
+    while left:
+        error = left.pop()
+        if error is None or id(error) in seen:
+            continue
+        seen.add(id(error))
+        left += [error.__cause__, error.__context__]
+        step = error.__traceback__
+        while step is not None:
+            inner = step.tb_next
+            if inner is not None and inner.tb_frame.f_code.co_filename.startswith(OWN_FILES):
+                step.tb_next = inner.tb_next
+            else:
+                step = inner
 
 
 class Shell(ZMQInteractiveShell):
@@ -50,6 +69,11 @@ class Shell(ZMQInteractiveShell):
                 yield
         else:
             yield
+
+    def showtraceback(self, exc_tuple: Any = None, *args: Any, **options: Any) -> None:
+        """Show an error, where it happened in the user's code."""
+        forget_own_frames(exc_tuple[1] if exc_tuple else sys.exc_info()[1])
+        super().showtraceback(exc_tuple, *args, **options)
 
     def forget_outputs(self) -> None:
         """Drop what the history has kept of results and errors, unless it is to be kept."""

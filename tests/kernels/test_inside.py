@@ -204,6 +204,32 @@ async def test_an_interrupt_ends_the_cell(talk: Talk, code: str) -> None:
     assert said.contents("error")[-1]["ename"] in ("KeyboardInterrupt", "CancelledError")
 
 
+@pytest.mark.parametrize(
+    "code",
+    [
+        "def spin():\n  print('in')\n  while True: pass\nspin()",
+        "import asyncio\nawait asyncio.sleep(0)\ndef spin():\n  print('in')\n  while 1: 0\nspin()",
+        "def spin():\n  while True: print('in', flush=True)\nspin()",
+        "def spin():\n  print('in')\n  while True: pass\ntry: spin()\nfinally: 1 / 0",
+    ],
+    ids=["loop", "loop after await", "prints", "on the way out"],
+)
+async def test_the_traceback_of_an_interrupt_ends_in_the_users_code(talk: Talk, code: str) -> None:
+    lines = "\n".join((await interrupted(talk, code)).contents("error")[-1]["traceback"])
+    assert "spin" in lines
+    assert "KeyboardInterrupt" in lines
+    assert "kernels/inside" not in lines
+    assert "_take_interrupt" not in lines
+
+
+async def test_the_traceback_of_a_bad_write_ends_in_the_users_code(talk: Talk) -> None:
+    lines = "\n".join(
+        (await talk.run("import sys\nsys.stdout.write(3)")).contents("error")[-1]["traceback"]
+    )
+    assert "TypeError" in lines
+    assert "kernels/inside" not in lines
+
+
 async def test_an_interrupt_reaches_a_shell_command(talk: Talk) -> None:
     said = await interrupted(talk, "!echo in; exec sleep 60\nprint('code', _exit_code)")
     assert said.status == "error" or "code" in said.text()
