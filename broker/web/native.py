@@ -28,7 +28,7 @@ from broker.protocol import (
 )
 from broker.roles import Envelope
 from broker.session import Session
-from broker.web.door import Face, House, admit, code_of, described
+from broker.web.door import Face, House, admit, described
 
 logger = logging.getLogger(__name__)
 
@@ -68,8 +68,20 @@ class NativeSocket(websocket.WebSocketHandler):
         if self.request.headers.get("Upgrade", "").lower() != "websocket":
             raise web.HTTPError(426)
         offered = self.request.headers.get("Sec-WebSocket-Protocol", "").split(",")
-        if choose_subprotocol(map(str.strip, offered)) is not None:  # else `open` closes it
+        # Without a subprotocol `open` closes it; a handshake that fails, Tornado answers itself.
+        if choose_subprotocol(map(str.strip, offered)) is not None and self._is_handshake():
             self.session = await self.house.service.open(principal.tenant, name, self._query)
+
+    def _is_handshake(self) -> bool:
+        """Tell whether Tornado will upgrade: nothing is made for who will not come in."""
+        headers = self.request.headers
+        connection = map(str.strip, headers.get("Connection", "").lower().split(","))
+        return (
+            "upgrade" in connection
+            and self._check_cross_origin(self.check_origin) is None
+            and headers.get("Sec-WebSocket-Version") == "13"
+            and bool(headers.get("Sec-WebSocket-Key") and headers.get("Host"))
+        )
 
     def select_subprotocol(self, subprotocols: list[str]) -> str | None:
         """Choose the best one that the client offers."""
@@ -136,7 +148,8 @@ class NativeSocket(websocket.WebSocketHandler):
             self._send(self.codec.encode({"type": "pong", "id": request.id}))
             return
         if isinstance(request, Ack):
-            self.session.audience.acknowledge(request.seq)
+            if self._query.mode == "run":  # else others would miss what a watcher has seen
+                self.session.audience.acknowledge(request.seq)
             return
         if self._query.mode == "watch":
             raise Forbidden("this connection only watches; open one with mode=run")
@@ -226,6 +239,3 @@ class NativeSocket(websocket.WebSocketHandler):
 def _clipped(reason: str) -> str:
     """Return as much of a reason as a close frame has room for: 123 bytes (RFC 6455, 5.5)."""
     return reason.encode(errors="replace")[:120].decode(errors="ignore")
-
-
-__all__ = ["NativeSocket", "code_of"]

@@ -205,8 +205,15 @@ async def test_a_watcher_sees_everything_and_may_not_change_anything(
         ):
             await watcher.send(request)
             assert (await watcher.until("fault", id="w"))["code"] == "forbidden"
+        seen = numbers(peer.events)[-1]
         assert await peer.value("'x' in globals()") == "False"
         assert row_of(broker, name)["generation"] == 1
+        await peer.socket.close()
+        # Alone as it is now, what it has seen is still for others to ask for.
+        await watcher.send({"type": "ack", "seq": seen})
+        await settled(watcher)
+    async with attached(broker, name, after=0) as again:
+        assert "missed" not in await again.next()
 
 
 async def test_create_false_is_404_for_an_absent_session_and_joins_a_present_one(
@@ -285,6 +292,40 @@ async def test_nobody_is_let_in_without_the_token(
         async with attached(broker, new_name(), **how):
             pass
     assert refused.value.response.status_code == status
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Origin": "http://elsewhere.example"}, 403),
+        ({"Origin": "http://elsewhere.example", "Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Sec-WebSocket-Version": "12"}, 426),
+        ({"Sec-WebSocket-Key": ""}, 400),
+        ({"Connection": "close"}, 400),
+        ({"Upgrade": "h2c"}, 426),
+    ],
+    ids=["origin", "site", "version", "key", "connection", "upgrade"],
+)
+def test_a_handshake_that_fails_makes_no_session(
+    broker: RunningBroker, headers: dict[str, str], status: int
+) -> None:
+    name = new_name()
+    good = {
+        "Upgrade": "websocket",
+        "Connection": "Upgrade",
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
+        "Sec-WebSocket-Protocol": JSON,
+    }
+    answer = call(broker, "GET", f"/v1/sessions/{name}/ws", **{**good, **headers})
+    assert answer.status == status
+    assert call(broker, "GET", f"/v1/sessions/{name}").status == 404
+
+
+async def test_a_page_of_the_brokers_own_origin_is_let_in(broker: RunningBroker) -> None:
+    headers = {"Authorization": f"Bearer {broker.token}", "Origin": broker.url}
+    async with attached(broker, new_name(), options={"additional_headers": headers}) as peer:
+        assert await peer.value("6 * 7") == "42"
 
 
 @pytest.mark.parametrize("scheme", ["Bearer", "token", "query"])
