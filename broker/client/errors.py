@@ -8,6 +8,7 @@ BrokerError                `code` and `message` of the broker; `field`, `retry_a
 │   ├── UnknownSession     no such session
 │   └── NotRunning         nothing to interrupt
 ├── TryAgain               later, or elsewhere: after `retry_after` seconds
+│   ├── SessionElsewhere   another node serves the session: `url` is its address
 │   ├── AtCapacity         no kernel is free, or a quota is used up
 │   ├── QueueFull          the session has too many executions waiting
 │   ├── Draining           the node takes no new work
@@ -91,6 +92,13 @@ class StoreUnavailable(TryAgain):
     """The broker cannot reach its store."""
 
 
+class SessionElsewhere(TryAgain):
+    """Another node serves the session; `url` is its address, or empty if it is unknown."""
+
+    node = ""
+    url = ""
+
+
 class ServerFault(BrokerError):
     """The broker failed."""
 
@@ -129,7 +137,7 @@ BY_CODE: dict[str, type[BrokerError]] = {
     "not_running": NotRunning,
     "capacity": AtCapacity,
     "quota": AtCapacity,
-    "busy": QueueFull,
+    "busy": SessionElsewhere,
     "queue_full": QueueFull,
     "draining": Draining,
     "store_unavailable": StoreUnavailable,
@@ -142,6 +150,7 @@ BY_STATUS: dict[int, type[BrokerError]] = {
     403: Forbidden,
     404: UnknownSession,
     413: BadRequest,
+    421: SessionElsewhere,
     429: TryAgain,
     503: TryAgain,
 }
@@ -163,12 +172,17 @@ def from_fault(fault: Mapping[str, Any], status: int = 0) -> BrokerError:
     """Return the error that a `fault` event or the `error` of an HTTP answer means."""
     code = str(fault.get("code", ""))
     kind = BY_CODE.get(code) or BY_STATUS.get(status) or ServerFault
-    return kind(
-        str(fault.get("message") or code or f"HTTP {status}"),
+    message = str(fault.get("message") or code or f"HTTP {status}")
+    node, url = str(fault.get("node") or ""), str(fault.get("url") or "")
+    error = kind(
+        f"{message}: use it at {url}" if url else message,
         code=code,
         field=fault.get("field"),
         retry_after=fault.get("retry_after"),
     )
+    if isinstance(error, SessionElsewhere):
+        error.node, error.url = node, url
+    return error
 
 
 def from_close(code: int | None, reason: str) -> BrokerError:

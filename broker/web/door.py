@@ -62,7 +62,7 @@ def code_of(error: BaseException) -> Code:
 
 
 def described(error: BaseException) -> dict[str, Any]:
-    """Return `code`, `message`, and `field` and `retry_after` where there are any.
+    """Return `code`, `message`, and `field`, `retry_after`, `node` and `url` where there are any.
 
     What is not one of our errors is told without its text: that goes to the log only.
     """
@@ -74,6 +74,8 @@ def described(error: BaseException) -> dict[str, Any]:
         body["field"] = error.field
     if isinstance(error, errors.CapacityError | errors.ProfileBroken):
         body["retry_after"] = error.retry_after
+    if isinstance(error, errors.SessionElsewhere):
+        body |= {"node": error.node, "url": error.url}
     return body
 
 
@@ -161,8 +163,6 @@ class Face(web.RequestHandler):
 
 class Missing(Face):
     """Everything that is no route."""
-
-    public = True
 
     async def prepare(self) -> None:
         """Say so."""

@@ -8,6 +8,7 @@ from http.client import responses
 import pytest
 
 from broker import errors
+from broker.client.errors import SessionElsewhere, from_fault
 from broker.web.door import CODES, INTERNAL, code_of, described
 
 FAULTS = (
@@ -65,12 +66,26 @@ def test_no_row_stands_for_what_is_not_an_error_any_more() -> None:
         (errors.UnknownSession("words"), {}),
         (errors.QueueFull("words", retry_after=2.5), {"retry_after": 2.5}),
         (errors.ProfileBroken("words"), {"retry_after": 1.0}),
+        (
+            errors.SessionElsewhere("words", node="n2", url="http://n2"),
+            {"retry_after": 1.0, "node": "n2", "url": "http://n2"},
+        ),
     ],
 )
 def test_an_error_is_told_with_its_field_and_when_to_try_again(
     error: errors.BrokerError, body: dict[str, object]
 ) -> None:
     assert described(error) == {"code": code_of(error).wire, "message": "words", **body}
+
+
+@pytest.mark.parametrize(
+    ("url", "step"), [("http://n2", "words: use it at http://n2"), ("", "words")]
+)
+def test_a_client_of_the_wrong_node_learns_the_right_one(url: str, step: str) -> None:
+    told = from_fault(described(errors.SessionElsewhere("words", node="n2", url=url)))
+    assert type(told) is SessionElsewhere
+    assert (told.code, told.message, told.node, told.url) == ("busy", step, "n2", url)
+    assert str(told) == step
 
 
 @pytest.mark.parametrize("error", [ValueError("secret"), KeyError("secret"), OSError(13, "secret")])
