@@ -7,7 +7,7 @@ import base64
 import json
 import uuid
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from tornado.iostream import StreamClosedError
@@ -85,17 +85,18 @@ class ExecuteOnce(Face):
 
     async def _stream(self, follower: Follower) -> None:
         self.set_header("Content-Type", "application/x-ndjson")
-        try:
-            async for event in follower.events():
-                self.write(json.dumps(as_json(event)) + "\n")
-                await self.flush()
-        except StreamClosedError:
-            return  # the execution goes on; its outputs are in the session's buffer
-        except BrokerError as error:
-            if not self._headers_written:
-                raise
-            self.write(json.dumps({"type": "fault", "id": follower.id, **described(error)}) + "\n")
-        await self.finish()
+        # When the caller has gone, the execution goes on; its outputs are in the session's buffer.
+        with suppress(StreamClosedError):
+            try:
+                async for event in follower.events():
+                    self.write(json.dumps(as_json(event)) + "\n")
+                    await self.flush()
+            except BrokerError as error:
+                if not self._headers_written:
+                    raise
+                fault = {"type": "fault", "id": follower.id, **described(error)}
+                self.write(json.dumps(fault) + "\n")
+            await self.finish()
 
 
 class ExecuteInSession(ExecuteOnce):

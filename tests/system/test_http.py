@@ -189,6 +189,17 @@ def test_a_streamed_one_shot_ends_with_its_done_and_leaves_no_session(
     ask_until(lambda: "once-" not in str(listed(broker, "?state=all")), "the one-shot gone")
 
 
+def test_a_caller_that_vanishes_from_a_stream_is_no_error_of_ours(broker: RunningBroker) -> None:
+    before = len(broker.log)
+    for path in ("/v1/execute", f"/v1/sessions/{new_name()}/execute"):
+        code = "while True: print('text' * 1000, flush=True)"
+        with closing(Stream(broker, path, code)) as stream:
+            name = str(next(iter(stream))["type"])
+            assert name == "started"
+    ask_until(lambda: "once-" not in str(listed(broker, "?state=all")), "the one-shot gone")
+    assert "Traceback" not in broker.log[before:]
+
+
 # Sessions
 
 
