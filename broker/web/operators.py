@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import unicodedata
 from dataclasses import asdict
 from typing import Any
 
@@ -15,6 +16,9 @@ from broker.protocol import check_session_name
 from broker.web.door import Face
 
 Json = dict[str, Any]
+
+# Unicode's control characters, line and paragraph separators: what a log or a terminal acts on.
+LINE_BREAKERS = ("Cc", "Zl", "Zp")
 
 
 class Sessions(Face):
@@ -50,7 +54,7 @@ class OneSession(Face):
     async def delete(self, session: str) -> None:
         """End it; `reason` is what its next client is told."""
         key = (self.principal.tenant, check_session_name(session))
-        reason = self.get_query_argument("reason", "killed")[:200]
+        reason = _reason(self)
         generation = await self.service.end(key, reason)
         self.answer({"session": session, "generation": generation, "reason": reason})
 
@@ -170,6 +174,15 @@ def _live(handler: Face, name: str) -> Any:
     if session is None:
         raise UnknownSession(f"no session {name!r} on this node")
     return session
+
+
+def _reason(handler: Face) -> str:
+    # As it was sent: `get_query_argument` would turn some control characters into spaces.
+    given = handler.request.query_arguments.get("reason", [b"killed"])[-1]
+    text = handler.decode_argument(given, "reason")
+    if any(unicodedata.category(character) in LINE_BREAKERS for character in text):
+        raise BadMessage(f"reason: expected one line of text, got {text[:64]!r}", field="reason")
+    return text.strip()[:200]
 
 
 def _number(handler: Face, name: str, default: float) -> float:

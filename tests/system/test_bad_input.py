@@ -472,6 +472,17 @@ async def test_code_that_is_not_python_is_an_error_of_the_code(
             assert "\x1b" not in json.dumps(told)
 
 
+@pytest.mark.parametrize(
+    "raw", ["%00", "a%0Ab", "a%0D%0Ab", "%1B[31m", "%7F", "%C2%85", "%E2%80%A8"]
+)
+def test_a_reason_that_would_break_a_line_is_refused(broker: RunningBroker, raw: str) -> None:
+    name = new_name()
+    execute(broker, name, "kept = 20")
+    answer = call(broker, "DELETE", f"/v1/sessions/{name}?reason={raw}")
+    assert (answer.status, answer.error["field"]) == (400, "reason")
+    assert value_of(broker, name, "kept") == "20"
+
+
 async def test_a_long_reason_in_any_script_ends_a_session_cleanly(broker: RunningBroker) -> None:
     # A WebSocket's close reason has room for 123 bytes, not characters.
     from urllib.parse import quote
