@@ -14,13 +14,13 @@ class Replay:
     """Keep the newest events of one session, within bounds of their number and their bytes.
 
     Events are held as they are given and must not be changed afterwards. Sequence numbers follow
-    one another without a gap, from `last` + 1 on. One event over the bound of bytes is not kept.
+    one another without a gap, from 1 on. One event over the bound of bytes is not kept.
     """
 
-    def __init__(self, max_events: int, max_bytes: int, *, last: int = 0) -> None:
+    def __init__(self, max_events: int, max_bytes: int) -> None:
         self._max_events = max_events
         self._max_bytes = max_bytes
-        self._last = last
+        self._last = 0
         self._kept: deque[tuple[Event, int]] = deque()
         self._bytes = 0
 

@@ -80,15 +80,6 @@ def test_a_gap_in_the_numbers_is_refused_and_changes_nothing(seq: int) -> None:
     assert (len(replay), replay.last, replay.size) == (3, 3, 30)
 
 
-def test_numbers_can_go_on_from_an_earlier_broker() -> None:
-    replay = Replay(10, 1000, last=41)
-    assert replay.since(41) == (None, [])
-    assert replay.since(40) == ((41, 41), [])
-    replay.append(event(42), 1)
-    assert seqs(list(replay.since(41)[1])) == [42]
-    assert repr(replay) == "<Replay 42-42: 1 events, 1 bytes>"
-
-
 STEP = st.tuples(st.just("append"), st.integers(0, 40)) | st.tuples(
     st.just("trim"), st.integers(-1, 30)
 )
