@@ -82,7 +82,7 @@ async def _until_signalled(config: Config, ready_file: Path | None) -> None:
     def ready(running: Running) -> None:
         if ready_file is not None:
             statedir.write_private(ready_file, _address(running))
-        _announce(config, running)
+        _announce(running)
 
     await serve(config, stop=stop, ready=ready)
 
@@ -294,7 +294,7 @@ def _refuse_without_isolation(config: Config) -> None:
         raise StateDirError(
             f"isolation {config.isolation!r} is not available: this version has no sandbox, and "
             "kernels would run with the broker's own rights. For code you trust, ask for it by "
-            "name: --isolation none (or BROKER_ISOLATION=none)"
+            "name: --isolation none (or BROKER_ISOLATION=none), on a loopback address"
         )
     logger.warning("isolation none: code in kernels has all the rights of this user")
 
@@ -316,8 +316,9 @@ def _address(running: Running) -> bytes:
     return json.dumps(fields).encode()
 
 
-def _announce(config: Config, running: Running) -> None:
-    warm = sum(profile.warm for profile in config.profiles.values())
+def _announce(running: Running) -> None:
+    pools = running.service.pools.values()
+    warm = sum(pool.snapshot().warm for pool in pools)
     print(  # noqa: T201 - the ready line is what a person waits for
         f"kernel-broker {version('kernel-broker')} is ready with {warm} warm kernels\n"
         f"  url    {running.url}\n"

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import signal
+import struct
 
 UNKNOWN = "unknown"
+# ioctl_pidfd_get_info(2const), Linux 6.15 and later: `struct pidfd_info` is a mask, a cgroup id,
+# eleven ids of 32 bits and the wait status, which is there once the process was reaped.
+GET_INFO = 0xC040FF0B
+INFO_EXIT = 1 << 3
+INFO = struct.Struct("QQ11Ii")
 STATUS_WAIT = 0.5  # s between the pidfd's word and the parent's status, before we say `unknown`
 
 
@@ -22,11 +29,23 @@ def reason_of(status: int) -> str:
         return f"signal {-code}"
 
 
+def status_of(pidfd: int) -> int | None:
+    """Return the wait status that the system kept for us, or None where it keeps none."""
+    buffer = bytearray(INFO.pack(INFO_EXIT, *[0] * 13))
+    try:
+        fcntl.ioctl(pidfd, GET_INFO, buffer)
+    except OSError:
+        return None
+    mask, *_, status = INFO.unpack(buffer)
+    return status if mask & INFO_EXIT else None
+
+
 class Process:
     """Watch one process through its pidfd, which this object owns and closes.
 
     `exited` resolves with the reason. Only the parent may read a status, so the parent (the
-    zygote) tells it through `set_status`; without its word the reason is `unknown`.
+    zygote) tells it through `set_status`; without its word the system is asked, and where that
+    cannot tell, the reason is `unknown`.
     """
 
     def __init__(self, pid: int, pidfd: int) -> None:
@@ -62,15 +81,16 @@ class Process:
         """Send SIGKILL."""
         self.send_signal(signal.SIGKILL)
 
-    def close(self) -> None:
-        """Stop watching, whatever the process does."""
-        self._drop()
-        if not self.exited.done():
-            self.exited.cancel()
-
     def _ended(self) -> None:
         self._loop.remove_reader(self._pidfd)
-        self._timer = self._loop.call_later(STATUS_WAIT, self._resolve, UNKNOWN)
+        self._timer = self._loop.call_later(STATUS_WAIT, self._ask_the_system)
+
+    def _ask_the_system(self) -> None:
+        status = status_of(self._pidfd)
+        if status is None:
+            self._resolve(UNKNOWN)
+        else:
+            self.set_status(status)
 
     def _resolve(self, reason: str) -> None:
         self._drop()

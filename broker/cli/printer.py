@@ -7,7 +7,7 @@ from typing import Any, TextIO
 
 from .text import size
 
-EXIT = {"ok": 0, "timeout": 124, "interrupted": 130, "lost": 137}
+EXIT = {"ok": 0, "timeout": 124, "interrupted": 130, "cancelled": 130, "lost": 137}
 SUFFIXES = {"image/png": "png", "image/jpeg": "jpg", "image/svg+xml": "svg", "image/gif": "gif"}
 
 
@@ -110,7 +110,7 @@ class Printer:
             shown, total = size(cut.get("shown")), size(cut.get("total"))
             self.note(f"broker: output cut, {shown} of {total} shown{where}")
         status, reason = event.get("status"), event.get("reason")
-        if status not in ("ok", "error", "interrupted"):
+        if status not in ("ok", "error", "interrupted", "cancelled"):
             told = f": {reason}" if reason and reason != status else ""
             self.note(f"broker: {status}{told}")
 

@@ -59,6 +59,9 @@ def is_complete(text: str) -> bool:
     kernel says what is wrong with it, or knows it for one of its own commands.
     """
     lines = text.split("\n")
+    if len(lines) > 1 and not lines[-1].strip():
+        # Enter has indented this line for what might follow: it is empty all the same.
+        text = "\n".join([*lines[:-1], ""])
     first = text.lstrip()
     if first.startswith("%%"):
         return not lines[-1].strip()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,11 +20,11 @@ from .text import Duration
 if TYPE_CHECKING:
     from types import FrameType
 
-    from broker.client import Broker, Session
+    from broker.client import Broker, Event, Session
 
 
 @click.command()
-@click.argument("code", required=False, metavar="[CODE|-|FILE.py]")
+@click.argument("code", required=False, metavar="[CODE|-|FILE]")
 @click.option(
     "-s", "--session", "name", required=True, shell_complete=complete_session, help="The session."
 )
@@ -52,6 +53,8 @@ def run(
     """
     if code is not None and file is not None:
         raise click.UsageError("give either code or --file")
+    if timeout is not None and timeout <= 0:
+        raise click.UsageError("--timeout is over 0; leave it out for the server's own")
     source = read_source(code, file)
     printer = Printer(sys.stdout, sys.stderr, save_images)
     session = broker.session(name, profile)
@@ -69,10 +72,17 @@ def run(
     raise SystemExit(status)
 
 
+# What a person means as a file rather than as an expression.
+FILE_NAME = re.compile(r"[\w./~+-]+\.\w+|[\w.~+-]*/[\w./~+-]+")
+
+
 def read_source(code: str | None, file: Path | None) -> str | None:
     """Return the code to run, or None for a prompt."""
-    if file is None and code is not None and code.endswith(".py") and Path(code).is_file():
-        file = Path(code)
+    if file is None and code is not None and FILE_NAME.fullmatch(code):
+        if Path(code).is_file():
+            file = Path(code)
+        elif code.endswith(".py"):
+            raise click.UsageError(f"there is no file {code}")
     try:
         if file is not None:
             return file.read_text(encoding="utf-8")
@@ -86,14 +96,21 @@ def read_source(code: str | None, file: Path | None) -> str | None:
 def execute(session: Session, printer: Printer, code: str, timeout: float | None) -> int:
     """Run code, print its events, and return the exit status that tells how it ended."""
     session.attach()
-    with interrupting(session):
-        result = session.execute(code, timeout=timeout, on_event=printer.event)
+    seen: dict[str, str] = {}  # `queued` or `started` of our execution, and its id
+
+    def event(event: Event) -> None:
+        if "id" in event:
+            seen["queued" if event["type"] == "queued" else "started"] = event["id"]
+        printer.event(event)
+
+    with interrupting(session, seen):
+        result = session.execute(code, timeout=timeout, on_event=event)
     return exit_status(result.status)
 
 
 @contextmanager
-def interrupting(session: Session) -> Iterator[None]:
-    """Make the first Ctrl-C interrupt the session's code, and the second one leave."""
+def interrupting(session: Session, seen: Mapping[str, str]) -> Iterator[None]:
+    """Make the first Ctrl-C interrupt our own execution, and the second one leave."""
     pressed = 0
 
     def press(_: int, __: FrameType | None) -> None:
@@ -108,7 +125,13 @@ def interrupting(session: Session) -> Iterator[None]:
         from broker.client import BrokerError
 
         try:
-            session.interrupt()
+            # Somebody else's cell may be running: only ours is to stop.
+            if "started" in seen:
+                session.interrupt(seen["started"])
+            elif "queued" in seen:
+                session.cancel(seen["queued"])
+            else:
+                click.echo("broker: not started yet; Ctrl-C again leaves", err=True)
         except BrokerError as error:
             click.echo(f"broker: not interrupted: {error.message}; Ctrl-C leaves", err=True)
 

@@ -15,11 +15,13 @@ from .text import Duration, age, console, short, table
 if TYPE_CHECKING:
     from broker.client import Broker
 
+COUNTS = ("clients", "executions")  # known to the session's own node only
+STATES = ("ready", "busy", "opening", "suspended", "closed", "all")
 STYLES = {"busy": "yellow", "ready": "green", "opening": "cyan", "suspended": "red"}
 
 
 @click.command()
-@click.option("--state", help="Only sessions in this state: ready, busy, suspended, closed ….")
+@click.option("--state", type=click.Choice(STATES), help="Only sessions in this state.")
 @click.option("--idle", type=Duration(), help="Only sessions idle for at least this long.")
 @connection
 @as_json
@@ -49,8 +51,7 @@ def ls(broker: Broker, state: str | None, idle: float | None, as_json: bool) -> 
             Text(str(row.get("profile") or "-")),
             short(row.get("kernel")),
             "-" if told == "busy" or not row.get("last_used") else age(now - row["last_used"]),
-            str(row.get("clients", "-")),
-            str(row.get("executions", "-")),
+            *("-" if row.get(name) is None else str(row[name]) for name in COUNTS),
         )
     console().print(listing)
 

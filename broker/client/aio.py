@@ -110,9 +110,13 @@ class AsyncSession:
             async for event in coming:
                 yield event
 
-    async def interrupt(self) -> Any:
-        """Interrupt the running execution; raises NotRunning when there is none."""
-        return await self._answer("interrupt")
+    async def interrupt(self, target: str | None = None) -> Any:
+        """Interrupt what runs, or only `target`; raises NotRunning when it does not run."""
+        return await self._answer("interrupt", target=target)
+
+    async def cancel(self, target: str) -> Any:
+        """Take the execution `target` (an event's `id`) out of the queue; raises NotRunning."""
+        return await self._answer("cancel", target=target)
 
     async def restart(self) -> Any:
         """Give the session a new kernel: generation + 1, no variables."""
@@ -147,9 +151,9 @@ class AsyncSession:
     async def __aexit__(self, *_: object) -> None:
         await self.detach()
 
-    async def _answer(self, kind: str) -> Any:
+    async def _answer(self, kind: str, **fields: Any) -> Any:
         event: Event = {}
-        async with aclosing(self._ask(kind)) as coming:
+        async with aclosing(self._ask(kind, **fields)) as coming:
             async for event in coming:  # noqa: B007 - the last one is the answer
                 pass
         return {k: v for k, v in event.items() if k not in ("type", "id", "seq")}

@@ -111,9 +111,13 @@ class Session:
         """
         yield from self._ask("execute", code=code, timeout=timeout, **options)
 
-    def interrupt(self) -> Any:
-        """Interrupt the running execution; raises NotRunning when there is none."""
-        return self._answer("interrupt")
+    def interrupt(self, target: str | None = None) -> Any:
+        """Interrupt what runs, or only `target`; raises NotRunning when it does not run."""
+        return self._answer("interrupt", target=target)
+
+    def cancel(self, target: str) -> Any:
+        """Take the execution `target` (an event's `id`) out of the queue; raises NotRunning."""
+        return self._answer("cancel", target=target)
 
     def restart(self) -> Any:
         """Give the session a new kernel: generation + 1, no variables."""

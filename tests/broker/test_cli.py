@@ -90,7 +90,9 @@ def test_run_takes_code_from_files_and_pipes(run: Run, peer: Peer, tmp_path: Pat
     run("run", "-s", "a", "-", stdin="from_dash")
     run("run", "-s", "a", stdin="from_pipe", BROKER_STATE_DIR=str(tmp_path))
     codes = [request["code"] for request in peer.requests]
-    assert codes == ["from_py", "from_txt", "cell.txt", "from_dash", "from_pipe"]
+    assert codes == ["from_py", "from_txt", "from_txt", "from_dash", "from_pipe"]
+    absent = run("run", "-s", "a", "nothing.py")
+    assert (absent.returncode, "there is no file nothing.py" in absent.stderr) == (2, True)
     missing = run("run", "-s", "a", "--file", "nothing.py")
     assert missing.returncode == 2
     assert "cannot read nothing.py" in missing.stderr

@@ -57,6 +57,7 @@ async def test_many_at_once_are_each_their_own(launcher: Launcher) -> None:
 
 
 async def test_closing_leaves_nothing_behind_and_may_be_repeated(launcher: Launcher) -> None:
+    await launcher.start()
     before = names(launcher.directory)
     kernel = await launcher.launch()
     assert len(names(launcher.directory)) == len(before) + 1
@@ -231,7 +232,8 @@ async def test_the_end_of_a_kernel_without_its_zygote_is_known(directory: Path) 
     await kill_zygote(launcher)
     os.kill(kernel.pid, signal.SIGKILL)
     async with asyncio.timeout(10):
-        assert await kernel.exited == "unknown"
+        # Linux keeps the status for us from 6.15 on; what keeps none says so.
+        assert await kernel.exited in ("signal SIGKILL", "unknown")
     await kernel.close()
     await launcher.aclose()
 

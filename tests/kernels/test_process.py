@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -61,12 +62,24 @@ async def test_a_status_told_by_the_parent_is_the_reason(child: Child) -> None:
     assert "exit 3" in repr(process)
 
 
-async def test_without_a_word_from_the_parent_the_reason_is_unknown(child: Child) -> None:
+async def test_without_a_word_from_the_parent_a_status_nobody_took_is_unknown(
+    child: Child,
+) -> None:
     process = watch(child)
     assert "running" in repr(process)
     tell(child, 0)
     async with asyncio.timeout(process_module.STATUS_WAIT + 5):
         assert await process.exited == UNKNOWN
+
+
+async def test_without_a_word_from_the_parent_the_system_is_asked(child: Child) -> None:
+    process = watch(child)
+    tell(child, 3)
+    await asyncio.to_thread(os.waitpid, child.pid, 0)
+    async with asyncio.timeout(process_module.STATUS_WAIT + 5):
+        reason = await process.exited
+    known = tuple(map(int, platform.release().split("-")[0].split(".")[:2])) >= (6, 15)
+    assert reason == ("exit 3" if known else UNKNOWN)
 
 
 async def test_kill_sends_sigkill(child: Child) -> None:
@@ -86,11 +99,3 @@ async def test_signals_after_the_end_do_nothing(child: Child) -> None:
     process.send_signal(signal.SIGTERM)
     process.set_status(9)
     assert await process.exited == "exit 0"
-
-
-async def test_close_stops_watching_and_leaves_the_process_alone(child: Child) -> None:
-    process = watch(child)
-    process.close()
-    process.close()
-    assert process.exited.cancelled()
-    assert child.poll() is None
