@@ -21,6 +21,7 @@ from broker.policy import SessionView, reap
 from broker.service import CLOSE_MOVED, Service
 from broker.session import Session
 from broker.store import Lease, NodeRecord, Renewal, Touch
+from kernels.state import SessionState
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +85,8 @@ class Upkeep:
                 await asyncio.sleep(1)
 
     def _changed(self, session: Session) -> None:
-        if session.generation:
+        # Only a release may write that a session is closed: it has more to write than that.
+        if session.generation and session.state is not SessionState.CLOSED:
             self._used[session.key] = Touch(
                 session.tenant,
                 session.name,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from broker.errors import StoreUnavailable
@@ -101,3 +103,16 @@ async def test_sessions_suspend_before_their_lease_can_end_and_go_on_when_the_st
         await elapse(LEASE / 3)
         assert (session.state, kept.store_reachable) == (SessionState.READY, True)
         assert session.kernel is house.pool.given[0]
+
+
+@on_manual_time
+async def test_no_use_tells_of_an_end_before_the_release_does() -> None:
+    house = House()
+    async with upkeep(house):
+        session = await opened(house)
+        async with session.gate:
+            ending = asyncio.create_task(house.service.end(KEY, "killed"))
+            await elapse(1.0)
+            assert {row.state for row in house.store.touched} == {"ready"}
+        await ending
+    assert {row.state for row in house.store.touched} == {"ready"}
