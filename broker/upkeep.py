@@ -18,7 +18,7 @@ from typing import Self
 from broker.errors import BrokerError, StoreUnavailable
 from broker.policy import SessionLimits as ReapLimits
 from broker.policy import SessionView, reap
-from broker.service import CLOSE_MOVED, Service
+from broker.service import CLOSE_MOVED, Key, Service
 from broker.session import Session
 from broker.store import Lease, NodeRecord, Renewal, Touch
 from kernels.state import SessionState
@@ -167,13 +167,19 @@ class Upkeep:
             self._moved.clear()
             now = time.time()
             plan = reap(map(_view, self._service.sessions.values()), bounds, now)
-            for view, reason in plan.ended:
-                with suppress(BrokerError):
-                    await self._service.end((view.tenant, view.session), reason)
+            for view, _ in plan.ended:
+                await self._end_if_due((view.tenant, view.session), bounds)
             delay = None if plan.wake_at is None else max(0.0, plan.wake_at - time.time())
             with suppress(TimeoutError):
                 async with asyncio.timeout(delay):
                     await self._moved.wait()
+
+    async def _end_if_due(self, key: Key, bounds: ReapLimits) -> None:
+        """End the session unless it has been used while others were ended."""
+        session = self._service.sessions.get(key)
+        if session is not None and (due := reap([_view(session)], bounds, time.time()).ended):
+            with suppress(BrokerError):
+                await self._service.end(key, due[0][1])  # gone before anything is waited for
 
 
 def _view(session: Session) -> SessionView:

@@ -116,3 +116,19 @@ async def test_no_use_tells_of_an_end_before_the_release_does() -> None:
             assert {row.state for row in house.store.touched} == {"ready"}
         await ending
     assert {row.state for row in house.store.touched} == {"ready"}
+
+
+@on_manual_time
+async def test_a_session_that_became_busy_meanwhile_is_not_ended() -> None:
+    house, client = House(idle_timeout=3600.0), FakeClient()
+    first, second = await opened(house), await opened(house, ("acme", "other"))
+    second.attach(client)
+    for session in (first, second):
+        session.last_used -= 7200.0
+    async with upkeep(house):
+        async with first.gate:
+            await elapse()
+            assert first.state is SessionState.CLOSED
+            second.submit(Execute(id="a", code="1"), client)
+        await elapse()
+        assert (client.ends, house.service.sessions) == ([], {second.key: second})
