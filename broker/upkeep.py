@@ -120,6 +120,8 @@ class Upkeep:
         if self._suspended:
             logger.warning("the store is back; %d sessions go on", len(self._service.sessions))
             self._suspended = False
+        if self._used:
+            self._written.set()  # what could not be written before
         for session, answer in zip(held, answers, strict=True):
             if answer is Renewal.LOST:
                 await self._give_up(session)
@@ -155,8 +157,13 @@ class Upkeep:
         self._written.clear()
         try:
             await self._service.store.touch(list(rows.values()))
-        except StoreUnavailable as error:
-            logger.warning("uses not written: %s", error)  # the next renewal writes them whole
+        except (StoreUnavailable, asyncio.CancelledError) as error:
+            # Tried again with the next use, after the next renewal, or at the end.
+            for key, row in rows.items():
+                self._used.setdefault(key, row)
+            if not isinstance(error, StoreUnavailable):
+                raise
+            logger.warning("uses not written: %s", error)
 
     # Idle sessions
 

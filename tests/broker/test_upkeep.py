@@ -132,3 +132,32 @@ async def test_a_session_that_became_busy_meanwhile_is_not_ended() -> None:
             second.submit(Execute(id="a", code="1"), client)
         await elapse()
         assert (client.ends, house.service.sessions) == ([], {second.key: second})
+
+
+@on_manual_time
+async def test_a_use_that_could_not_be_written_is_written_later() -> None:
+    house, client = House(), FakeClient()
+    async with upkeep(house):
+        first, second = await opened(house), await opened(house, ("acme", "other"))
+        house.store.down = True
+        await elapse(1.0)
+        assert house.store.touched == []
+        first.attach(client)
+        first.submit(Execute(id="a", code="1"), client)
+        house.store.down = False
+        house.service.executed(first, "ok", 0.1)
+        await elapse(1.0)
+        states = {row.session: row.state for row in house.store.touched}
+        assert states == {"chat": "busy", "other": str(second.state)}
+
+
+@on_manual_time
+async def test_a_use_that_could_not_be_written_waits_for_no_other_use() -> None:
+    house = House()
+    async with upkeep(house):
+        await opened(house)
+        house.store.down = True
+        await elapse(1.0)
+        house.store.down = False
+        await elapse(LEASE / 3)
+        assert [row.session for row in house.store.touched] == ["chat"]
