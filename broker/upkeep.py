@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from types import TracebackType
 from typing import Self
@@ -18,6 +18,7 @@ from typing import Self
 from broker.errors import BrokerError, StoreUnavailable
 from broker.policy import SessionLimits as ReapLimits
 from broker.policy import SessionView, reap
+from broker.roles import SessionKernel
 from broker.service import CLOSE_MOVED, Key, Service
 from broker.session import Session
 from broker.store import Lease, NodeRecord, Renewal, Touch
@@ -43,23 +44,25 @@ class Upkeep:
         self._lease = lease
         self._describe = describe
         self._clock = clock
-        self._renewed_at = clock()
+        self._deadline: asyncio.TimerHandle | None = None  # when no lease is sure any more
+        self._reachable = True
         self._suspended = False
         self._used: dict[tuple[str, str], Touch] = {}
         self._written = asyncio.Event()
         self._moved = asyncio.Event()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
         service.on_change(self._changed)
 
     @property
     def store_reachable(self) -> bool:
         """Tell whether the last renewal reached the store."""
-        return not self._suspended
+        return self._reachable
 
     async def __aenter__(self) -> Self:
+        self._trust_from(self._clock())
         await self._renew()
         for work in (self._renewing, self._writing, self._reaping):
-            self._tasks.append(asyncio.create_task(self._for_ever(work), name=work.__name__))
+            self._own(self._for_ever(work))
         return self
 
     async def __aexit__(
@@ -71,9 +74,16 @@ class Upkeep:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._deadline is not None:
+            self._deadline.cancel()
         with suppress(BrokerError):
             await self._write()
             await self._service.store.drop_node()
+
+    def _own(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _for_ever(self, work: Callable[[], Awaitable[None]]) -> None:
         while True:
@@ -101,48 +111,77 @@ class Upkeep:
     # Leases
 
     async def _renewing(self) -> None:
+        began = self._clock()
         while True:
-            await asyncio.sleep(self._lease / 3)
+            # From the last beginning: an attempt that hung has used up the time to the next.
+            await asyncio.sleep(max(0.0, began + self._lease / 3 - self._clock()))
+            began = self._clock()
             await self._renew()
 
     async def _renew(self) -> None:
-        """Renew every lease and the node's record; told to suspend when that cannot be done."""
-        held = [one for one in self._service.sessions.values() if one.kernel is not None]
+        """Renew every lease, and the node's record."""
+        # Not those of one-shots: a renewal that comes after the release would write the record
+        # again, and nobody else ever claims such a name.
+        held = [
+            (session, session.kernel)
+            for session in self._service.sessions.values()
+            if session.kernel is not None and not session.passing
+        ]
         began = self._clock()
         try:
-            answers = await self._service.store.renew([_lease(session) for session in held])
-            await self._service.store.put_node(self._describe())
+            answers = await self._service.store.renew([_lease(session) for session, _ in held])
         except StoreUnavailable as error:
-            if self._clock() - self._renewed_at >= self._lease * 2 / 3 and not self._suspended:
-                self._suspend(error)
+            logger.warning("leases not renewed: %s", error)
+            self._reachable = False
             return
-        self._renewed_at = began
-        if self._suspended:
-            logger.warning("the store is back; %d sessions go on", len(self._service.sessions))
-            self._suspended = False
+        self._trust_from(began)
+        moved: set[Session] = set()
+        for (session, kernel), answer in zip(held, answers, strict=True):
+            # An answer about a kernel that has gone meanwhile says nothing about the next one.
+            if answer is Renewal.LOST and session.kernel is kernel:
+                moved.add(session)
+                self._own(self._give_up(session, kernel))
+        self._resume(moved)
         if self._used:
             self._written.set()  # what could not be written before
-        for session, answer in zip(held, answers, strict=True):
-            if answer is Renewal.LOST:
-                await self._give_up(session)
-        for session in self._service.sessions.values():
-            session.resume()
+        try:
+            await self._service.store.put_node(self._describe())
+        except StoreUnavailable as error:
+            logger.warning("the node's record is not written: %s", error)
 
-    def _suspend(self, error: StoreUnavailable) -> None:
-        logger.error("%s: sessions take no new work until it answers", error)
+    def _trust_from(self, renewed_at: float) -> None:
+        """Set the time to suspend: nobody may take a session over while it takes work here."""
+        if self._deadline is not None:
+            self._deadline.cancel()
+        delay = renewed_at + self._lease * 2 / 3 - self._clock()
+        self._deadline = asyncio.get_running_loop().call_later(delay, self._suspend)
+
+    def _suspend(self) -> None:
+        logger.error("leases are in doubt: sessions take no new work until the store answers")
+        self._reachable = False
         self._suspended = True
         for session in self._service.sessions.values():
             session.suspend()
 
-    async def _give_up(self, session: Session) -> None:
+    def _resume(self, moved: set[Session]) -> None:
+        if self._suspended:
+            logger.warning("the store is back; %d sessions go on", len(self._service.sessions))
+        self._reachable = True
+        self._suspended = False
+        for session in tuple(self._service.sessions.values()):
+            if session not in moved:
+                session.resume()
+
+    async def _give_up(self, session: Session, kernel: SessionKernel) -> None:
         """End a kernel whose session the store gives to a higher generation."""
-        logger.error("session=%s/%s has moved to another node", *session.key)
-        self._service.sessions.pop(session.key, None)
         async with session.gate:
-            kernel = session.drop_kernel("moved")
+            if session.kernel is not kernel:
+                return  # it was lost or replaced while the gate was waited for
+            logger.error("session=%s/%s has moved to another node", *session.key)
+            self._service.sessions.pop(session.key)
+            session.drop_kernel("moved")
             session.close(CLOSE_MOVED, "the session has moved; reconnect")
-            if kernel is not None:
-                await self._service.pools[session.profile].discard(kernel)
+            await self._service.pools[session.profile].discard(kernel)
 
     # Uses
 

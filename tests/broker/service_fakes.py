@@ -19,7 +19,10 @@ Key = tuple[str, str]
 
 
 class MemoryStore:
-    """The mapping of one node. `down` refuses everything; `hold` makes claims wait."""
+    """The mapping of one node. `down` refuses everything, `no_nodes` the node's own record.
+
+    `hold` makes claims wait, and `hold_renewals` renewals, before they read anything.
+    """
 
     node = "n1"
 
@@ -29,6 +32,9 @@ class MemoryStore:
         self.down = False
         self.hold = asyncio.Event()
         self.hold.set()
+        self.hold_renewals = asyncio.Event()
+        self.hold_renewals.set()
+        self.no_nodes = False
         self.lost: set[Key] = set()
         self.touched: list[Touch] = []
         self.renewals = 0
@@ -68,10 +74,25 @@ class MemoryStore:
         return True
 
     async def renew(self, claims: Sequence[Lease]) -> list[Renewal]:
-        self._answer()
         self.renewals += 1
-        keys = [(one.tenant, one.session) for one in claims]
-        return [Renewal.LOST if key in self.lost else Renewal.OK for key in keys]
+        await self.hold_renewals.wait()
+        self._answer()
+        return [self._renewed(one) for one in claims]
+
+    def _renewed(self, held: Lease) -> Renewal:
+        key = (held.tenant, held.session)
+        old = self.records.get(key)
+        if key in self.lost or (
+            old and (old.generation > held.generation or old.state == "closed")
+        ):
+            return Renewal.LOST
+        if old:
+            return Renewal.OK
+        ends = (held.created, held.last_used, held.expires, True)
+        self.records[key] = SessionRecord(
+            *key, self.node, held.kernel, held.generation, held.profile, "ready", "", "", *ends
+        )
+        return Renewal.REWRITTEN
 
     async def touch(self, rows: Sequence[Touch]) -> None:
         self._answer()
@@ -93,6 +114,8 @@ class MemoryStore:
 
     async def put_node(self, record: NodeRecord) -> None:
         self._answer()
+        if self.no_nodes:
+            raise StoreUnavailable("the node's record cannot be written")
         self.own = record
 
     async def drop_node(self) -> None:
