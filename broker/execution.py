@@ -98,6 +98,7 @@ class Execution:
         if channel == "shell":
             if kind == "execute_reply":
                 self._reply(message)
+                yield from self._pages(message)
             return
         self.taken = True
         content = message.content
@@ -145,6 +146,16 @@ class Execution:
             "execution_count": self.count,
             "code": self.request.code,
         }
+
+    def _pages(self, message: Message) -> Iterator[Event]:
+        """Show what the reply would have a pager show: the help of `name?`."""
+        payload = message.content.get("payload")
+        if self.limits.display and len(message.content_bytes) > self.limits.display:
+            payload = []
+        for part in payload if isinstance(payload, list) else []:
+            if isinstance(part, dict) and isinstance(part.get("data"), dict):
+                data = {mime: _plain_value(value) for mime, value in part["data"].items()}
+                yield {"type": "display", "id": self.id, "data": rich(data), "metadata": {}}
 
     def _reply(self, message: Message) -> None:
         status = message.content.get("status")
@@ -296,6 +307,10 @@ def plain(text: str) -> str:
 
 def _count(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _plain_value(value: object) -> object:
+    return plain(value) if isinstance(value, str) else value
 
 
 def _number(value: object) -> float | int | None:

@@ -1,15 +1,17 @@
-"""Who a session deals with: its kernel and its clients; and what it sends them."""
+"""Who a session deals with: its kernel, its clients, its host; and what it sends them."""
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from broker.errors import BrokerError
 from broker.execution import Event, OutputLimits
 from broker.protocol import Codec
 from kernels.channels import Channels
+
+S_contra = TypeVar("S_contra", contravariant=True)  # the session, which stands in a higher row
 
 
 class SessionKernel(Protocol):
@@ -51,6 +53,28 @@ class Client(Protocol):
         """Learn that the session has ended for this client; `code` is a WebSocket close code."""
 
 
+class Host(Protocol[S_contra]):
+    """Who owns the session: gives it kernels and writes down what becomes of it."""
+
+    def need_kernel(self, session: S_contra) -> None:
+        """Bind a kernel, or `refuse()` what waits for one."""
+
+    def kernel_lost(self, session: S_contra, kernel: SessionKernel, reason: str) -> None:
+        """Clean up after a kernel that has ended."""
+
+    def executed(self, session: S_contra, status: str, seconds: float) -> None:
+        """Note the end of an execution."""
+
+    def answered(self, seconds: float) -> None:
+        """Note how long an execution waited for the first answer of a new kernel."""
+
+    def caught_up(self, session: S_contra) -> None:
+        """Note that an adopted kernel has ended what it was given before."""
+
+    def left(self, session: S_contra) -> None:
+        """Note that the last client has gone."""
+
+
 @dataclass(frozen=True, slots=True)
 class SessionLimits:
     """Bounds on one session. Seconds, counts, bytes; 0 seconds is no bound."""
@@ -63,6 +87,16 @@ class SessionLimits:
     replay_bytes: int = 4 << 20
     replay_events: int = 1000
     output: OutputLimits = field(default_factory=OutputLimits)
+
+    def told(self) -> dict[str, float]:
+        """Return what clients are told of the bounds."""
+        return {
+            "execution_timeout": self.execution_timeout,
+            "idle_timeout": self.idle_timeout,
+            "max_lifetime": self.max_lifetime,
+            "queue": self.queue,
+            "output_bytes": self.output.text,
+        }
 
 
 class Envelope:

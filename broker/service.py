@@ -301,6 +301,10 @@ class Service:
         """Count the wait for the first answer of a new kernel."""
         self.metrics.first_result(seconds)
 
+    def caught_up(self, session: Session) -> None:
+        """Have the adopted session's use written down."""
+        self._changed(session)
+
     def left(self, session: Session) -> None:
         """Forget a session that never had a kernel, once nobody waits for one."""
         if not session.generation and session not in self._binding:

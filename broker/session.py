@@ -11,13 +11,12 @@ import logging
 import time
 from collections import deque
 from functools import partial
-from typing import Protocol
 
 from broker.audience import Audience
 from broker.errors import BadMessage, BrokerError, NotRunning, QueueFull, StoreUnavailable
 from broker.execution import Event, Execution
 from broker.protocol import Execute
-from broker.roles import Client, Envelope, SessionKernel, SessionLimits
+from broker.roles import Client, Envelope, Host, SessionKernel, SessionLimits
 from kernels.errors import BadFrame
 from kernels.messages import Message
 from kernels.state import SESSION, SessionEvent, SessionState, advance
@@ -27,25 +26,6 @@ logger = logging.getLogger(__name__)
 # s from a kernel's death until its last words count as said: they are in the socket already, and
 # ZMQ's own thread hands them over.
 EXIT_SETTLE = 0.02
-
-
-class Host(Protocol):
-    """Who owns the session: gives it kernels and writes down what becomes of it."""
-
-    def need_kernel(self, session: Session) -> None:
-        """Bind a kernel, or `refuse()` what waits for one."""
-
-    def kernel_lost(self, session: Session, kernel: SessionKernel, reason: str) -> None:
-        """Clean up after a kernel that has ended."""
-
-    def executed(self, session: Session, status: str, seconds: float) -> None:
-        """Note the end of an execution."""
-
-    def answered(self, seconds: float) -> None:
-        """Note how long an execution waited for the first answer of a new kernel."""
-
-    def left(self, session: Session) -> None:
-        """Note that the last client has gone."""
 
 
 class Session:
@@ -59,7 +39,7 @@ class Session:
         *,
         limits: SessionLimits,
         gate: asyncio.Lock,
-        host: Host,
+        host: Host[Session],
     ) -> None:
         self.tenant = tenant
         self.name = name
@@ -78,6 +58,7 @@ class Session:
         self._loop = asyncio.get_running_loop()
         self._queue: deque[Execution] = deque()
         self._running: Execution | None = None
+        self._catching_up = False  # an adopted kernel may still run what it was given before
         self._request_id = ""  # the kernel's id of what runs
         self._stray: Execution | None = None  # counts what comes between executions
         self._timer: asyncio.TimerHandle | None = None
@@ -98,7 +79,11 @@ class Session:
     @property
     def busy(self) -> bool:
         """Tell whether an execution runs or waits."""
-        return self._running is not None or bool(self._queue)
+        return self._occupied or bool(self._queue)
+
+    @property
+    def _occupied(self) -> bool:
+        return self._running is not None or self._catching_up
 
     @property
     def queued(self) -> int:
@@ -153,13 +138,7 @@ class Session:
             "generation": self.generation,
             "state": state,
             "profile": self.profile,
-            "limits": {
-                "execution_timeout": self.limits.execution_timeout,
-                "idle_timeout": self.limits.idle_timeout,
-                "max_lifetime": self.limits.max_lifetime,
-                "queue": self.limits.queue,
-                "output_bytes": self.limits.output.text,
-            },
+            "limits": self.limits.told(),
             "expires_at": self.expires,
         }
         if reason:
@@ -180,6 +159,21 @@ class Session:
         kernel.channels.broken.add_done_callback(partial(self._distrust, kernel))
         kernel.exited.add_done_callback(partial(self._exited, kernel))
         self.audience.emit(self._description(state, reason))
+        if state == "warm":
+            self._catch_up(kernel)
+        self._start_next()
+
+    def _catch_up(self, kernel: SessionKernel) -> None:
+        """Be busy until an adopted kernel answers: it may be in the middle of a cell."""
+        self.state = advance(SESSION, self.state, SessionEvent.STARTED)
+        self._catching_up = True
+        self._request_id = kernel.channels.send("shell", "kernel_info_request", {})
+
+    def _caught_up(self) -> None:
+        self._catching_up = False
+        self.last_used = time.time()
+        self.state = advance(SESSION, self.state, SessionEvent.FINISHED)
+        self._host.caught_up(self)
         self._start_next()
 
     def refuse(self, error: BrokerError) -> None:
@@ -226,6 +220,7 @@ class Session:
         running, self._running = self._running, None
         waiting, self._queue = self._queue, deque()
         self.kernel = None
+        self._catching_up = False
         self.lost_reason = reason
         self.state = advance(SESSION, self.state, SessionEvent.LOST)
         self._cancel_timer()
@@ -251,7 +246,7 @@ class Session:
             raise BadMessage(f"id: {request.id!r} is still open in this session", field="id")
         execution = Execution(request, owner, time.monotonic(), self.limits.output)
         self._queue.append(execution)
-        position = len(self._queue) - (self._running is None)
+        position = len(self._queue) - (not self._occupied)
         if position > 0:
             execution.told = True
             self.audience.emit({"type": "queued", "id": request.id, "position": position})
@@ -263,6 +258,9 @@ class Session:
     def interrupt(self, target: str | None = None) -> str:
         """Interrupt what runs, and return its id. Raises NotRunning."""
         running = self._running
+        if self._catching_up and self.kernel is not None and not target:
+            self.kernel.interrupt()  # what the last broker had it run; its id is not known
+            return ""
         if running is None or self.kernel is None or (target and running.id != target):
             what = f"{target!r} is not running" if target else "nothing is running"
             raise NotRunning(what, field="target" if target else None)
@@ -328,6 +326,8 @@ class Session:
                 self._complete(running)
             elif running.interrupt_due:
                 self._interrupt_once_taken(running)
+        elif self._catching_up and channel == "shell" and message.parent_id == self._request_id:
+            self._caught_up()
         elif channel == "iopub" and self._stray is not None and message.type != "status":
             # Threads of earlier cells still print: theirs is no execution's output any more.
             for event in self._stray.take(channel, message):
@@ -377,8 +377,7 @@ class Session:
         if self.state is SessionState.SUSPENDED:
             event = SessionEvent.RESUME_EMPTY
             if self.kernel is not None:
-                busy = self._running is not None
-                event = SessionEvent.RESUME_BUSY if busy else SessionEvent.RESUME_READY
+                event = SessionEvent.RESUME_BUSY if self._occupied else SessionEvent.RESUME_READY
             self.state = advance(SESSION, self.state, event)
             if self._queue and self.kernel is None:
                 self._host.need_kernel(self)

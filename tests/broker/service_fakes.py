@@ -132,8 +132,9 @@ class SilentChannels:
     def next_id(self) -> str:
         return f"k_{len(self.sent)}"
 
-    def send(self, channel: str, kind: str, content: Any, **_: Any) -> None:
-        self.sent.append(content["code"])
+    def send(self, channel: str, kind: str, content: Any, **_: Any) -> str:
+        self.sent.append(content.get("code", kind))
+        return "asked"
 
     def pause(self) -> None: ...
 

@@ -29,9 +29,13 @@ class FakeChannels:
     def next_id(self) -> str:
         return f"k_{len(self.sent) + 1}"
 
-    def send(self, channel: str, kind: str, content: Any, *, msg_id: str, metadata: Any) -> None:
-        assert (channel, kind) == ("shell", "execute_request")
-        self.sent.append((msg_id, content["code"], metadata))
+    def send(
+        self, channel: str, kind: str, content: Any, *, msg_id: str = "info", metadata: Any = None
+    ) -> str:
+        if kind != "kernel_info_request":
+            assert (channel, kind) == ("shell", "execute_request")
+            self.sent.append((msg_id, content["code"], metadata))
+        return msg_id
 
     def pause(self) -> None: ...
 
@@ -94,6 +98,9 @@ class FakeHost:
 
     def answered(self, seconds: float) -> None:
         self.waits.append(seconds)
+
+    def caught_up(self, session: Session) -> None:
+        self.caught_up_with = session.state
 
     def left(self, session: Session) -> None:
         self.leavers += 1
@@ -245,9 +252,36 @@ async def test_a_new_kernels_first_answer_is_measured_once() -> None:
     assert len(scene.host.waits) == 1
     adopted = Scene(bound=False)
     adopted.session.bind(adopted.kernel, 1, "warm", "")
+    adopted.kernel.say("shell", "kernel_info_reply", {}, parent="info")
     adopted.submit("a")
     adopted.kernel.begin()
     assert adopted.host.waits == []
+
+
+@on_manual_time
+async def test_an_adopted_kernel_is_busy_until_it_answers() -> None:
+    scene = Scene(bound=False)
+    session = scene.session
+    session.bind(scene.kernel, 1, "warm", "")
+    scene.submit("a")
+    assert (session.state, session.busy, scene.kernel.codes) == (SessionState.BUSY, True, [])
+    assert session.interrupt() == ""
+    assert scene.kernel.interrupts == 1
+    with pytest.raises(NotRunning):
+        session.interrupt("a")
+    session.suspend()
+    session.resume()
+    assert session.state is SessionState.BUSY
+    scene.kernel.say("shell", "kernel_info_reply", {}, parent="info")
+    assert scene.kernel.codes == ["code a"]
+
+
+@on_manual_time
+async def test_an_adopted_kernel_that_ends_before_it_answers_is_lost_like_any_other() -> None:
+    scene = Scene(bound=False)
+    scene.session.bind(scene.kernel, 1, "warm", "")
+    scene.session.drop_kernel("killed")
+    assert (scene.session.state, scene.session.busy) == (SessionState.OPENING, False)
 
 
 # Order

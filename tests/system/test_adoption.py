@@ -1,0 +1,59 @@
+"""What outlived a killed broker is taken up as it was, the cell it was running included."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+
+from tests.system.conftest import RunningBroker
+from tests.system.peer import attached, row_of, value_of
+
+SETTINGS = """
+[session]
+idle_timeout = "1s"
+[profiles.python]
+warm = 1
+preload = []
+"""
+
+
+async def test_a_cell_that_outlives_the_broker_keeps_its_session_busy(
+    start_broker: Callable[..., AbstractContextManager[RunningBroker]],
+    short_dir: Callable[[], Path],
+) -> None:
+    directory = short_dir()
+    (directory / "broker.toml").write_text(SETTINGS)
+    gate = directory / "gate"
+    os.mkfifo(gate)
+    flags = ("--config", str(directory / "broker.toml"))
+    with start_broker(directory, *flags) as first:
+        async with attached(first, "long") as peer:
+            code = f"marker = 5\nprint('on')\nopen({str(gate)!r}).read()\nmarker += 1"
+            await peer.send({"type": "execute", "id": "cell", "code": code})
+            await peer.until("stream")
+            os.kill(first.pid, signal.SIGKILL)
+            first.process.wait(20)
+    with start_broker(directory, *flags) as second:
+        async with attached(second, "long") as peer:
+            state = await peer.until("session")
+            assert (state["state"], state["generation"]) == ("warm", 1)
+            assert row_of(second, "long")["state"] == "busy"
+            await peer.send({"type": "execute", "id": "next", "code": "marker"})
+            queued = await peer.until("queued")
+            assert (queued["id"], queued["position"]) == ("next", 1)
+            # Longer than the idle timeout, and nothing happens: the cell still waits at its gate.
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(1.5):
+                    await peer.next()
+            assert row_of(second, "long")["state"] == "busy"
+            with gate.open("w"):
+                pass
+            assert (await peer.until("result"))["data"]["text/plain"] == "6"
+            assert (await peer.until("done"))["generation"] == 1
+        assert value_of(second, "long", "marker") == "6"
