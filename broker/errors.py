@@ -118,7 +118,7 @@ class ProfileBroken(ServerError):
     """A profile's kernels cannot start; the next attempt is in `retry_after` seconds."""
 
     def __init__(self, message: str, *, retry_after: float = 1.0) -> None:
-        super().__init__(message)
+        super().__init__(message, field="profile")
         self.retry_after = retry_after
 
 

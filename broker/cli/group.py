@@ -26,6 +26,7 @@ NEXT_STEP = {
     "Forbidden": "use a token with wider rights",
     "UnknownSession": "`broker ls` shows the sessions",
     "AtCapacity": "try again soon, or free kernels with `broker kill --idle 10m`",
+    "ProfileBroken": "mend the profile; its zygote.log in the state directory says more",
     "QueueFull": "wait for the session's executions to end, or `broker kill` it",
     "Draining": "try again, on another node",
     "StoreUnavailable": "try again soon; `broker status` shows the store",

@@ -10,6 +10,7 @@ BrokerError                `code` and `message` of the broker; `field`, `retry_a
 ├── TryAgain               later, or elsewhere: after `retry_after` seconds
 │   ├── SessionElsewhere   another node serves the session: `url` is its address
 │   ├── AtCapacity         no kernel is free, or a quota is used up
+│   ├── ProfileBroken      the profile's kernels cannot start
 │   ├── QueueFull          the session has too many executions waiting
 │   ├── Draining           the node takes no new work
 │   └── StoreUnavailable   the broker cannot reach its store
@@ -78,6 +79,10 @@ class TryAgain(BrokerError):
 
 class AtCapacity(TryAgain):
     """No kernel is free, or a quota is used up."""
+
+
+class ProfileBroken(TryAgain):
+    """The profile's kernels cannot start; the message says why."""
 
 
 class QueueFull(TryAgain):
@@ -172,6 +177,8 @@ def from_fault(fault: Mapping[str, Any], status: int = 0) -> BrokerError:
     """Return the error that a `fault` event or the `error` of an HTTP answer means."""
     code = str(fault.get("code", ""))
     kind = BY_CODE.get(code) or BY_STATUS.get(status) or ServerFault
+    if kind is AtCapacity and fault.get("field") == "profile":
+        kind = ProfileBroken
     message = str(fault.get("message") or code or f"HTTP {status}")
     node, url = str(fault.get("node") or ""), str(fault.get("url") or "")
     error = kind(

@@ -14,8 +14,10 @@ from broker import listing
 from broker.errors import BadMessage, UnknownSession
 from broker.protocol import check_session_name
 from broker.web.door import Face
+from kernels.state import SessionState
 
 Json = dict[str, Any]
+STATES = {"", "all", *(state.value for state in SessionState)}
 
 # Unicode's control characters, line and paragraph separators: what a log or a terminal acts on.
 LINE_BREAKERS = ("Cc", "Zl", "Zp")
@@ -26,7 +28,11 @@ class Sessions(Face):
 
     async def get(self) -> None:
         """List the tenant's sessions: `state`, `idle` (seconds), `limit`, `after` (a name)."""
+        _only(self, "state", "idle", "limit", "after")
         state = self.get_query_argument("state", "")
+        if state not in STATES:
+            known = ", ".join(sorted(STATES - {""}))
+            raise BadMessage(f"state: expected one of {known}", field="state")
         idle = _number(self, "idle", 0.0)
         limit = int(_number(self, "limit", 1000.0))
         after = self.get_query_argument("after", "")
@@ -146,6 +152,8 @@ class Health(Face):
         """Say so."""
         self.answer({"alive": True})
 
+    head = get
+
 
 class Ready(Face):
     """`GET /readyz`: pools warm, store reachable, not draining."""
@@ -156,6 +164,8 @@ class Ready(Face):
         """Answer 200, or 503 with the reasons."""
         reasons = self.house.unready()
         self.answer({"ready": not reasons, "reasons": reasons}, 503 if reasons else 200)
+
+    head = get
 
 
 class MetricsPage(Face):
@@ -183,6 +193,16 @@ def _reason(handler: Face) -> str:
     if any(unicodedata.category(character) in LINE_BREAKERS for character in text):
         raise BadMessage(f"reason: expected one line of text, got {text[:64]!r}", field="reason")
     return text.strip()[:200]
+
+
+def _only(handler: Face, *names: str) -> None:
+    """Refuse a query parameter that nothing would read."""
+    for name in handler.request.query_arguments:
+        if name not in (*names, "token"):
+            known = ", ".join(names)
+            raise BadMessage(
+                f"{name[:64]}: no such query parameter; known: {known}", field=name[:64]
+            )
 
 
 def _number(handler: Face, name: str, default: float) -> float:

@@ -15,6 +15,7 @@ from jupyter_client.session import json_unpacker
 
 MAX_QUEUED = 1000  # messages waiting for the IO thread before a writer waits too
 MAX_QUEUED_BYTES = 16 << 20  # likewise
+BINARY = (b'"image/png"', b'"image/jpeg"', b'"image/gif"', b'"image/webp"', b'"application/pdf"')
 SEND_PATIENCE = 1.0  # s that a flush waits for the IO thread: a reader may be held back
 
 
@@ -84,8 +85,11 @@ class PublishThread(IOPubThread):
 
     def fit(self, msg: Any) -> Any:
         """Return the message, or a note of its size in its place if it is too large."""
+        size = size_of(msg)
+        if not self._message_bytes or size <= self._message_bytes:
+            return msg
         # The bound is on the data; base64 makes a picture's four thirds of that.
-        if not self._message_bytes or size_of(msg) <= self._message_bytes * 4 // 3:
+        if size <= self._message_bytes * 4 // 3 and is_binary(msg):
             return msg
         return self._note_instead(msg)
 
@@ -126,6 +130,11 @@ def pack(value: Any) -> bytes:
     except (TypeError, ValueError):
         return json.dumps(json_clean(value), default=json_default).encode()
     return text.encode(errors="replace")
+
+
+def is_binary(frames: Any) -> bool:
+    """Tell whether a message carries a MIME type that Jupyter carries as base64."""
+    return any(kind in bytes(frame) for frame in frames[-2:] for kind in BINARY)
 
 
 def size_of(frames: Any) -> int:
