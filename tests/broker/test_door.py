@@ -65,7 +65,7 @@ def test_no_row_stands_for_what_is_not_an_error_any_more() -> None:
         (errors.BadMessage("words", field="code"), {"field": "code"}),
         (errors.UnknownSession("words"), {}),
         (errors.QueueFull("words", retry_after=2.5), {"retry_after": 2.5}),
-        (errors.ProfileBroken("words"), {"retry_after": 1.0}),
+        (errors.ProfileBroken("words"), {"retry_after": 1.0, "field": "profile"}),
         (
             errors.SessionElsewhere("words", node="n2", url="http://n2"),
             {"retry_after": 1.0, "node": "n2", "url": "http://n2"},
