@@ -137,6 +137,10 @@ class Execution:
             event["truncated"] = truncated
         return event
 
+    def late_start(self) -> Event | None:
+        """Return the `started` that a kernel died too soon to send, or None if it was sent."""
+        return None if self._announced or not self.started else self._start(None)
+
     def _start(self, count: object) -> Event:
         self._announced = True
         self.count = _count(count)

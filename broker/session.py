@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 # s from a kernel's death until its last words count as said: they are in the socket already, and
 # ZMQ's own thread hands them over.
-EXIT_SETTLE = 0.02
+EXIT_SETTLE = 0.05
 
 
 class Session:
@@ -349,6 +349,8 @@ class Session:
     def _finish(self, execution: Execution, status: str = "", reason: str = "") -> str:
         """Send the one `done` of an execution and return its status."""
         now = time.monotonic()
+        if (started := execution.late_start()) is not None:
+            self.audience.emit(started)
         event = execution.done(status, reason, now=now)
         if execution.started:
             self.executions += 1

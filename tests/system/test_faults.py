@@ -69,8 +69,11 @@ async def test_code_that_kills_its_process_is_lost_with_the_reason_and_the_sessi
     execute(broker, bystander, "kept = 20")
     async with attached(broker, new_name()) as peer:
         await peer.run("x = 20")
-        events = await peer.run(f"print('last words', flush=True)\n{code}")
+        events = await peer.run(
+            f"print('last words', flush=True)\nimport time; time.sleep(0.2)\n{code}"
+        )
         assert (events[-1]["status"], events[-1]["reason"]) == ("lost", reason)
+        assert [event["type"] for event in events].count("started") == 1
         assert "last words\n" in [e["text"] for e in events if e["type"] == "stream"]
         lost = await peer.until("session")
         assert (lost["state"], lost["generation"], lost["reason"]) == ("lost", 1, reason)
