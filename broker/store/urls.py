@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import NamedTuple
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote
 
 SCHEMES = ("redis", "rediss", "unix", "redis+sentinel")
 SENTINEL_PORT = 26379
@@ -43,17 +43,19 @@ def parse_sentinel(url: str) -> SentinelURL:
     The name and password are the server's. The Sentinels' own, if they have any, are the query
     fields `sentinel_username` and `sentinel_password`.
     """
-    parts = urlsplit(url)
-    user, _, places = parts.netloc.rpartition("@")
+    # Not urlsplit, which takes one host: several with a [::1] among them it refuses.
+    place, _, text = url.partition("://")[2].partition("?")
+    netloc, _, path = place.partition("/")
+    user, _, places = netloc.rpartition("@")
     name, _, password = user.partition(":")
-    service, _, db = parts.path.strip("/").partition("/")
+    service, _, db = path.strip("/").partition("/")
     if not service:
         raise ValueError("the service's name is missing: redis+sentinel://host:port/service")
     if db and not db.isdigit():
         raise ValueError(f"the database is a number, not {db!r}")
     hosts = [_host(place) for place in places.split(",")]
     sentinel: dict[str, str] = {}
-    for key, value in parse_qsl(parts.query):
+    for key, value in parse_qsl(text):
         if key not in ("sentinel_username", "sentinel_password"):
             raise ValueError(f"unknown query field {key!r}")
         sentinel[key.removeprefix("sentinel_")] = value

@@ -18,7 +18,7 @@ import tarfile
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -88,7 +88,9 @@ def unpack(archive: Path, target: Path) -> Path:
             if member.name == f"{root}/pyproject.toml"
             or re.match(rf"{re.escape(root)}/(tests/|test_\w+\.py$)", member.name)
         ]
-        tar.extractall(target, members, filter="data")
+        # Python 3.11 has the filter from 3.11.4 on; the archive's hash is pinned in any case.
+        safely: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+        tar.extractall(target, members, **safely)  # noqa: S202 - its hash is pinned
     return target / root
 
 

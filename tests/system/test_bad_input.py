@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -452,7 +453,7 @@ def test_no_route_and_no_method_are_told_as_json(broker: RunningBroker) -> None:
         ("def f(:", "SyntaxError"),
         ("if True:\nprint(1)", "IndentationError"),
         ("'''open", "SyntaxError"),
-        ("\x00", "SyntaxError"),
+        ("\x00", "SyntaxError" if sys.version_info >= (3, 11, 4) else "ValueError"),
         ("%%nomagic\n1", None),
         ("(" * 5000, "SyntaxError"),
         ("1 +" + "+" * 20_000 + "1", None),
