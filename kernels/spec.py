@@ -13,13 +13,27 @@ DEFAULT_PRELOAD = (
 )
 
 
+ISOLATION = ("none", "standard", "full")  # weakest first
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds on one kernel. Bytes and counts; 0 means no bound of ours."""
+    """Bounds on one kernel. Bytes, counts, cores; 0 means no bound of ours.
+
+    Without a sandbox (isolation `none`) only the first three hold.
+    """
 
     output_bytes: int = 1 << 20  # text of one execution: half of it head, half tail
     message_bytes: int = 8 << 20  # one rich output; a larger one becomes a note with its size
-    open_files: int = 4096  # RLIMIT_NOFILE
+    open_files: int = 4096  # RLIMIT_NOFILE, of each process
+    memory: int = 1 << 30  # of the whole process tree, files in its tmpfs included; no swap
+    processes: int = 128  # and threads, of the whole tree
+    cpu: float = 1.0  # cores
+    workspace_bytes: int = 256 << 20
+    workspace_files: int = 16_384  # inodes
+    tmp_bytes: int = 128 << 20  # /tmp; /dev/shm has as much again
+    tmp_files: int = 8_192  # inodes, likewise
+    file_bytes: int = 256 << 20  # RLIMIT_FSIZE: one file
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +42,11 @@ class KernelSpec:
 
     `python` is an interpreter with ipykernel installed; empty means the one that runs this.
     `preload` is imported once, before the first fork, and must start no thread.
-    `kernelspec` names an installed Jupyter kernelspec instead, started by its own provisioner.
+    `kernelspec` names an installed Jupyter kernelspec instead. `paths` of the host are shown
+    read-only inside the sandbox, beside the interpreter's own. `network` is `none` or `host`.
+    `allow_imports` and `deny_imports` are top-level modules that cells may or may not import: a
+    guard rail, and no boundary. A zygote makes way for a fresh one after `recycle_forks` kernels
+    or `recycle_after` seconds, because its kernels share their address layout and hash seed.
     """
 
     name: str = "python"
@@ -36,6 +54,12 @@ class KernelSpec:
     preload: tuple[str, ...] = DEFAULT_PRELOAD
     env: tuple[tuple[str, str], ...] = ()
     kernelspec: str = ""
+    paths: tuple[str, ...] = ()
+    network: str = "none"
+    allow_imports: tuple[str, ...] = ()
+    deny_imports: tuple[str, ...] = ()
+    recycle_forks: int = 1000
+    recycle_after: float = 21_600.0
     limits: Limits = field(default_factory=Limits)
 
 
