@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 DEFAULT_PRELOAD = (
     "numpy",
@@ -79,3 +80,22 @@ class Order:
     argv: tuple[str, ...] = ()
     connection_file: str = ""
     umask: int = 0o077
+
+
+class Usage(NamedTuple):
+    """What a kernel's whole process tree has used so far; None where nobody knows. Bytes."""
+
+    cpu_seconds: float | None = None
+    memory: int | None = None
+    memory_peak: int | None = None
+    processes: int | None = None
+
+
+class Finding(NamedTuple):
+    """What was found out about one layer of the sandbox, or about one hostile case against it."""
+
+    layer: str
+    case: str  # what was tried; of a layer, what it is for
+    safe: bool
+    evidence: str
+    remedy: str = ""  # what to change on this host, where something is amiss
