@@ -24,7 +24,7 @@ from kernels.channels import PORTS, Channels
 from kernels.errors import KernelDied, LaunchError, LaunchTimeout
 from kernels.messages import Message
 from kernels.process import UNKNOWN, reason_of
-from kernels.spec import KernelSpec
+from kernels.spec import Finding, KernelSpec, Usage
 
 NUDGE = 0.5  # s between two requests to a kernel that is still starting
 INHERITED = ("PATH", "LANG", "TZ")  # a kernelspec's program is found on the path of the server
@@ -104,6 +104,9 @@ class ForeignProcess:
 class ForeignKernel:
     """A live kernel of a Jupyter kernelspec. Whoever holds it closes it."""
 
+    workspace: object | None = None
+    keep_workspace = False
+
     def __init__(
         self,
         kernel_id: str,
@@ -136,6 +139,15 @@ class ForeignKernel:
 
     def label(self, text: str) -> None:
         """Do nothing: no later broker will find it."""
+
+    def usage(self) -> Usage:
+        """Return what it has used so far: nobody knows."""
+        return Usage()
+
+    def tighten(
+        self, *, memory: int | None = None, processes: int | None = None, cpu: float | None = None
+    ) -> None:
+        """Do nothing: it has no bounds of ours."""
 
     def interrupt(self) -> None:
         """Ask the running cell to stop, by message or by signal as the kernelspec says."""
@@ -172,6 +184,8 @@ class ForeignLauncher:
     """Make kernels of the kernelspec that a profile names."""
 
     zygote_pid = 0
+    level = "none"
+    mode = ""
 
     def __init__(
         self, spec: KernelSpec, directory: Path, *, orphan_ttl: float = 0.0, timeout: float = 60.0
@@ -193,6 +207,10 @@ class ForeignLauncher:
         if not KernelProvisionerFactory.instance().is_provisioner_available(found):
             raise LaunchError(f"the provisioner that kernelspec {name!r} names is not installed")
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    async def self_test(self) -> list[Finding]:
+        """Return nothing: there is no sandbox to test."""
+        return []
 
     async def launch(self) -> ForeignKernel:
         """Start a kernel and wait until it takes requests. Raises LaunchError, KernelDied."""

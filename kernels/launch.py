@@ -24,7 +24,7 @@ from pathlib import Path
 from kernels.channels import PORTS, Channels
 from kernels.errors import LaunchError, LaunchTimeout
 from kernels.process import Process
-from kernels.spec import KernelSpec, Order
+from kernels.spec import Finding, KernelSpec, Order, Usage
 from kernels.zygote import Zygote
 
 MAX_PATH = 107  # bytes of a unix socket address, unix(7)
@@ -42,6 +42,9 @@ class Kernel:
 
     `exited` resolves with the reason when its process ends. Whoever holds it closes it.
     """
+
+    workspace: object | None = None
+    keep_workspace = False
 
     def __init__(
         self,
@@ -77,6 +80,15 @@ class Kernel:
         """Note who is bound to it, where a later broker finds it."""
         self._label(self.kernel_id, text)
 
+    def usage(self) -> Usage:
+        """Return what its process tree has used so far; without a sandbox nobody knows."""
+        return Usage()
+
+    def tighten(
+        self, *, memory: int | None = None, processes: int | None = None, cpu: float | None = None
+    ) -> None:
+        """Lower its bounds; without a sandbox it has none."""
+
     def interrupt(self) -> None:
         """Ask the running cell to stop: a message first, because it reaches every descendant."""
         try:
@@ -106,6 +118,9 @@ class Launcher:
     back with the same secret can speak to the kernels that outlived it. `tied` kernels end when
     this process does.
     """
+
+    level = "none"
+    mode = ""
 
     def __init__(
         self,
@@ -143,6 +158,13 @@ class Launcher:
     async def start(self) -> None:
         """Attach to this directory's zygote or start one. Raises ZygoteFailed."""
         await self._ready_zygote()
+
+    async def self_test(self) -> list[Finding]:
+        """Return what hostile code could do in a kernel of this profile; without a sandbox, [].
+
+        Raises LaunchError.
+        """
+        return []
 
     async def launch(self, order: Order | None = None) -> Kernel:
         """Fork a kernel and wait until it takes requests. Raises LaunchError.
