@@ -5,10 +5,15 @@ KernelError
 │   ├── ZygoteFailed   the profile's interpreter or a preload is broken
 │   └── LaunchTimeout  it did not answer in time
 ├── KernelDied         the process ended; `reason` says how
+├── UnsafePath         a name in a workspace that is not opened; `reason` says why  (the client's)
 └── BadFrame           bytes from a kernel that no honest kernel sends
 """
 
 from __future__ import annotations
+
+from typing import Final
+
+SHOWN_PATH: Final = 200  # characters of a path in a message: it may come from a stranger
 
 
 class KernelError(Exception):
@@ -40,3 +45,16 @@ class KernelDied(KernelError):
 
 class BadFrame(KernelError):
     """Bytes from a kernel that no honest kernel sends; the kernel is not to be trusted further."""
+
+
+class UnsafePath(KernelError):
+    """A path below a directory that a stranger writes to does not lead to a plain file of its own.
+
+    `reason` is one of a few fixed words, such as `symlink` or `missing`; see `kernels.safe_open`.
+    """
+
+    def __init__(self, path: str, reason: str) -> None:
+        shown = path if len(path) <= SHOWN_PATH else f"{path[:SHOWN_PATH]}…"
+        super().__init__(f"{shown!r} is not opened: {reason}")
+        self.path = path
+        self.reason = reason
