@@ -21,17 +21,14 @@ from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 from tornado.web import Application
 
-from broker import statedir
+from broker import recipe, statedir
 from broker.auth import Tokens, load_or_make_token
 from broker.config import Config, Loaded, Profile
 from broker.errors import BrokerError, ProfileBroken, StateDirError
-from broker.execution import OutputLimits
 from broker.metrics import Metrics
 from broker.node import Node
-from broker.policy import PoolLimits
 from broker.pool import Budget, Pool
 from broker.protocol import Bounds
-from broker.roles import SessionLimits
 from broker.service import Service, ServiceLimits
 from broker.store import Store
 from broker.upkeep import Upkeep
@@ -41,7 +38,6 @@ from broker.web.door import House, Missing, log_request
 from kernels.errors import KernelError
 from kernels.foreign import ForeignLauncher
 from kernels.launch import Launcher
-from kernels.spec import KernelSpec, Limits
 
 logger = logging.getLogger(__name__)
 
@@ -176,7 +172,7 @@ def _pools(
     pools: dict[str, Pool[Any]] = {}
     for name, launcher in launchers.items():
         stack.push_async_callback(launcher.aclose)
-        limits = _pool_limits(config, config.profiles[name])
+        limits = recipe.pool_limits(config.profiles[name], config)
         pools[name] = Pool(name, launcher, limits, budget=budget, metrics=metrics)
     return pools
 
@@ -227,22 +223,15 @@ def _server(config: Config, house: House) -> HTTPServer:
 def _service(
     config: Config, store: Store, pools: dict[str, Pool[Any]], metrics: Metrics
 ) -> Service:
-    bounds = config.session
     return Service(
         store=store,
         pools=pools,
         default_profile=config.default_profile,
-        session_limits=SessionLimits(
-            queue=bounds.queue,
-            idle_timeout=bounds.idle_timeout,
-            max_lifetime=bounds.max_lifetime,
-            execution_timeout=bounds.execution_timeout,
-            interrupt_grace=bounds.interrupt_grace,
-            replay_bytes=bounds.replay_bytes,
-            replay_events=bounds.replay_events,
-            output=OutputLimits(bounds.output_bytes, bounds.display_bytes, bounds.display_total),
-        ),
-        limits=ServiceLimits(config.pool.acquire_timeout, bounds.record_ttl),
+        session_limits={
+            name: recipe.session_limits(profile, config)
+            for name, profile in config.profiles.items()
+        },
+        limits=ServiceLimits(config.pool.acquire_timeout, config.session.record_ttl),
         metrics=metrics,
     )
 
@@ -250,16 +239,7 @@ def _service(
 def _launcher(
     name: str, profile: Profile, config: Config, state: Path, secret: bytes
 ) -> Launcher | ForeignLauncher:
-    spec = KernelSpec(
-        name=name,
-        python=profile.python,
-        preload=tuple(profile.preload),
-        env=tuple(dict(profile.env).items()),
-        kernelspec=profile.kernelspec,
-        limits=Limits(
-            output_bytes=config.session.output_bytes, message_bytes=config.session.display_bytes
-        ),
-    )
+    spec = recipe.kernel_spec(name, profile, config)
     directory = state / "k" / name
     if spec.kernelspec:
         return ForeignLauncher(spec, directory, timeout=config.pool.start_timeout)
@@ -269,12 +249,6 @@ def _launcher(
         secret=secret,
         orphan_ttl=config.orphan_ttl,
         timeout=config.pool.start_timeout,
-    )
-
-
-def _pool_limits(config: Config, profile: Profile) -> PoolLimits:
-    return PoolLimits(
-        warm=profile.warm, cap=profile.cap, start_timeout=config.pool.start_timeout + 5
     )
 
 

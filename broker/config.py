@@ -310,6 +310,11 @@ def _contradictions(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
                 (f"{at}.kernelspec", f"{at}.python"),
                 "a kernelspec names its own interpreter: leave out one of kernelspec and python",
             )
+        if both := sorted({*profile.allow_imports} & {*profile.deny_imports}):
+            yield (
+                (f"{at}.deny_imports", f"{at}.allow_imports"),
+                f"{', '.join(both)} cannot be both allowed and denied",
+            )
     warm = sum(profile.warm for profile in config.profiles.values())
     if warm > config.pool.max_kernels:
         yield (

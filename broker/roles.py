@@ -77,12 +77,17 @@ class Host(Protocol[S_contra]):
 
 @dataclass(frozen=True, slots=True)
 class SessionLimits:
-    """Bounds on one session. Seconds, counts, bytes; 0 seconds is no bound."""
+    """Bounds on one session. Seconds, counts, bytes, cores; 0 seconds is no bound."""
 
     queue: int = 32
     idle_timeout: float = 1800.0
     max_lifetime: float = 43_200.0
     execution_timeout: float = 300.0
+    cpu_time: float = 0.0  # of one execution
+    memory: int = 1 << 30
+    processes: int = 128
+    cpu: float = 1.0
+    workspace_bytes: int = 256 << 20
     interrupt_grace: float = 3.0
     replay_bytes: int = 4 << 20
     replay_events: int = 1000
@@ -96,6 +101,11 @@ class SessionLimits:
             "max_lifetime": self.max_lifetime,
             "queue": self.queue,
             "output_bytes": self.output.text,
+            "cpu_time": self.cpu_time,
+            "memory": self.memory,
+            "processes": self.processes,
+            "cpu": self.cpu,
+            "workspace_bytes": self.workspace_bytes,
         }
 
 

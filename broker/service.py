@@ -64,7 +64,7 @@ class Service:
         store: Store,
         pools: Mapping[str, Pool[Any]],
         default_profile: str,
-        session_limits: SessionLimits,
+        session_limits: Mapping[str, SessionLimits],
         limits: ServiceLimits,
         metrics: Metrics,
     ) -> None:
@@ -385,7 +385,8 @@ class Service:
         gate = self._gates.get(key)
         if gate is None:
             gate = self._gates[key] = asyncio.Lock()
-        return Session(*key, profile, limits=self.session_limits, gate=gate, host=self)
+        limits = self.session_limits[profile]
+        return Session(*key, profile, limits=limits, gate=gate, host=self)
 
     def _own(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)

@@ -9,7 +9,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from broker.units import COUNT, DURATION, NAMES, PAIRS, SIZE, TEXT, setting
+from broker.units import (
+    COUNT,
+    DURATION,
+    MODULES,
+    NAMES,
+    NUMBER,
+    PAIRS,
+    PATHS,
+    SIZE,
+    TEXT,
+    or_empty,
+    setting,
+)
 from kernels.spec import DEFAULT_PRELOAD
 
 _STORES = "a URL of redis://, rediss://, unix:// or redis+sentinel://, or nothing"
@@ -129,6 +141,69 @@ class Profile:
     )
     kernelspec: str = setting("", TEXT, "an installed Jupyter kernelspec to start instead")
 
+    # Bounds on one kernel's whole process tree; a client may ask for lower ones.
+    memory: int = setting(
+        "1G", SIZE, "memory of a kernel, its files in memory included", low="32M", high="16T"
+    )
+    processes: int = setting(
+        "128", COUNT, "processes and threads of a kernel", low="16", high="100000"
+    )
+    cpu: float = setting(
+        "1", NUMBER, "cores that a kernel may use at once", low="0.05", high="1024"
+    )
+    cpu_time: float = setting(
+        "0s",
+        DURATION,
+        "CPU time of one execution, all its processes together; 0 for no bound",
+        low="50ms",
+        high="7d",
+        none=True,
+    )
+    execution_timeout: float | None = setting(
+        "",
+        or_empty(DURATION),
+        "for executions that name none; 0 for none; empty is session.execution_timeout",
+        low="10ms",
+        high="7d",
+        none=True,
+    )
+    workspace: int = setting("256M", SIZE, "files of a session", low="1M", high="16T")
+    workspace_files: int = setting("16384", COUNT, "how many of them", low="64", high="100000000")
+    tmp: int = setting(
+        "128M", SIZE, "files in /tmp; in /dev/shm as much again", low="1M", high="16T"
+    )
+    tmp_files: int = setting("8192", COUNT, "how many of them", low="64", high="100000000")
+    open_files: int = setting(
+        "4096", COUNT, "open at once, of each process", low="64", high="1048576"
+    )
+    file_size: int = setting("256M", SIZE, "of one file", low="64K", high="16T")
+
+    # What a kernel finds in its sandbox.
+    network: str = setting(
+        "none", TEXT, "none, or host: whatever this machine can reach", choices=("none", "host")
+    )
+    paths: tuple[str, ...] = setting(
+        "", PATHS, "further directories and files of the host, shown read-only"
+    )
+    allow_imports: tuple[str, ...] = setting(
+        "", MODULES, "modules that cells may import; empty for all; a guard rail, and no boundary"
+    )
+    deny_imports: tuple[str, ...] = setting("", MODULES, "modules that cells may not import")
+
+    # How kernels that share a zygote are kept from each other.
+    zygote: str = setting(
+        "profile",
+        TEXT,
+        "whose kernels share a zygote, and with it their address layout: profile or tenant",
+        choices=("profile", "tenant"),
+    )
+    recycle_forks: int = setting(
+        "1000", COUNT, "kernels after which a zygote makes way", low="1", high="1000000"
+    )
+    recycle_after: float = setting(
+        "6h", DURATION, "time after which a zygote makes way", low="1s", high="365d"
+    )
+
 
 @dataclass(frozen=True, slots=True)
 class Config:
@@ -159,7 +234,7 @@ class Config:
     isolation: str = setting(
         "full",
         TEXT,
-        "how kernels are shut in: full, standard or none",
+        "least that kernels must be shut in: full, standard or none; the best there is is used",
         choices=("full", "standard", "none"),
     )
     orphan_ttl: float = setting(

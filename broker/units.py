@@ -100,6 +100,24 @@ def parse_count(value: object) -> int:
     return value
 
 
+def parse_number(value: object) -> float:
+    """Return a number, 0 or more, of at most three decimals."""
+    if isinstance(value, str) and re.fullmatch(
+        r"[0-9]{1,9}(\.[0-9]{1,3})?", value.strip(), re.ASCII
+    ):
+        return float(value)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e9:
+        raise ValueError("a number such as 1 or 0.5")
+    return round(float(value), 3)
+
+
+def show_number(value: object) -> str:
+    """Return a number without the decimals that say nothing: 1.0 is `1`."""
+    if not isinstance(value, int | float):
+        raise TypeError("a number is one")
+    return f"{value:.3f}".rstrip("0").rstrip(".")
+
+
 def parse_flag(value: object) -> bool:
     """Return true or false; text may say yes, no, on, off, 1 or 0 as well."""
     if isinstance(value, bool):
@@ -134,6 +152,36 @@ def parse_names(value: object) -> tuple[str, ...]:
         if not all(part.isidentifier() for part in name.split(".")):
             raise ValueError(f"a list of module names ({name[:64]!r} is none)")
     return tuple(dict.fromkeys(names))
+
+
+def parse_modules(value: object) -> tuple[str, ...]:
+    """Return names of top-level modules: a list of them, or one text with commas."""
+    names = parse_names(value)
+    for name in names:
+        if "." in name:
+            raise ValueError(f"a list of top-level modules ({name[:64]!r} is within one)")
+    return names
+
+
+def parse_paths(value: object) -> tuple[str, ...]:
+    """Return absolute paths: a list of them, or one text with commas."""
+    rule = "a list of absolute paths"
+    items = value.split(",") if isinstance(value, str) else value
+    if not isinstance(items, list | tuple):
+        raise ValueError(rule)
+    paths = [item.strip() if isinstance(item, str) else "" for item in items]
+    if isinstance(value, str):
+        paths = [path for path in paths if path]  # the empty text is the empty list
+    for path in paths:
+        parts = path.split("/")[1:]
+        # No `..`: what is shown must be what is written. No comma: it stands between two.
+        if not path.startswith("/") or ".." in parts or not any(parts) or not _is_plain(path):
+            raise ValueError(f"{rule} ({path[:64]!r} is none)")
+    return tuple(dict.fromkeys(path.rstrip("/") for path in paths))
+
+
+def _is_plain(text: str) -> bool:
+    return not any(ord(c) < 32 or ord(c) == 127 or c == "," for c in text)
 
 
 def show_names(value: object) -> str:
@@ -171,10 +219,22 @@ def show_pairs(value: object) -> str:
 DURATION = Unit("duration", parse_duration, show_duration)
 SIZE = Unit("size", parse_size, show_size)
 COUNT = Unit("count", parse_count)
+NUMBER = Unit("number", parse_number, show_number)
 FLAG = Unit("flag", parse_flag, show_flag)
 TEXT = Unit("text", parse_text)
 NAMES = Unit("names", parse_names, show_names)
+MODULES = Unit("modules", parse_modules, show_names)
+PATHS = Unit("paths", parse_paths, show_names)
 PAIRS = Unit("pairs", parse_pairs, show_pairs)
+
+
+def or_empty(unit: Unit) -> Unit:
+    """Return the unit that may also be left empty: the value is None then."""
+    return Unit(
+        unit.name,
+        lambda value: None if value is None or value == "" else unit.parse(value),
+        lambda value: "" if value is None else unit.show(value),
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -207,7 +207,8 @@ class Upkeep:
     # Idle sessions
 
     async def _reaping(self) -> None:
-        limits = self._service.session_limits
+        # Idleness and lifetime are no settings of a profile: one is as good as another.
+        limits = self._service.session_limits[self._service.default_profile]
         bounds = ReapLimits(limits.idle_timeout, limits.max_lifetime)
         while True:
             self._moved.clear()

@@ -36,7 +36,7 @@ ROWS: list[list[str]] = [
     ["broker.session"],
     ["broker.auth", "broker.adoption"],
     ["broker.service"],
-    ["broker.upkeep", "broker.listing", "broker.node"],
+    ["broker.upkeep", "broker.listing", "broker.node", "broker.recipe"],
     ["broker.web.door"],
     ["broker.web"],
     ["broker.app"],

@@ -213,7 +213,7 @@ class House:
             store=cast(Store, self.store),
             pools={"python": cast(Pool[Any], self.pool)},
             default_profile="python",
-            session_limits=SessionLimits(**limits),
+            session_limits={"python": SessionLimits(**limits)},
             limits=ServiceLimits(acquire_timeout=5.0, record_ttl=60.0),
             metrics=self.metrics,
         )

@@ -1,0 +1,67 @@
+"""A profile's settings as others take them: what its kernels are made from, and every bound."""
+
+from __future__ import annotations
+
+from broker.config import Config, Profile
+from broker.execution import OutputLimits
+from broker.policy import PoolLimits
+from broker.roles import SessionLimits
+from kernels.spec import KernelSpec, Limits
+
+
+def kernel_spec(name: str, profile: Profile, config: Config) -> KernelSpec:
+    """Return what the profile's kernels are made from."""
+    return KernelSpec(
+        name=name,
+        python=profile.python,
+        preload=profile.preload,
+        env=profile.env,
+        kernelspec=profile.kernelspec,
+        paths=profile.paths,
+        network=profile.network,
+        allow_imports=profile.allow_imports,
+        deny_imports=profile.deny_imports,
+        recycle_forks=profile.recycle_forks,
+        recycle_after=profile.recycle_after,
+        limits=Limits(
+            output_bytes=config.session.output_bytes,
+            message_bytes=config.session.display_bytes,
+            open_files=profile.open_files,
+            memory=profile.memory,
+            processes=profile.processes,
+            cpu=profile.cpu,
+            workspace_bytes=profile.workspace,
+            workspace_files=profile.workspace_files,
+            tmp_bytes=profile.tmp,
+            tmp_files=profile.tmp_files,
+            file_bytes=profile.file_size,
+        ),
+    )
+
+
+def session_limits(profile: Profile, config: Config) -> SessionLimits:
+    """Return the bounds on a session of the profile."""
+    bounds = config.session
+    own = profile.execution_timeout
+    return SessionLimits(
+        queue=bounds.queue,
+        idle_timeout=bounds.idle_timeout,
+        max_lifetime=bounds.max_lifetime,
+        execution_timeout=bounds.execution_timeout if own is None else own,
+        cpu_time=profile.cpu_time,
+        memory=profile.memory,
+        processes=profile.processes,
+        cpu=profile.cpu,
+        workspace_bytes=profile.workspace,
+        interrupt_grace=bounds.interrupt_grace,
+        replay_bytes=bounds.replay_bytes,
+        replay_events=bounds.replay_events,
+        output=OutputLimits(bounds.output_bytes, bounds.display_bytes, bounds.display_total),
+    )
+
+
+def pool_limits(profile: Profile, config: Config) -> PoolLimits:
+    """Return the bounds on the profile's pool."""
+    return PoolLimits(
+        warm=profile.warm, cap=profile.cap, start_timeout=config.pool.start_timeout + 5
+    )
