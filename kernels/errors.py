@@ -3,7 +3,8 @@
 KernelError
 ├── LaunchError        no kernel came up                                          (the host's)
 │   ├── ZygoteFailed   the profile's interpreter or a preload is broken
-│   └── LaunchTimeout  it did not answer in time
+│   ├── LaunchTimeout  it did not answer in time
+│   └── IsolationUnavailable  this host cannot shut kernels in as asked; `layer`, `remedy`
 ├── KernelDied         the process ended; `reason` says how
 ├── UnsafePath         a name in a workspace that is not opened; `reason` says why  (the client's)
 └── BadFrame           bytes from a kernel that no honest kernel sends
@@ -30,6 +31,18 @@ class ZygoteFailed(LaunchError):
 
 class LaunchTimeout(LaunchError):
     """The kernel did not answer in time."""
+
+
+class IsolationUnavailable(LaunchError):
+    """This host cannot shut kernels in as asked; `layer` names what is missing or leaks.
+
+    `remedy` is what whoever runs the host can do about it; the message ends with it.
+    """
+
+    def __init__(self, message: str, *, layer: str, remedy: str = "") -> None:
+        super().__init__(f"{message}; {remedy}" if remedy else message)
+        self.layer = layer
+        self.remedy = remedy
 
 
 class KernelDied(KernelError):
