@@ -11,8 +11,9 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from broker.errors import BrokerError, ProfileBroken, StateDirError
 from broker.metrics import Metrics
 from broker.node import Node
 from broker.pool import Budget, Pool
+from broker.proof import Proven
 from broker.protocol import Bounds
 from broker.service import Service, ServiceLimits
 from broker.store import Store
@@ -35,9 +37,10 @@ from broker.upkeep import Upkeep
 from broker.valkey import Valkey
 from broker.web import execute, native, operators
 from broker.web.door import House, Missing, log_request
-from kernels.errors import KernelError
+from kernels.errors import IsolationUnavailable, KernelError
 from kernels.foreign import ForeignLauncher
 from kernels.launch import Launcher
+from kernels.spec import ISOLATION
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +53,7 @@ class Running:
 
     url: str
     token: str
+    isolation: str  # of the default profile, for people
     service: Service
     upkeep: Upkeep
 
@@ -85,7 +89,6 @@ async def _until_signalled(config: Config, ready_file: Path | None) -> None:
 
 async def serve(config: Config, *, stop: asyncio.Event, ready: Callable[[Running], None]) -> None:
     """Be a broker until `stop` is set. Raises BrokerError or KernelError if it cannot begin."""
-    _refuse_without_isolation(config)
     state = statedir.prepare(Path(config.state_dir).expanduser().absolute())
     async with AsyncExitStack() as stack:
         stack.callback(statedir.take(state))
@@ -101,7 +104,9 @@ async def serve(config: Config, *, stop: asyncio.Event, ready: Callable[[Running
 
         store, valkey = await _open_store(stack, config, state, node)
         launchers = {
-            name: _launcher(name, profile, config, state, secret)
+            name: Proven(
+                name, _launcher(name, profile, config, state, secret), least=config.isolation
+            )
             for name, profile in config.profiles.items()
         }
         pools = _pools(stack, config, launchers, metrics)
@@ -127,6 +132,7 @@ async def serve(config: Config, *, stop: asyncio.Event, ready: Callable[[Running
             metrics=metrics,
             bounds=Bounds(config.wire.max_frame, config.wire.max_depth),
             describe=told.describe,
+            isolation=told.isolation,
             processes=told.processes,
             unready=lambda: told.unready(store_reachable=upkeep.store_reachable),
             bad_frames=config.wire.bad_frames,
@@ -134,7 +140,7 @@ async def serve(config: Config, *, stop: asyncio.Event, ready: Callable[[Running
         )
         server = _server(config, house)
         server.add_sockets(sockets)
-        running = Running(url, token, service, upkeep)
+        running = Running(url, token, launchers[config.default_profile].told, service, upkeep)
         statedir.write_private(state / "server.json", _address(running))
         stack.callback((state / "server.json").unlink, missing_ok=True)
         ready(running)
@@ -165,7 +171,7 @@ async def _open_store(
 def _pools(
     stack: AsyncExitStack,
     config: Config,
-    launchers: Mapping[str, Launcher | ForeignLauncher],
+    launchers: Mapping[str, Proven],
     metrics: Metrics,
 ) -> dict[str, Pool[Any]]:
     budget = Budget(config.pool.max_kernels)
@@ -173,21 +179,48 @@ def _pools(
     for name, launcher in launchers.items():
         stack.push_async_callback(launcher.aclose)
         limits = recipe.pool_limits(config.profiles[name], config)
+        metrics.watch_isolation(name, partial(_rank, launcher))
         pools[name] = Pool(name, launcher, limits, budget=budget, metrics=metrics)
     return pools
 
 
-async def _adopt(service: Service, launchers: Mapping[str, Launcher | ForeignLauncher]) -> int:
-    """Take up what outlived the last broker of this state directory; count the sessions."""
-    adopted = 0
-    for name, launcher in launchers.items():
+async def _adopt(service: Service, launchers: Mapping[str, Proven]) -> int:
+    """Try each sandbox, take up what outlived the last broker, and count the sessions.
+
+    Raises IsolationUnavailable if it is the default profile's that falls short.
+    """
+    adopted, default = 0, service.default_profile
+    for name in sorted(launchers, key=lambda name: name != default):  # what may refuse comes first
+        launcher = launchers[name]
         try:
-            await launcher.start()
-            adopted += await service.adopt(name, launcher)
+            await launcher.prove()
+        except IsolationUnavailable as error:
+            if name == default:
+                await _leave(launcher)
+                raise
+            logger.error("profile=%s gets no kernels: %s", name, error)
         except KernelError as error:
             # Its pool tries again with a back-off; the default profile is waited for.
             logger.error("profile=%s cannot start: %s", name, error)
+            continue
+        with suppress(IsolationUnavailable):  # told already
+            adopted += await service.adopt(name, launcher)
     return adopted
+
+
+async def _leave(launcher: Proven) -> None:
+    """Let go of a launcher that may not be used, but not of what holds somebody's variables.
+
+    That lives on for a while: this machine may be mended, and a broker started again.
+    """
+    left = False
+    with suppress(KernelError):
+        left = bool(await launcher.adopt())
+    await launcher.aclose(leave=left)
+
+
+def _rank(launcher: Proven) -> int:
+    return ISOLATION.index(launcher.level)
 
 
 def _server(config: Config, house: House) -> HTTPServer:
@@ -263,16 +296,6 @@ async def _drain(service: Service, timeout: float, stop: asyncio.Event) -> None:
         wait.cancel()
 
 
-def _refuse_without_isolation(config: Config) -> None:
-    if config.isolation != "none":
-        raise StateDirError(
-            f"isolation {config.isolation!r} is not available: this version has no sandbox, and "
-            "kernels would run with the broker's own rights. For code you trust, ask for it by "
-            "name: --isolation none (or BROKER_ISOLATION=none), on a loopback address"
-        )
-    logger.warning("isolation none: code in kernels has all the rights of this user")
-
-
 def _listen(host: str, port: int) -> list[socket.socket]:
     try:
         return bind_sockets(port, host)
@@ -294,7 +317,8 @@ def _announce(running: Running) -> None:
     pools = running.service.pools.values()
     warm = sum(pool.snapshot().warm for pool in pools)
     print(  # noqa: T201 - the ready line is what a person waits for
-        f"kernel-broker {version('kernel-broker')} is ready with {warm} warm kernels\n"
+        f"kernel-broker {version('kernel-broker')} is ready with {warm} warm kernels,"
+        f" isolation {running.isolation}\n"
         f"  url    {running.url}\n"
         f"  token  {running.token}\n"
         f"  try    broker run -s demo 'x = 20'",

@@ -67,6 +67,12 @@ class Metrics:
             ["profile"],
             registry=registry,
         )
+        self._isolation = Gauge(
+            "broker_isolation_level",
+            "How a profile's kernels are shut in: 0 none, 1 standard, 2 full.",
+            ["profile"],
+            registry=registry,
+        )
 
     def execution_done(self, status: str, seconds: float) -> None:
         """Count an execution by the status of its `done`, and the seconds it ran."""
@@ -108,6 +114,10 @@ class Metrics:
         self._start_failures.labels(profile)
         for state in states:
             self._kernels.labels(profile, state).set_function(partial(count, state))
+
+    def watch_isolation(self, profile: str, level: Callable[[], float]) -> None:
+        """Ask `level` how a profile's kernels are shut in at each scrape."""
+        self._isolation.labels(profile).set_function(level)
 
     def render(self) -> tuple[bytes, str]:
         """Return the metrics as text, and its content type."""

@@ -21,6 +21,14 @@ class Launching(Protocol):
     def zygote_pid(self) -> int:
         """Give the zygote's process id, 0 while there is none."""
 
+    @property
+    def level(self) -> str:
+        """Give the isolation of its kernels."""
+
+    @property
+    def mode(self) -> str:
+        """Give the way in which the sandbox is set up."""
+
 
 @dataclass(frozen=True, slots=True)
 class Node:
@@ -37,6 +45,7 @@ class Node:
     def describe(self) -> NodeRecord:
         """Return the node's record, as it is now."""
         snapshots = [pool.snapshot() for pool in self.service.pools.values()]
+        default = self.launchers[self.service.default_profile]
         return NodeRecord(
             node=self.name,
             url=self.url,
@@ -46,7 +55,14 @@ class Node:
             bound=sum(one.bound for one in snapshots),
             draining=self.service.draining,
             started=self.started,
+            isolation=default.level,
+            mode=default.mode,
         )
+
+    def isolation(self, profile: str) -> dict[str, str]:
+        """Return how the profile's kernels are shut in."""
+        launcher = self.launchers[profile]
+        return {"isolation": launcher.level, "mode": launcher.mode}
 
     def processes(self) -> dict[str, Any]:
         """Return the node's own processes, and its store."""

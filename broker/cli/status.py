@@ -45,7 +45,7 @@ def status(broker: Broker, memory: bool, as_json: bool) -> None:
 
 def _nodes(screen: Console, told: dict[str, Any]) -> None:
     nodes = table(
-        *("NODE", "URL", "VERSION", "UP", "CAPACITY", "WARM", "BOUND", ""),
+        *("NODE", "URL", "VERSION", "UP", "ISOLATION", "CAPACITY", "WARM", "BOUND", ""),
         right=("UP", "CAPACITY", "WARM", "BOUND"),
     )
     for node in told.get("nodes", ()):
@@ -54,6 +54,7 @@ def _nodes(screen: Console, told: dict[str, Any]) -> None:
         nodes.add_row(
             *(str(node.get(name, "-")) for name in ("node", "url", "version")),
             age(up),
+            _isolation(node),
             *figures,
             "draining" if node.get("draining") else "",
         )
@@ -67,14 +68,18 @@ def _nodes(screen: Console, told: dict[str, Any]) -> None:
 
 def _pools(screen: Console, told: dict[str, Any]) -> None:
     names = ("warm", "target", "starting", "bound", "stopping", "cap")
-    pools = table("POOL", *(name.upper() for name in names), "", right=tuple(map(str.upper, names)))
+    titles = tuple(map(str.upper, names))
+    pools = table("POOL", *titles, "ISOLATION", "", right=titles)
     for pool in told.get("pools", ()):
         trouble = ""
         if pool.get("state") not in (None, "ok"):
             again = age(pool["retry_in"]) if pool.get("retry_in") is not None else "soon"
             trouble = f"{pool['state']}, again in {again}: {pool.get('error') or 'no reason given'}"
         pools.add_row(
-            str(pool.get("profile")), *(str(pool.get(name, "-")) for name in names), trouble
+            str(pool.get("profile")),
+            *(str(pool.get(name, "-")) for name in names),
+            _isolation(pool),
+            trouble,
         )
     screen.print()
     screen.print(pools)
@@ -102,6 +107,11 @@ def _processes(screen: Console, told: dict[str, Any]) -> None:
         )
     screen.print()
     screen.print(listing)
+
+
+def _isolation(told: dict[str, Any]) -> str:
+    mode = f" ({told['mode']})" if told.get("mode") else ""
+    return str(told.get("isolation") or "-") + mode
 
 
 def _memory(process: dict[str, Any]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from enum import StrEnum
 from typing import Any, TypeVar
 
@@ -95,6 +95,8 @@ class NodeRecord:
     bound: int
     draining: bool
     started: float
+    isolation: str = ""  # of its default profile
+    mode: str = ""
 
 
 CONVERT: dict[str, Callable[[Any], object]] = {
@@ -109,6 +111,8 @@ def parsed(kind: type[T], key: str, values: Mapping[str, object]) -> T:
     """Return the record that a hash holds; raises StoreUnavailable naming the key and the field."""
     converted: dict[str, Any] = {}
     for one in fields(kind):
+        if one.default is not MISSING and one.name not in values:
+            continue  # written by a node of an earlier version
         try:
             converted[one.name] = CONVERT[str(one.type)](values[one.name])
         except (KeyError, ValueError) as error:

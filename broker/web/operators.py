@@ -139,6 +139,7 @@ class Pools(Face):
             "state": snapshot.state,
             "error": snapshot.error,
             "retry_in": snapshot.retry_in,
+            **self.house.isolation(profile),
             "kernels": kernels,
         }
 

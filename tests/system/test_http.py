@@ -23,6 +23,7 @@ from tests.system.peer import (
     attached,
     call,
     execute,
+    metric,
     new_name,
     row_of,
     steady,
@@ -414,6 +415,17 @@ def test_without_the_token_it_is_401_and_says_how(
         assert (answer.status, answer.error["code"]) == (401, "unauthorized")
         assert answer.headers["WWW-Authenticate"] == "Bearer"
         assert broker.token not in answer.text
+
+
+def test_nodes_pools_and_metrics_tell_one_isolation(broker: RunningBroker) -> None:
+    [node] = call(broker, "GET", "/v1/nodes").body["nodes"]
+    [pool] = call(broker, "GET", "/v1/pools").body["pools"]
+    told = (node["isolation"], node["mode"])
+    assert told == (pool["isolation"], pool["mode"])
+    levels = {"none": 0, "standard": 1, "full": 2}
+    assert metric(broker, "broker_isolation_level", profile="python") == levels[told[0]]
+    if told[0] == "none":
+        assert "code in kernels has all the rights of this user" in broker.log
 
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "token"])

@@ -217,8 +217,9 @@ def test_an_isolation_that_is_not_there_is_refused_with_the_remedy(
 ) -> None:
     refused = serve(short_dir(), "--isolation", isolation)
     assert refused.returncode == 1
-    assert isolation in refused.stderr
+    assert f"isolation '{isolation}' is not available for profile python" in refused.stderr
     assert "--isolation none" in refused.stderr
+    assert "broker doctor" in refused.stderr
     assert "Traceback" not in refused.stderr
 
 
