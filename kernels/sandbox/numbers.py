@@ -206,6 +206,7 @@ _TABLE: Final[dict[str, tuple[int, int | None]]] = {  # x86_64, aarch64
     "tgkill": (234, 131),
     "utimes": (235, None),
     "waitid": (247, 95),
+    "ioprio_get": (252, 31),
     "inotify_init": (253, None),
     "inotify_add_watch": (254, 27),
     "inotify_rm_watch": (255, 28),

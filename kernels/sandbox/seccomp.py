@@ -65,7 +65,7 @@ PROCESSES: Final = """
     rt_sigqueueinfo rt_tgsigqueueinfo sigaltstack
     getrlimit setrlimit getrusage times getpriority setpriority sched_yield sched_getscheduler
     sched_getparam sched_setparam sched_getattr sched_getaffinity sched_setaffinity
-    sched_get_priority_max sched_get_priority_min sched_rr_get_interval
+    sched_get_priority_max sched_get_priority_min sched_rr_get_interval ioprio_get
     getuid geteuid getgid getegid getresuid getresgid getgroups setuid setgid setreuid setregid
     setresuid setresgid setfsuid setfsgid capget uname sysinfo getcpu getrandom
 """
