@@ -15,15 +15,21 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 BIND_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 EXECUTION_BUCKETS = (0.001, 0.005, 0.02, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
 
+# Why kernels end: by themselves; at a bound; by somebody's word; not needed.
 EXIT_CLASSES = frozenset(
-    {"exit", "signal", "oom", "killed", "timeout", "idle", "lifetime", "stopped"}
+    {
+        *("exit", "signal", "unknown"),
+        *("oom", "timeout", "cpu", "idle", "lifetime", "bad_frame"),
+        *("killed", "closed", "restart", "shutdown", "moved", "done"),
+        *("spare", "closing", "discarded"),
+    }
 )
 
 
 def exit_class(reason: str) -> str:
     """Return the first word of an exit reason, one of a fixed set: labels must stay few."""
     word = reason.split(maxsplit=1)[0] if reason.strip() else ""
-    return word if word in EXIT_CLASSES else "unknown"
+    return word if word in EXIT_CLASSES else "other"
 
 
 class Metrics:

@@ -61,6 +61,7 @@ class Pool(Generic[K]):
         self._callers: deque[asyncio.Future[K]] = deque()  # empty while anything is warm
         self._watchers: list[asyncio.Future[None]] = []  # of ready()
         self._tasks: set[asyncio.Task[None]] = set()  # starts and stops under way
+        self._unexplained: set[str] = set()  # bound kernels that ended; their session knows why
         self._failures = 0  # in a row
         self._failed_at = 0.0
         self._error = ""
@@ -131,13 +132,19 @@ class Pool(Generic[K]):
             life.claimed_at = None
             self.wake()
 
-    async def discard(self, kernel: K) -> None:
-        """End a kernel and wait until it is gone; one that has died already is cleaned up."""
+    async def discard(self, kernel: K, reason: str = "discarded") -> None:
+        """End a kernel and wait until it is gone; one that has died already is cleaned up.
+
+        `reason` is what its end counts as.
+        """
         life = self._stock.lives.get(kernel.kernel_id)
-        if life is None:
-            await kernel.close()
-        else:  # the end goes on when the caller is cancelled
-            await asyncio.shield(self._stop(life, "discarded"))
+        if life is not None:  # the end goes on when the caller is cancelled
+            await asyncio.shield(self._stop(life, reason))
+            return
+        if kernel.kernel_id in self._unexplained:
+            self._unexplained.remove(kernel.kernel_id)
+            self._count_exit(reason)
+        await kernel.close()
 
     def adopt(self, kernel: K, *, bound: bool) -> None:
         """Take in a live kernel of an earlier broker, over the cap if need be."""
@@ -295,14 +302,19 @@ class Pool(Generic[K]):
         if before is KernelState.DEAD:
             return
         self._stock.gone(life, reason)
-        if self._metrics is not None:
-            asked = before is KernelState.STOPPING
-            self._metrics.kernel_exited(self.profile, "stopped" if asked else reason)
+        if before is KernelState.BOUND:
+            self._unexplained.add(life.kernel.kernel_id)
+        else:
+            self._count_exit(life.cause or reason)
         if before is KernelState.WARM:
             life.task = self._own(self._close(life))  # its sockets are still there
             if age < self.limits.settle:
                 self._start_failed(life.failures, f"died {age:.1f} s after it came up: {reason}")
         self.wake()
+
+    def _count_exit(self, reason: str) -> None:
+        if self._metrics is not None:
+            self._metrics.kernel_exited(self.profile, reason)
 
     def _own(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)

@@ -215,7 +215,7 @@ class Service:
         self, session: Session, kernel: SessionKernel, generation: int, reason: str
     ) -> None:
         async with session.gate:
-            await self.pools[session.profile].discard(kernel)
+            await self.pools[session.profile].discard(kernel, reason)
             await self._release(session, generation, reason)
         self._changed(session)
 
@@ -245,7 +245,7 @@ class Service:
         try:
             async with session.gate:
                 if kernel is not None:
-                    await self.pools[session.profile].discard(kernel)
+                    await self.pools[session.profile].discard(kernel, reason)
                 if session.generation:
                     await self._release(session, session.generation, reason)
         finally:
@@ -262,7 +262,7 @@ class Service:
                 raise StoreUnavailable(OUT_OF_REACH)
             kernel = session.drop_kernel("restart")
             if kernel is not None:
-                self._own(self.pools[session.profile].discard(kernel))
+                self._own(self.pools[session.profile].discard(kernel, "restart"))
                 await self._release(session, session.generation, "restart")
             await self._bind(session)
         return session.generation
@@ -347,10 +347,10 @@ class Service:
         other = self.sessions.get(label.key) if label else None
         # Two kernels of one session are those of a restart that the last broker did not finish.
         if label is None or (other and other.generation >= label.generation):
-            self._own(self.pools[profile].discard(kernel))
+            self._own(self.pools[profile].discard(kernel, "restart"))
             return
         if other is not None and (older := other.drop_kernel("restart")):
-            self._own(self.pools[other.profile].discard(older))
+            self._own(self.pools[other.profile].discard(older, "restart"))
         session = self._new(label.key, profile)
         if record is not None:
             session.created, session.last_used = record.created, record.last_used

@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 # s from a kernel's death until its last words count as said: they are in the socket already, and
 # ZMQ's own thread hands them over.
 EXIT_SETTLE = 0.05
+EXPIRED = ("timeout", "cpu")  # an execution's time is up: on the clock, or on its processors
 
 
 class Session:
@@ -216,6 +217,7 @@ class Session:
             self._host.kernel_lost(self, kernel, self.lost_reason)
 
     def _lose(self, kernel: SessionKernel, reason: str) -> None:
+        logger.info("session=%s/%s generation %d ended: %s", *self.key, self.generation, reason)
         kernel.channels.receiver = None
         running, self._running = self._running, None
         waiting, self._queue = self._queue, deque()
@@ -225,7 +227,8 @@ class Session:
         self.state = advance(SESSION, self.state, SessionEvent.LOST)
         self._cancel_timer()
         if running is not None:
-            self._finish(running, "timeout" if reason == "timeout" else "lost", reason)
+            expired = running.interrupted in EXPIRED and reason == running.interrupted
+            self._finish(running, "timeout" if expired else "lost", reason)
         for execution in waiting:
             self._finish(execution, "aborted", "the kernel was lost before it ran")
         self.audience.emit(self._description("lost", reason))

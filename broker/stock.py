@@ -61,6 +61,7 @@ class Life(Generic[K]):
     state: KernelState
     claimed_at: float | None = None  # while it is being bound
     task: asyncio.Task[None] | None = None  # its stop
+    cause: str = ""  # of its stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +148,7 @@ class Stock(Generic[K]):
         """Note that a kernel has been told to end."""
         was_warm = life.state is KernelState.WARM
         self._move(life, KernelEvent.STOP, cause)
+        life.cause = cause
         life.claimed_at = None
         if was_warm and life in self.warm:
             self.warm.remove(life)

@@ -181,7 +181,7 @@ class Upkeep:
             self._service.sessions.pop(session.key)
             session.drop_kernel("moved")
             session.close(CLOSE_MOVED, "the session has moved; reconnect")
-            await self._service.pools[session.profile].discard(kernel)
+            await self._service.pools[session.profile].discard(kernel, "moved")
 
     # Uses
 

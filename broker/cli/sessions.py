@@ -38,20 +38,21 @@ def ls(broker: Broker, state: str | None, idle: float | None, as_json: bool) -> 
 
     listing = table(
         *("SESSION", "STATE", "GEN", "PROFILE", "KERNEL", "IDLE", "CLIENTS", "EXECUTIONS"),
+        "REASON",  # why its last kernel ended
         right=("GEN", "IDLE", "CLIENTS", "EXECUTIONS"),
     )
     now = time.time()
     for row in found:
         told = str(row.get("state", "-"))
-        why = f" ({row['reason']})" if told == "closed" and row.get("reason") else ""
         listing.add_row(
             Text(str(row["session"])),
-            Text(told + why, style=STYLES.get(told, "dim")),
+            Text(told, style=STYLES.get(told, "dim")),
             str(row.get("generation", "-")),
             Text(str(row.get("profile") or "-")),
             short(row.get("kernel")),
             "-" if told == "busy" or not row.get("last_used") else age(now - row["last_used"]),
             *("-" if row.get(name) is None else str(row[name]) for name in COUNTS),
+            Text(str(row.get("reason") or "-")),
         )
     console().print(listing)
 
@@ -60,7 +61,7 @@ def ls(broker: Broker, state: str | None, idle: float | None, as_json: bool) -> 
 @click.argument("sessions", nargs=-1, metavar="SESSION...", shell_complete=complete_session)
 @click.option("--all", "every", is_flag=True, help="End every session.")
 @click.option("--idle", type=Duration(), help="End the sessions idle for at least this long.")
-@click.option("--reason", help="What its next execution is told; `killed` by default.")
+@click.option("--reason", help="What its next execution is told; `killed by operator` by default.")
 @click.option("--yes", is_flag=True, help="Do not ask before ending all.")
 @connection
 @as_json

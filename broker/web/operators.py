@@ -18,6 +18,7 @@ from kernels.state import SessionState
 
 Json = dict[str, Any]
 STATES = {"", "all", *(state.value for state in SessionState)}
+KILLED = "killed by operator"  # why, unless the one who ends a session says something else
 
 # Unicode's control characters, line and paragraph separators: what a log or a terminal acts on.
 LINE_BREAKERS = ("Cc", "Zl", "Zp")
@@ -189,7 +190,7 @@ def _live(handler: Face, name: str) -> Any:
 
 def _reason(handler: Face) -> str:
     # As it was sent: `get_query_argument` would turn some control characters into spaces.
-    given = handler.request.query_arguments.get("reason", [b"killed"])[-1]
+    given = handler.request.query_arguments.get("reason", [KILLED.encode()])[-1]
     text = handler.decode_argument(given, "reason")
     if any(unicodedata.category(character) in LINE_BREAKERS for character in text):
         raise BadMessage(f"reason: expected one line of text, got {text[:64]!r}", field="reason")

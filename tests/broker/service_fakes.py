@@ -170,6 +170,7 @@ class FreePool:
         self.given: list[SilentKernel] = []
         self.settled: list[str] = []
         self.discarded: list[str] = []
+        self.reasons: list[str] = []
         self.adopted: list[tuple[str, bool]] = []
         self.error: BrokerError | None = None
         self.stuck = ""  # the kernel that cannot be discarded
@@ -191,11 +192,12 @@ class FreePool:
     def bound(self, kernel: SilentKernel) -> None:
         self.settled.append(kernel.kernel_id)
 
-    async def discard(self, kernel: SilentKernel) -> None:
+    async def discard(self, kernel: SilentKernel, reason: str = "discarded") -> None:
         await asyncio.sleep(0)
         if kernel.kernel_id == self.stuck:
             raise OSError("it does not end")
         self.discarded.append(kernel.kernel_id)
+        self.reasons.append(reason)
         kernel.kill()
 
     def adopt(self, kernel: SilentKernel, *, bound: bool) -> None:

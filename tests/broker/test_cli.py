@@ -109,8 +109,11 @@ def test_run_notes_images_and_saves_them(run: Run, peer: Peer, tmp_path: Path) -
 
 
 def test_run_says_when_the_state_was_lost(run: Run, peer: Peer) -> None:
-    peer.attach["a"] = {"generation": 2, "state": "lost", "reason": "killed"}
-    assert run("run", "-s", "a", "x").stderr == "broker: generation 2, state lost: killed\n"
+    peer.attach["a"] = {"generation": 2, "state": "lost", "reason": "killed by operator"}
+    assert (
+        run("run", "-s", "a", "x").stderr
+        == "broker: generation 2, state lost: killed by operator\n"
+    )
     peer.attach["a"] = {"generation": 2, "state": "warm"}
     assert run("run", "-s", "a", "x").stderr == ""
 
@@ -191,11 +194,21 @@ def test_ls_is_a_table_for_people_and_json_for_programs(run: Run, peer: Peer) ->
     peer.http[("GET", "/v1/sessions")] = (200, {"sessions": ROWS, "next": None})
     lines = run("ls").stdout.splitlines()
     assert lines[0].split() == [
-        *("SESSION", "STATE", "GEN", "PROFILE", "KERNEL", "IDLE", "CLIENTS", "EXECUTIONS")
+        *("SESSION", "STATE", "GEN", "PROFILE", "KERNEL", "IDLE", "CLIENTS", "EXECUTIONS", "REASON")
     ]
     assert lines[1].split()[:2] == ["[red]b", "ready"]
-    assert lines[2].split() == ["chat:1:smile:", "busy", "2", "python", "01234567", "-", "1", "7"]
-    assert "closed (idle)" in lines[3]
+    assert lines[2].split() == [
+        "chat:1:smile:",
+        "busy",
+        "2",
+        "python",
+        "01234567",
+        "-",
+        "1",
+        "7",
+        "-",
+    ]
+    assert (lines[3].split()[1], lines[3].split()[-1]) == ("closed", "idle")
     listing = json.loads(run("ls", "--json", "--idle", "10m").stdout)
     assert [row["session"] for row in listing["sessions"]] == ["[red]b", "chat:1:smile:", "old"]
     assert peer.asked[-1][2] == {"idle": "600.0"}

@@ -320,7 +320,15 @@ async def test_metrics_count_states_exits_and_failures() -> None:
     async with make(source, metrics=metrics) as pool:
         await pool.ready()
         kernel = await pool.acquire(timeout=1)
-        kernel.die("signal SIGSEGV")
+        kernel.die("signal SIGKILL")  # its session knows why, and tells a moment later
+        await elapse(0.1)
+        assert b"broker_kernel_exits_total{" not in metrics.render()[0]
+        for _ in range(2):
+            await pool.discard(kernel, "timeout")
+        await elapse(5)
+        next(one for one in source.kernels if not one.exited.done()).die("signal SIGSEGV")
+        await elapse(10)
+        await pool.discard(await pool.acquire(timeout=1), "killed by operator")
         await elapse(5)
         source.error = OSError("no")
         await pool.discard(await pool.acquire(timeout=1))
@@ -331,7 +339,9 @@ async def test_metrics_count_states_exits_and_failures() -> None:
         b'broker_kernels{profile="python",state="warm"} 1.0',
         b'broker_kernels{profile="python",state="bound"} 0.0',
         b'broker_kernel_exits_total{profile="python",reason="signal"} 1.0',
-        b'broker_kernel_exits_total{profile="python",reason="stopped"} 1.0',
+        b'broker_kernel_exits_total{profile="python",reason="timeout"} 1.0',
+        b'broker_kernel_exits_total{profile="python",reason="killed"} 1.0',
+        b'broker_kernel_exits_total{profile="python",reason="discarded"} 1.0',
         b'broker_pool_start_failures_total{profile="python"} 2.0',
     ):
         assert line in text

@@ -111,7 +111,7 @@ async def test_a_session_of_another_node_is_refused_with_its_address() -> None:
     assert client.ends[0][0] == 4409
     assert (house.service.sessions, house.pool.discarded) == ({}, ["k1"])
     with pytest.raises(SessionElsewhere):
-        await house.service.end(KEY, "killed")
+        await house.service.end(KEY, "killed by operator")
 
 
 @pytest.mark.parametrize("error", [AtCapacity("no room"), StoreUnavailable("away")])
@@ -141,11 +141,11 @@ def test_a_session_that_cannot_be_bound_leaves_nothing_behind(error: Any) -> Non
 async def test_an_ended_session_is_the_next_generation_with_the_reason() -> None:
     house, client = House(), FakeClient()
     (await opened(house)).attach(client)
-    assert await house.service.end(KEY, "killed") == 1
-    assert client.ends == [(4404, "killed")]
+    assert await house.service.end(KEY, "killed by operator") == 1
+    assert client.ends == [(4404, "killed by operator")]
     assert (house.pool.discarded, house.service.sessions) == (["k1"], {})
     again = await opened(house)
-    assert (again.generation, again.lost_reason) == (2, "killed")
+    assert (again.generation, again.lost_reason) == (2, "killed by operator")
     await house.service.end(KEY, "idle")
     with pytest.raises(UnknownSession):
         await house.service.end(KEY, "twice")
@@ -155,11 +155,11 @@ async def test_an_ended_session_is_the_next_generation_with_the_reason() -> None
 async def test_opening_while_the_old_one_ends_waits_for_its_release() -> None:
     house = House()
     await opened(house)
-    ending = asyncio.create_task(house.service.end(KEY, "killed"))
+    ending = asyncio.create_task(house.service.end(KEY, "killed by operator"))
     await asyncio.sleep(0)
     again = await opened(house)
     await ending
-    assert (again.generation, again.lost_reason) == (2, "killed")
+    assert (again.generation, again.lost_reason) == (2, "killed by operator")
     assert house.service.sessions[KEY] is again
 
 
@@ -169,7 +169,7 @@ async def test_a_session_ended_while_it_is_being_bound_gives_its_kernel_back() -
     house.store.hold.clear()
     await house.service.open(*KEY, OPEN)
     await elapse()
-    ending = asyncio.create_task(house.service.end(KEY, "killed"))
+    ending = asyncio.create_task(house.service.end(KEY, "killed by operator"))
     await elapse()
     house.store.hold.set()
     await ending
@@ -187,16 +187,16 @@ async def test_nothing_queued_is_sent_once_the_end_was_asked_for() -> None:
     session.attach(client)
     session.submit(Execute(id="a", code="1"), client)
     await elapse()
-    ending = asyncio.create_task(house.service.end(KEY, "killed"))
+    ending = asyncio.create_task(house.service.end(KEY, "killed by operator"))
     await elapse()
-    assert client.ends == [(4404, "killed")]
+    assert client.ends == [(4404, "killed by operator")]
     house.store.hold.set()
     await ending
     await elapse()
     assert [kernel.channels.sent for kernel in house.pool.given] == [[]]
     assert house.pool.discarded == ["k1"]
     record = house.store.records[KEY]
-    assert (record.generation, record.state, record.reason) == (1, "closed", "killed")
+    assert (record.generation, record.state, record.reason) == (1, "closed", "killed by operator")
 
 
 @on_manual_time
@@ -207,7 +207,7 @@ async def test_a_session_that_waits_for_its_restart_ends_at_once() -> None:
     restarting = asyncio.create_task(house.service.restart(session))
     await elapse()
     began = now()
-    assert await house.service.end(KEY, "killed") == 1
+    assert await house.service.end(KEY, "killed by operator") == 1
     assert now() - began < 0.1
     with pytest.raises(SessionLost):
         await restarting
@@ -225,9 +225,9 @@ async def test_a_session_that_waits_for_a_kernel_ends_at_once() -> None:
     session.submit(Execute(id="a", code="1"), client)
     await elapse()
     began = now()
-    assert await house.service.end(KEY, "killed") == 0
+    assert await house.service.end(KEY, "killed by operator") == 0
     assert now() - began < 0.1
-    assert client.ends == [(4404, "killed")]
+    assert client.ends == [(4404, "killed by operator")]
     house.pool.has_any.set()
     await elapse(10.0)
     assert (house.pool.given, house.store.records, house.service.sessions) == ([], {}, {})
@@ -238,7 +238,7 @@ async def test_a_store_that_is_away_does_not_keep_a_session_from_ending() -> Non
     house = House()
     await opened(house)
     house.store.down = True
-    assert await house.service.end(KEY, "killed") == 1
+    assert await house.service.end(KEY, "killed by operator") == 1
     assert house.pool.discarded == ["k1"]
     house.store.down = False
     # Its claim is still there, and this node's own: it is taken over.
@@ -309,10 +309,10 @@ async def test_draining_lasts_until_no_session_is_busy() -> None:
     await elapse()
     with pytest.raises(Draining):
         await house.service.open("acme", "new", OPEN)
-    await house.service.end(running.key, "killed")
+    await house.service.end(running.key, "killed by operator")
     await elapse()
     assert not draining.done()
-    await house.service.end(waiting.key, "killed")
+    await house.service.end(waiting.key, "killed by operator")
     await elapse()
     assert draining.done()
 
@@ -364,7 +364,7 @@ async def test_what_has_ended_or_is_suspended_is_not_restarted() -> None:
     with pytest.raises(StoreUnavailable):
         await house.service.restart(session)
     session.resume()
-    ending = asyncio.create_task(house.service.end(KEY, "killed"))
+    ending = asyncio.create_task(house.service.end(KEY, "killed by operator"))
     await asyncio.sleep(0)
     with pytest.raises(UnknownSession):
         await house.service.restart(session)

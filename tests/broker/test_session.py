@@ -606,6 +606,11 @@ async def test_every_change_of_kernel_names_the_limits_and_the_end() -> None:
         "max_lifetime": 10.0,
         "queue": 3,
         "output_bytes": 7,
+        "cpu_time": 0.0,
+        "memory": 1 << 30,
+        "processes": 128,
+        "cpu": 1.0,
+        "workspace_bytes": 256 << 20,
     }
     assert event["expires_at"] == scene.session.created + 10.0
     assert Scene(idle_timeout=0.0, max_lifetime=0.0).session.expires == 0.0

@@ -36,7 +36,7 @@ def test_a_session_keeps_its_variables_and_shares_them_with_no_other(
     assert after.returncode == 1
     assert "NameError" in after.stdout + after.stderr
     assert "generation 2" in after.stderr
-    assert "killed" in after.stderr
+    assert "killed by operator" in after.stderr
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_every_listing_is_json_for_programs(broker: RunningBroker) -> None:
     assert status["broker"]["pid"] == broker.pid
     killed = json.loads(broker.cli("kill", name, "--json").stdout)
     assert killed == {
-        "killed": [{"session": name, "generation": 1, "reason": "killed"}],
+        "killed": [{"session": name, "generation": 1, "reason": "killed by operator"}],
         "refused": [],
     }
 

@@ -237,7 +237,7 @@ def test_a_session_opened_again_after_its_end_says_why_its_variables_are_gone(
     with client.session(name) as session:
         result = session.execute("'x' in globals()")
     assert (result.value, result.generation) == ("False", 2)
-    assert (result.state, result.reason) == ("lost", "killed")
+    assert (result.state, result.reason) == ("lost", "killed by operator")
     client.kill(name)
     with pytest.raises(UnknownSession):
         client.kill(name)
