@@ -15,6 +15,7 @@ UNKNOWN = "unknown"
 GET_INFO = 0xC040FF0B
 INFO_EXIT = 1 << 3
 INFO = struct.Struct("QQ11Ii")
+STATUS = struct.Struct("i")  # what a reaper leaves
 STATUS_WAIT = 0.5  # s between the pidfd's word and the parent's status, before we say `unknown`
 
 
@@ -40,17 +41,25 @@ def status_of(pidfd: int) -> int | None:
     return status if mask & INFO_EXIT else None
 
 
+def pid_of(pidfd: int) -> int:
+    """Return the process id behind a pidfd as it is seen from here; -1 when it has ended."""
+    with open(f"/proc/self/fdinfo/{pidfd}") as file:
+        return next((int(line.split()[1]) for line in file if line.startswith("Pid:")), -1)
+
+
 class Process:
     """Watch one process through its pidfd, which this object owns and closes.
 
-    `exited` resolves with the reason. Only the parent may read a status, so the parent (the
-    zygote) tells it through `set_status`; without its word the system is asked, and where that
-    cannot tell, the reason is `unknown`.
+    `exited` resolves with the reason. Only a parent may read a status. In a sandbox that is the
+    kernel's reaper, which leaves it in the pipe `ending`; the process watched is the reaper, whose
+    end is the whole tree's. Else the zygote tells it through `set_status`; without its word the
+    system is asked, and where that cannot tell, the reason is `unknown`.
     """
 
-    def __init__(self, pid: int, pidfd: int) -> None:
-        self.pid = pid
+    def __init__(self, pidfd: int, ending: int = -1) -> None:
+        self.pid = pid_of(pidfd)
         self._pidfd = pidfd
+        self._ending = ending
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self.returncode: int | None = None  # as in `subprocess`; None while unknown
@@ -66,8 +75,15 @@ class Process:
         """Return the descriptor, for passing on; -1 once the process has ended."""
         return self._pidfd
 
+    @property
+    def ending(self) -> int:
+        """Return the reading end of the reaper's pipe, for passing on; -1 without one."""
+        return self._ending
+
     def set_status(self, status: int) -> None:
         """Take the wait status from whoever reaped the process."""
+        if not self.exited.done() and (said := self._last_word()) is not None:
+            status = said
         self.returncode = os.waitstatus_to_exitcode(status)
         self._resolve(reason_of(status))
 
@@ -81,8 +97,23 @@ class Process:
         """Send SIGKILL."""
         self.send_signal(signal.SIGKILL)
 
+    def _last_word(self) -> int | None:
+        """Return the status that the reaper left, or None if it was killed before it could."""
+        if self._ending < 0:
+            return None
+        os.set_blocking(self._ending, False)
+        try:
+            word = os.read(self._ending, STATUS.size)
+        except BlockingIOError:
+            return None
+        return int(STATUS.unpack(word)[0]) if len(word) == STATUS.size else None
+
     def _ended(self) -> None:
         self._loop.remove_reader(self._pidfd)
+        if (status := self._last_word()) is not None:
+            self.returncode = os.waitstatus_to_exitcode(status)
+            self._resolve(reason_of(status))
+            return
         self._timer = self._loop.call_later(STATUS_WAIT, self._ask_the_system)
 
     def _ask_the_system(self) -> None:
@@ -104,3 +135,6 @@ class Process:
             self._loop.remove_reader(self._pidfd)
             os.close(self._pidfd)
             self._pidfd = -1
+        if self._ending >= 0:
+            os.close(self._ending)
+            self._ending = -1

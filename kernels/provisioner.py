@@ -30,7 +30,7 @@ from kernels.channels import PORTS
 from kernels.errors import LaunchError, ZygoteFailed
 from kernels.launch import MAX_PATH, Kernel, Launcher
 from kernels.spec import KernelSpec, Limits, Order
-from kernels.zygote import BOOT, lock
+from kernels.warden import BOOT, lock
 
 MODULES = ("ipykernel_launcher", "ipykernel")
 HARMLESS_FLAGS = ("-Xfrozen_modules=off",)  # what kernelspecs pass for the debugger's sake

@@ -7,36 +7,29 @@ this process: it is started in a session of its own, and found again through its
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import fcntl
 import json
 import os
 import socket
-import subprocess
-import sys
 from collections import deque
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from kernels.errors import LaunchError, ZygoteFailed
-from kernels.process import Process
+from kernels.process import Process, pid_of
 from kernels.spec import KernelSpec
+from kernels.warden import MAX_PACKET, VERSION, connect, last_words, recipe_of, spawn
 
-BOOT = Path(__file__).parent / "inside" / "boot.py"
-MAX_PACKET = 64 << 10
-LAST_WORDS = 2000  # characters of the zygote's log shown when it fails
-STOP_WAIT = 5.0  # s for a zygote of an older configuration to end
-VERSION = 1
-
-_started: set[subprocess.Popen[bytes]] = set()  # by this process, and not yet ended
+MAX_DESCRIPTORS = 4
 
 
 class Forked(NamedTuple):
-    """A kernel process the zygote has forked, and the label it was given."""
+    """A kernel process the zygote has forked, the label it was given, and its workspace."""
 
     kernel_id: str
     process: Process
     label: str
+    workspace: str  # its name; empty without a sandbox
+    files: int  # a descriptor of that directory, which the receiver owns; -1 without one
 
 
 class Zygote:
@@ -50,10 +43,11 @@ class Zygote:
         self._directory = directory
         self._loop = asyncio.get_running_loop()
         self._outgoing: deque[tuple[bytes, list[int]]] = deque()
-        self._forking: dict[str, asyncio.Future[Process]] = {}
+        self._forking: dict[str, asyncio.Future[Forked]] = {}
         self._processes: dict[str, Process] = {}
         self._listed: list[Forked] = []
         self._listing: asyncio.Future[list[Forked]] | None = None
+        self._retiring: asyncio.Future[None] | None = None
         self._hello: asyncio.Future[dict[str, Any]] = self._loop.create_future()
         self.pid = 0
         self.lost: asyncio.Future[None] = self._loop.create_future()
@@ -66,17 +60,29 @@ class Zygote:
 
     @classmethod
     async def open(
-        cls, spec: KernelSpec, directory: Path, *, orphan_ttl: float, timeout: float
+        cls,
+        spec: KernelSpec,
+        directory: Path,
+        *,
+        orphan_ttl: float,
+        timeout: float,
+        sandbox: dict[str, Any] | None = None,
     ) -> Zygote:
         """Attach to the zygote of this directory, or start one.
 
         Raises ZygoteFailed with its last words if the interpreter or a preload is broken.
         """
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        recipe = _recipe(spec)
-        connection = await asyncio.to_thread(_connect, directory, recipe)
+        recipe = recipe_of(spec, sandbox)
+        connection = await asyncio.to_thread(connect, directory, recipe)
         if connection is None:
-            connection = _spawn(spec, directory, recipe, orphan_ttl)
+            connection = spawn(spec, directory, recipe, orphan_ttl, sandbox)
+        return await cls._greet(connection, spec, directory, timeout)
+
+    @classmethod
+    async def _greet(
+        cls, connection: socket.socket, spec: KernelSpec, directory: Path, timeout: float
+    ) -> Zygote:
         zygote = cls(connection, directory)
         try:
             async with asyncio.timeout(timeout):
@@ -90,20 +96,56 @@ class Zygote:
         if hello["event"] != "hello" or hello.get("version") != VERSION:
             zygote.close()
             raise ZygoteFailed(str(hello.get("error", "it speaks another version")))
-        zygote.pid = int(hello["pid"])
         return zygote
 
-    async def fork(self, kernel_id: str, descriptors: list[int], *, tied: bool = False) -> Process:
+    async def succeed(self, spec: KernelSpec, timeout: float) -> Zygote:
+        """Have a fresh zygote started beside this one, and return it when it is ready.
+
+        This one serves until it is told to `leave`. Raises ZygoteFailed; then it goes on.
+        """
+        if self.lost.done():
+            raise ZygoteFailed("the zygote is gone")
+        self._retiring = self._loop.create_future()
+        self._send({"op": "retire"})
+        await self._retiring  # else the old one might take the connection that follows
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            connection.connect(str(self._directory / "zygote.sock"))
+        except OSError as error:
+            connection.close()
+            raise ZygoteFailed(f"no successor can be reached: {error}") from error
+        return await self._greet(connection, spec, self._directory, timeout)
+
+    async def settle(self) -> None:
+        """Wait until no fork is under way."""
+        await asyncio.gather(*self._forking.values(), return_exceptions=True)
+
+    def leave(self) -> None:
+        """End the zygote and leave its kernels to its successor, which has adopted them."""
+        self._send({"op": "leave"})
+
+    async def fork(
+        self,
+        kernel_id: str,
+        descriptors: list[int],
+        *,
+        channels: int,
+        workspace: dict[str, Any],
+        tied: bool = False,
+    ) -> Forked:
         """Fork one kernel; the child gets the descriptors. Raises LaunchError.
 
-        A tied one is killed when this connection ends.
+        The first descriptor is the config's, then come those of as many channels, then cgroups'.
+        A `workspace` of {name, size, files} is made if it is not there. A tied kernel is killed
+        when this connection ends.
         """
         if self.lost.done():
             raise LaunchError("the zygote is gone")
-        future: asyncio.Future[Process] = self._loop.create_future()
+        future: asyncio.Future[Forked] = self._loop.create_future()
         self._forking[kernel_id] = future
+        request = {"op": "fork", "kernel": kernel_id, "tied": tied, "channels": channels}
         try:
-            self._send({"op": "fork", "kernel": kernel_id, "tied": tied}, descriptors)
+            self._send({**request, "workspace": workspace}, descriptors)
             return await future
         finally:
             self._forking.pop(kernel_id, None)
@@ -120,12 +162,25 @@ class Zygote:
         """Note who is bound to the kernel; a later broker reads it."""
         self._send({"op": "label", "kernel": kernel_id, "label": text})
 
-    def adopt(self, kernel_id: str, process: Process, label: str, *, tied: bool = False) -> None:
+    def adopt(
+        self,
+        kernel_id: str,
+        process: Process,
+        label: str,
+        *,
+        workspace: str = "",
+        tied: bool = False,
+    ) -> None:
         """Hand a kernel of an earlier zygote over, so that it is not forgotten by an orphan."""
         if process.pidfd >= 0:
-            request = {"op": "adopt", "kernel": kernel_id, "label": label, "pid": process.pid}
-            self._send({**request, "tied": tied}, [process.pidfd])
+            request = {"op": "adopt", "kernel": kernel_id, "label": label, "tied": tied}
+            passed = [process.pidfd, *([process.ending] if process.ending >= 0 else [])]
+            self._send({**request, "workspace": workspace}, passed)
             self._processes[kernel_id] = process
+
+    def drop(self, workspace: str) -> None:
+        """Have a workspace unmounted: its files are gone."""
+        self._send({"op": "drop", "workspace": workspace})
 
     def stop(self) -> None:
         """End the zygote and all its kernels."""
@@ -141,10 +196,10 @@ class Zygote:
                 for descriptor in self._outgoing.popleft()[1]:
                     os.close(descriptor)
             self.lost.set_result(None)
-        for future in (*self._forking.values(), self._listing, self._hello):
+        for future in (*self._forking.values(), self._listing, self._retiring, self._hello):
             if future is not None and not future.done():
                 error = ZygoteFailed if future is self._hello else LaunchError
-                future.set_exception(error(f"the zygote ended: {_last_words(self._directory)}"))
+                future.set_exception(error(f"the zygote ended: {last_words(self._directory)}"))
                 future.exception()  # seen: whoever waits still gets it
 
     def _send(self, request: dict[str, Any], descriptors: list[int] | None = None) -> None:
@@ -174,7 +229,9 @@ class Zygote:
     def _read(self) -> None:
         while not self.lost.done():
             try:
-                data, descriptors, _, _ = socket.recv_fds(self._connection, MAX_PACKET, 4)
+                data, descriptors, _, _ = socket.recv_fds(
+                    self._connection, MAX_PACKET, MAX_DESCRIPTORS
+                )
             except BlockingIOError:
                 return
             except OSError:
@@ -187,16 +244,17 @@ class Zygote:
     def _take(self, event: dict[str, Any], descriptors: list[int]) -> None:
         kind, kernel_id = event["event"], event.get("kernel", "")
         if kind in ("hello", "failed"):
+            for pidfd in descriptors:
+                self.pid = pid_of(pidfd)
+                os.close(pidfd)
             if not self._hello.done():
                 self._hello.set_result(event)
-        elif kind in ("forked", "kernel"):
-            process = self._process(kernel_id, event["pid"], descriptors[0])
-            if kind == "kernel":
-                self._listed.append(Forked(kernel_id, process, event["label"]))
-            elif (future := self._forking.get(kernel_id)) and not future.done():
-                future.set_result(process)
-            else:
-                process.kill()  # whoever asked has gone
+        elif kind == "kernel":
+            self._listed.append(self._forked(event, descriptors))
+        elif kind == "forked":
+            self._hand_out(self._forked(event, descriptors))
+        elif kind == "retiring" and self._retiring and not self._retiring.done():
+            self._retiring.set_result(None)
         elif kind == "refused":
             if (future := self._forking.get(kernel_id)) and not future.done():
                 future.set_exception(LaunchError(event["error"]))
@@ -206,127 +264,23 @@ class Zygote:
         elif kind == "listed" and self._listing and not self._listing.done():
             self._listing.set_result(self._listed)
 
-    def _process(self, kernel_id: str, pid: int, pidfd: int) -> Process:
-        if known := self._processes.get(kernel_id):
-            os.close(pidfd)
-            return known
-        self._processes[kernel_id] = Process(pid, pidfd)
-        return self._processes[kernel_id]
+    def _hand_out(self, forked: Forked) -> None:
+        if (future := self._forking.get(forked.kernel_id)) and not future.done():
+            future.set_result(forked)
+            return
+        forked.process.kill()  # whoever asked has gone
+        if forked.files >= 0:
+            os.close(forked.files)
 
-
-def _recipe(spec: KernelSpec) -> str:
-    """Return what the zygote was made from: another recipe needs another zygote."""
-    return json.dumps([VERSION, _python(spec), list(spec.preload)])
-
-
-def _python(spec: KernelSpec) -> str:
-    return spec.python or sys.executable
-
-
-def _connect(directory: Path, recipe: str) -> socket.socket | None:
-    """Connect to a zygote that is already there and made from the same recipe."""
-    path = directory / "zygote.sock"
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    try:
-        connection.connect(str(path))
-    except OSError:
-        connection.close()
-        return None
-    with contextlib.suppress(OSError):
-        if (directory / "zygote.json").read_text() == recipe:
-            return connection
-    # Made for an older configuration: its kernels would be of the wrong kind. Closing before it
-    # has read that would lose the request.
-    connection.settimeout(STOP_WAIT)
-    with contextlib.suppress(OSError):
-        connection.send(b'{"op": "stop"}')
-        while connection.recv(MAX_PACKET):
-            pass
-    connection.close()
-    return None
-
-
-def _spawn(spec: KernelSpec, directory: Path, recipe: str, orphan_ttl: float) -> socket.socket:
-    """Start the fork server on a socket made here; connecting needs no waiting for it."""
-    path = directory / "zygote.sock"
-    path.unlink(missing_ok=True)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    options = json.dumps({"preload": list(spec.preload), "orphan_ttl": orphan_ttl})
-    cache = directory / "cache"
-    cache.mkdir(mode=0o700, exist_ok=True)
-    try:
-        listener.bind(str(path))
-        listener.listen(4)
-        connection.connect(str(path))
-        with (directory / "zygote.log").open("wb") as log:
-            # -I: nothing from the environment or the current directory is on the path.
-            process = subprocess.Popen(
-                [_python(spec), "-I", str(BOOT), str(listener.fileno()), options],
-                pass_fds=[listener.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=_environment(cache),
-                cwd="/",
-                start_new_session=True,
-            )
-        _reap(process)
-        (directory / "zygote.json").write_text(recipe)
-    except OSError as error:
-        connection.close()
-        raise ZygoteFailed(f"cannot start {_python(spec)}: {error}") from error
-    finally:
-        listener.close()
-    return connection
-
-
-def _reap(process: subprocess.Popen[bytes]) -> None:
-    """Take the exit status when it comes, so that no zombie stays behind."""
-    loop = asyncio.get_running_loop()
-    pidfd = os.pidfd_open(process.pid)
-
-    def ended() -> None:
-        loop.remove_reader(pidfd)
-        os.close(pidfd)
-        process.wait()
-        _started.discard(process)
-
-    _started.add(process)
-    loop.add_reader(pidfd, ended)
-
-
-def _environment(cache: Path) -> dict[str, str]:
-    """Return the zygote's whole environment; nothing of the broker's own is in it."""
-    return {
-        "PATH": os.defpath,
-        "LANG": "C.UTF-8",
-        "HOME": str(cache),
-        "IPYTHONDIR": str(cache / "ipython"),
-        "MPLCONFIGDIR": str(cache / "matplotlib"),
-        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
-        # One thread until the fork; a kernel's own setting comes with its environment.
-        "OPENBLAS_NUM_THREADS": "1",
-        "OMP_NUM_THREADS": "1",
-        "MKL_NUM_THREADS": "1",
-        "PYDEVD_DISABLE_FILE_VALIDATION": "1",
-    }
-
-
-def _last_words(directory: Path) -> str:
-    with contextlib.suppress(OSError):
-        text = (directory / "zygote.log").read_text(errors="replace").strip()
-        if text:
-            return text[-LAST_WORDS:]
-    return "it said nothing"
-
-
-def lock(directory: Path) -> int:
-    """Take the directory for this process. Raises BlockingIOError if another process has it."""
-    descriptor = os.open(directory / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise
-    return descriptor
+    def _forked(self, event: dict[str, Any], descriptors: list[int]) -> Forked:
+        kernel_id, pidfd, rest = event["kernel"], descriptors[0], descriptors[1:]
+        ending = rest.pop(0) if event["ending"] else -1
+        process = self._processes.get(kernel_id)
+        if process is None:
+            process = self._processes[kernel_id] = Process(pidfd, ending)
+        else:
+            for descriptor in (pidfd, ending):
+                if descriptor >= 0:
+                    os.close(descriptor)
+        files = rest[0] if rest else -1
+        return Forked(kernel_id, process, event["label"], event["workspace"], files)

@@ -4,31 +4,26 @@ from __future__ import annotations
 
 import atexit
 import gc
-import json
 import os
 import random
-import resource
 import site
 import socket
 import sys
-import traceback
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import zmq
 from ipykernel.heartbeat import Heartbeat
 from ipykernel.kernelapp import IPKernelApp
 from traitlets.config import Config
 
+from .child import refuse
+from .imports import guard
 from .kernel import Kernel, Shell
 from .publish import PublishThread, pack
 from .streams import CellStream, OutputBudget
 
-if TYPE_CHECKING:
-    from .forkserver import Request
-
 INLINE = "matplotlib_inline.backend_inline"
 PORTS = {"shell": 1, "iopub": 2, "stdin": 3, "hb": 4, "control": 5}
-MAX_CONFIG = 160 << 10
 SEND_QUEUE = 16  # messages in libzmq, each as large as one may be, before the IO thread waits
 
 
@@ -80,6 +75,10 @@ class KernelApp(IPKernelApp):
         channel = next(name for name, number in PORTS.items() if number == port)
         s.setsockopt(zmq.USE_FD, self.listeners[channel])
         s.bind(f"ipc://{self.ip}-{port}")
+        if channel == "shell":
+            # The debugger asks the shell over its last endpoint, and a sandbox shows no other.
+            s.setsockopt(zmq.USE_FD, -1)
+            s.bind("inproc://shell")
         return port
 
     def init_heartbeat(self) -> None:
@@ -165,18 +164,10 @@ def reseed() -> None:
 
 
 def prepare_process(options: dict[str, Any]) -> None:
-    """Make the process its own: session, environment, directory, limits."""
-    os.setsid()
+    """Make the process its own: environment, directory, randomness."""
     os.environ.clear()
     os.environ.update(options["env"])
     os.chdir(options["cwd"])
-    os.umask(options.get("umask", 0o077))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    files = options["open_files"]
-    if files:
-        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-        files = files if hard == resource.RLIM_INFINITY else min(files, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
     extend_path(options)
     reseed()
 
@@ -201,20 +192,15 @@ def make_plain(app: KernelApp, arguments: list[str]) -> None:
     IPKernelApp.parse_command_line(app, arguments)
 
 
-def start(app: KernelApp, request: Request) -> None:
-    """Bring the kernel up; a failure is told on the config socket."""
-    try:
-        options = json.loads(request.config.recv(MAX_CONFIG))
-        KernelApp.options = options
-        KernelApp.listeners = request.listeners
-        prepare_process(options)
-        if options.get("plain"):
-            make_plain(app, options["argv"])
-        app.initialize([])
-    except BaseException as error:
-        text = "".join(traceback.format_exception_only(type(error), error)).strip()
-        request.config.send(json.dumps({"error": text}).encode()[:MAX_CONFIG])
-        os._exit(1)
+def start(app: KernelApp, listeners: dict[str, int], options: dict[str, Any]) -> None:
+    """Bring the kernel up."""
+    KernelApp.options = options
+    KernelApp.listeners = listeners
+    prepare_process(options)
+    if options.get("plain"):
+        make_plain(app, options["argv"])
+    app.initialize([])
+    guard(options["allow_imports"], options["deny_imports"])
 
 
 def report(config: socket.socket) -> None:
@@ -254,15 +240,18 @@ def rehearse(app: KernelApp) -> None:
     sys.displayhook, sys.excepthook, sys.modules["__main__"], sys.path[:] = kept
 
 
-def become_kernel(request: Request) -> None:
+def become(config: socket.socket, listeners: dict[str, int], options: dict[str, Any]) -> None:
     """Turn a forked child into a kernel; never returns."""
     app = KernelApp.instance()
-    start(app, request)
+    try:
+        start(app, listeners, options)
+    except BaseException as error:
+        refuse(config, error)
     # Only now: a collection while starting would write to pages that are shared until then.
     gc.collect(1)
     gc.freeze()
     gc.enable()
-    report(request.config)
+    report(config)
     code = 0
     try:
         app.start()

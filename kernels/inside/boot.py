@@ -1,7 +1,8 @@
-"""Start the fork server in a foreign interpreter: `python -I boot.py <listener fd> <options>`.
+"""Start a part of ours in any interpreter: `python -I boot.py <part> <descriptors> <options>`.
 
-Loads this folder as a package with a private name and hides the broker's own packages from the
-path: code in a kernel sees its interpreter and libraries, never ours.
+The part is `warden` or `forkserver`. Loads this folder and the sandbox's as packages with private
+names and hides the broker's own packages from the path: code in a kernel sees its interpreter and
+libraries, never ours.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from types import ModuleType
 HERE = os.path.dirname(os.path.realpath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))  # what holds our packages
 OURS = ("broker", "kernels")
-PACKAGE = "_kernel_inside"
+PACKAGE = "_kernel"
+PARTS = ("inside", "sandbox")
 
 
 class HiddenPackages:
@@ -50,20 +52,25 @@ def hide_own_packages() -> None:
     sys.meta_path.insert(0, HiddenPackages)
 
 
-def load() -> ModuleType:
-    """Load this folder as a package."""
-    spec = importlib.util.spec_from_file_location(
-        PACKAGE, os.path.join(HERE, "__init__.py"), submodule_search_locations=[HERE]
-    )
-    if spec is None or spec.loader is None:
-        raise ImportError(f"cannot load {HERE}")
-    package = importlib.util.module_from_spec(spec)
+def load() -> None:
+    """Load the folders that run here, and nothing beside them, as parts of a private package."""
+    package = ModuleType(PACKAGE)
+    package.__path__ = []
     sys.modules[PACKAGE] = package
-    spec.loader.exec_module(package)
-    return package
+    for part in PARTS:
+        name, folder = f"{PACKAGE}.{part}", os.path.join(os.path.dirname(HERE), part)
+        spec = importlib.util.spec_from_file_location(
+            name, os.path.join(folder, "__init__.py"), submodule_search_locations=[folder]
+        )
+        if spec is None or spec.loader is None:
+            raise ImportError(f"cannot load {folder}")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        spec.loader.exec_module(module)
+        setattr(package, part, module)
 
 
 if __name__ == "__main__":
     hide_own_packages()
     load()
-    importlib.import_module(f"{PACKAGE}.forkserver").main(sys.argv[1:])
+    importlib.import_module(f"{PACKAGE}.inside.{sys.argv[1]}").main(sys.argv[2:])

@@ -2,15 +2,21 @@
 
 Speaks JSON over SOCK_SEQPACKET, one object a packet, descriptors beside it:
 
-    fork   {kernel, tied} + [config, shell, iopub, stdin, control, hb?]
-           -> {event: forked, kernel, pid} + [pidfd], or {event: refused, kernel, error}
-    adopt  {kernel, label, pid, tied} + [pidfd]   a kernel of an earlier zygote; no answer
+    fork   {kernel, tied, channels, workspace} + [config, <channels listeners>, <cgroups>…]
+           -> {event: forked, kernel} + [pidfd, ending, workspace?],
+           or {event: refused, kernel, error}
+    adopt  {kernel, label, tied, workspace} + [pidfd, ending]   of an earlier zygote; no answer
     label  {kernel, label}                   who is bound to it; no answer
-    list   {}   -> {event: kernel, kernel, pid, label} + [pidfd] for each, then {event: listed}
+    list   {}   -> {event: kernel, kernel, label, workspace} + [pidfd, ending, workspace?]
+           for each, then {event: listed}; kernels that nobody knows any more are ended
+    drop   {workspace}                       unmounts it; no answer
+    retire {}   has the warden start a successor -> {event: retiring}
+    leave  {}   exits; kernels go on as the warden's
     stop   {}   kills every kernel and exits
 
-and unasked {event: hello | failed, …} on connecting, {event: exit, kernel, status} at an end.
-Nothing secret passes through here: a kernel's key goes down `config`, which only the child reads,
+and unasked {event: hello | failed, …} + [own pidfd] on connecting, {event: exit, kernel, status} at
+an end. A workspace is {name, size, files}; `ending` is a pipe in which the reaper leaves the wait
+status. Nothing secret passes through here: a kernel's key goes down `config`, which only the child reads,
 because what was ever in this heap can be read by every later child.
 """
 
@@ -28,36 +34,20 @@ import sys
 import time
 import traceback
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
+
+from ..sandbox import reaper
+from .child import Request, become
+from .preload import preload
+from .warden import RETIRED
+from .workspaces import Workspaces
 
 MAX_PACKET = 64 << 10
-MAX_DESCRIPTORS = 8
-VERSION = 1
-# Imported always: the kernel itself, and what it would otherwise import at its start.
-KERNEL_IMPORTS = (
-    "ipykernel.kernelapp",
-    "ipykernel.ipkernel",
-    "ipykernel.zmqshell",
-    "ipykernel.debugger",
-    "IPython.core.magics",
-    "IPython.core.completer",
-    "IPython.core.historyapp",
-    "jupyter_client.session",
-    "matplotlib_inline.config",
-    "IPython.core.completerlib",
-    "IPython.core.debugger",
-    "IPython.core.logger",
-    "IPython.core.oinspect",
-    "IPython.extensions.storemagic",
-    "IPython.utils.wildcard",
-    "faulthandler",
-    "pdb",
-    "tornado.platform.asyncio",
-    "_kernel_inside.app",
-    "_strptime",
-    "encodings.idna",
-)
-OPTIONAL = {"matplotlib_inline.config", "ipykernel.debugger"}
+MAX_DESCRIPTORS = 16
+VERSION = 2
+CHANNELS = ("shell", "iopub", "stdin", "control", "hb")
+EXIT_WORDS = {"stop": 0, "leave": RETIRED}
 
 
 @dataclass
@@ -65,53 +55,56 @@ class Child:
     """One forked kernel as its parent sees it."""
 
     name: str
-    pid: int
     pidfd: int
+    pid: int = 0  # 0 for a kernel that another zygote forked
+    ending: int = -1  # the pipe in which its reaper leaves the wait status
     label: str = ""
-    adopted: bool = False
+    workspace: str = ""
     tied: bool = False  # ends with the connection of whoever asked for it
-
-
-@dataclass
-class Request:
-    """What a forked child is to become; its descriptors are its own."""
-
-    kernel: str
-    config: socket.socket
-    listeners: dict[str, int] = field(default_factory=dict)
 
 
 class ForkServer:
     """Serve one controller at a time; a newer connection replaces the older."""
 
-    def __init__(self, listener: socket.socket, orphan_ttl: float) -> None:
+    def __init__(
+        self,
+        listener: socket.socket,
+        warden: socket.socket,
+        orphan_ttl: float,
+        workspaces: Workspaces | None,
+    ) -> None:
         self._listener = listener
+        self._warden = warden
         self._orphan_ttl = orphan_ttl
+        self._workspaces = workspaces
         self._children: dict[str, Child] = {}
         self._controller: socket.socket | None = None
         self._alone_since = time.monotonic()
         self._selector = selectors.DefaultSelector()
         self._selector.register(listener, selectors.EVENT_READ, self._accept)
-        self._running = True
+        self._retiring = False
+        self._exit: int | None = None
 
-    def serve(self, hello: dict[str, object]) -> Request | None:
+    def serve(self, hello: dict[str, object]) -> Request | int:
         """Run until told to stop, or until nobody came for `orphan_ttl` seconds.
 
-        Returns None in the zygote itself, and a Request in each forked child.
+        Returns the exit status in the zygote itself, and a Request in each forked child.
         """
         self._hello = hello
-        while self._running:
+        while self._exit is None:
             timeout = None
             if self._controller is None:
                 timeout = self._alone_since + self._orphan_ttl - time.monotonic()
                 if timeout <= 0:
+                    self._exit = 0
                     break
             for key, _ in self._selector.select(timeout):
                 request: Request | None = key.data()
                 if request is not None:
                     return request
-        self._kill(self._children.values())
-        return None
+        if self._exit == 0:
+            self._kill(self._children.values())
+        return self._exit
 
     def _accept(self) -> None:
         connection, _ = self._listener.accept()
@@ -119,15 +112,22 @@ class ForkServer:
         self._detach()
         self._controller = connection
         self._selector.register(connection, selectors.EVENT_READ, self._handle)
-        self._send(self._hello)
+        own = os.pidfd_open(os.getpid())
+        self._send(self._hello, (own,))
+        os.close(own)
 
     def _detach(self) -> None:
-        if self._controller is not None:
-            self._selector.unregister(self._controller)
-            self._controller.close()
-            self._controller = None
-            self._alone_since = time.monotonic()
-            self._kill(child for child in self._children.values() if child.tied)
+        if self._controller is None:
+            return
+        self._selector.unregister(self._controller)
+        self._controller.close()
+        self._controller = None
+        self._alone_since = time.monotonic()
+        self._kill(child for child in self._children.values() if child.tied)
+        if self._retiring:  # nobody is left to hand the kernels over
+            self._retiring = False
+            self._warden.send(b"cancel")
+            self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
 
     def _send(self, event: dict[str, object], descriptors: tuple[int, ...] = ()) -> None:
         if self._controller is None:
@@ -148,46 +148,109 @@ class ForkServer:
             self._detach()
             return None
         request = json.loads(data)
-        kernel = request.get("kernel", "")
         op = request["op"]
         if op == "fork":
-            return self._fork(kernel, descriptors, tied=request["tied"])
+            return self._fork(request, descriptors)
         if op == "adopt":
-            child = Child(kernel, request["pid"], descriptors[0], request["label"], adopted=True)
-            child.tied = request["tied"]
-            self._watch(child)
-        elif op == "label" and kernel in self._children:
-            self._children[kernel].label = request["label"]
+            self._adopt(request, descriptors)
+        elif op == "label":
+            if child := self._children.get(request["kernel"]):
+                child.label = request["label"]
         elif op == "list":
-            for child in self._children.values():
-                event = {"event": "kernel", "kernel": child.name, "pid": child.pid}
-                self._send({**event, "label": child.label}, (child.pidfd,))
-            self._send({"event": "listed"})
-        elif op == "stop":
-            self._running = False
+            self._list()
+        elif op == "drop" and self._workspaces is not None:
+            self._workspaces.drop(request["workspace"])
+        elif op == "retire" and not self._retiring:
+            self._retiring = True
+            self._selector.unregister(self._listener)
+            self._warden.send(b"successor")
+            self._send({"event": "retiring"})
+        elif op in EXIT_WORDS:
+            self._exit = EXIT_WORDS[op]
         return None
 
-    def _fork(self, kernel: str, descriptors: list[int], *, tied: bool) -> Request | None:
+    def _fork(self, request: dict[str, Any], descriptors: list[int]) -> Request | None:
+        kernel, wanted = request["kernel"], request["workspace"]
         # A thread that forks leaves its locks held for ever in the child.
         tasks = os.listdir("/proc/self/task")
         if len(tasks) != 1:
-            for descriptor in descriptors:
-                os.close(descriptor)
-            error = f"the zygote has {len(tasks)} threads; a preloaded module started them"
-            self._send({"event": "refused", "kernel": kernel, "error": error})
+            words = f"the zygote has {len(tasks)} threads; a preloaded module started them"
+            self._refuse(kernel, words, descriptors)
             return None
+        files, box, ending = -1, None, (-1, -1)
+        if self._workspaces is not None:
+            try:
+                files, box = self._workspaces.open(wanted)
+            except OSError as error:
+                self._refuse(kernel, f"workspace: {error}", descriptors)
+                return None
+            ending = os.pipe()
+            self._workspaces.enter_new_pid_namespace()
         pid = os.fork()
         if pid == 0:
-            self._close_in_child(keep=descriptors)
-            names = ("shell", "iopub", "stdin", "control", "hb")
-            config = socket.socket(fileno=descriptors[0])
-            return Request(kernel, config, dict(zip(names, descriptors[1:], strict=False)))
+            self._selector.close()
+            count = 1 + request["channels"]
+            if box is not None:
+                box.cgroups = descriptors[count:]
+                self._close_in_child({*descriptors, box.workspaces, ending[1]})
+            else:
+                self._close_in_child({*descriptors})
+            listeners = dict(zip(CHANNELS, descriptors[1:count], strict=False))
+            return Request(socket.socket(fileno=descriptors[0]), listeners, box, ending[1])
+        for descriptor in (*descriptors, ending[1]):
+            if descriptor >= 0:
+                os.close(descriptor)
+        child = Child(kernel, os.pidfd_open(pid), pid, ending[0], tied=request["tied"])
+        child.workspace = wanted["name"]
+        self._watch(child)
+        self._tell("forked", child, files)
+        return None
+
+    def _refuse(self, kernel: str, error: str, descriptors: list[int]) -> None:
         for descriptor in descriptors:
             os.close(descriptor)
-        child = Child(kernel, pid, os.pidfd_open(pid), tied=tied)
+        self._send({"event": "refused", "kernel": kernel, "error": error})
+
+    def _tell(self, word: str, child: Child, files: int) -> None:
+        """Tell of a kernel, with what belongs to it; `files` is closed."""
+        passed = [each for each in (child.pidfd, child.ending, files) if each >= 0]
+        event: dict[str, object] = {
+            "event": word,
+            "kernel": child.name,
+            "label": child.label,
+            "workspace": child.workspace,
+            "ending": child.ending >= 0,
+        }
+        self._send(event, tuple(passed))
+        if files >= 0:
+            os.close(files)
+
+    def _adopt(self, request: dict[str, Any], descriptors: list[int]) -> None:
+        pidfd, *rest = descriptors
+        child = Child(request["kernel"], pidfd, ending=rest[0] if rest else -1)
+        child.label, child.tied = request["label"], request["tied"]
+        child.workspace = request["workspace"]
         self._watch(child)
-        self._send({"event": "forked", "kernel": kernel, "pid": pid}, (child.pidfd,))
-        return None
+
+    def _list(self) -> None:
+        for child in list(self._children.values()):
+            files = -1
+            if self._workspaces is not None and child.workspace:
+                files = self._workspaces.descriptor(child.workspace)
+            self._tell("kernel", child, files)
+        self._send({"event": "listed"})
+        if self._workspaces is not None:
+            self._workspaces.drop_unused({child.workspace for child in self._children.values()})
+        self._end_strangers()
+
+    def _end_strangers(self) -> None:
+        """Kill what a zygote before this one forked and nobody has handed over."""
+        known = {_pid_of(child.pidfd) for child in self._children.values()}
+        path = f"/proc/{os.getppid()}/task/{os.getppid()}/children"
+        with contextlib.suppress(OSError), open(path) as file:
+            for pid in map(int, file.read().split()):
+                if pid != os.getpid() and pid not in known:
+                    os.kill(pid, signal.SIGKILL)
 
     def _watch(self, child: Child) -> None:
         self._children[child.name] = child
@@ -196,9 +259,11 @@ class ForkServer:
     def _reap(self, child: Child) -> None:
         self._selector.unregister(child.pidfd)
         os.close(child.pidfd)
+        if child.ending >= 0:
+            os.close(child.ending)
         if self._children.get(child.name) is child:  # a restart may have given its name away
             del self._children[child.name]
-        if not child.adopted:
+        if child.pid:
             _, status = os.waitpid(child.pid, 0)
             self._send({"event": "exit", "kernel": child.name, "status": status})
 
@@ -208,13 +273,9 @@ class ForkServer:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(child.pidfd, signal.SIGKILL)
 
-    def _close_in_child(self, keep: list[int]) -> None:
-        self._selector.close()
-        for name in os.listdir("/proc/self/fd"):
-            descriptor = int(name)
-            if descriptor > 2 and descriptor not in keep:
-                with contextlib.suppress(OSError):
-                    os.close(descriptor)
+    @staticmethod
+    def _close_in_child(keep: set[int]) -> None:
+        reaper.close_all_but(keep)
         # The zygote's log is the operator's: a kernel must neither read nor fill it.
         null = os.open(os.devnull, os.O_RDWR)
         for descriptor in (0, 1, 2):
@@ -222,43 +283,42 @@ class ForkServer:
         os.close(null)
 
 
-def preload(modules: list[str]) -> None:
-    """Import everything the kernels will share. Raises ImportError naming the module."""
-    for module in (*KERNEL_IMPORTS, *modules):
-        try:
-            importlib.import_module(module)
-        except (Exception, SystemExit) as error:
-            if module in OPTIONAL and isinstance(error, ImportError):
-                continue
-            raise ImportError(f"cannot import {module!r} in {sys.executable}: {error}") from error
+def _pid_of(pidfd: int) -> int:
+    """Return the process id behind a pidfd, as this pid namespace counts."""
+    with open(f"/proc/self/fdinfo/{pidfd}") as file:
+        return next((int(line.split()[1]) for line in file if line.startswith("Pid:")), 0)
 
 
 def main(arguments: list[str]) -> None:
     """Import, freeze, serve; a forked child comes back here and becomes a kernel."""
-    listener = socket.socket(fileno=int(arguments[0]))
+    numbers = [int(number) for number in arguments[0].split(",")]
+    listener, warden = (socket.socket(fileno=number) for number in numbers[:2])
     options = json.loads(arguments[1])
-    hello: dict[str, object] = {"event": "hello", "version": VERSION, "pid": os.getpid()}
+    hello: dict[str, object] = {"event": "hello", "version": VERSION}
     hello["python"] = sys.version.split()[0]
     try:
-        preload(options["preload"])
-        app = importlib.import_module("_kernel_inside.app")
-        app.prepare()
+        preload(options["preload"], kernel=options["kernel"])
+        if options["kernel"]:
+            importlib.import_module("_kernel.inside.app").prepare()
     except BaseException as error:
         # A broken preload is told to whoever waits; the traceback is in the log.
         traceback.print_exc()
         listener.settimeout(10)
         with contextlib.suppress(OSError):
             connection, _ = listener.accept()
-            listener.close()  # whoever comes now must start another, not wait for our exit
             text = f"{type(error).__name__}: {error}"
             connection.send(json.dumps({"event": "failed", "error": text}).encode()[:MAX_PACKET])
             connection.close()
         raise SystemExit(1) from error
+    warden.send(b"ready")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sandbox = options["sandbox"]
+    workspaces = Workspaces(numbers[2], sandbox) if sandbox else None
     # What is alive now is shared by all children: keep the collector from writing to it.
     gc.collect()
     gc.disable()
     gc.freeze()
-    request = ForkServer(listener, options["orphan_ttl"]).serve(hello)
-    if request is not None:
-        app.become_kernel(request)
+    outcome = ForkServer(listener, warden, options["orphan_ttl"], workspaces).serve(hello)
+    if isinstance(outcome, int):
+        sys.exit(outcome)
+    become(outcome)

@@ -90,12 +90,17 @@ def _allow(ruleset: int, path: str, allowed: int) -> None:
         os.close(descriptor)
 
 
-def restrict(readable: Sequence[str], writable: Sequence[str], devices: Sequence[str]) -> int:
+def restrict(
+    readable: Sequence[str],
+    writable: Sequence[str],
+    devices: Sequence[str],
+    listed: Sequence[str] = (),
+) -> int:
     """Leave this thread and its children these paths; return the ABI applied, 0 for none.
 
     NO_NEW_PRIVS must be set. Call it with one thread: others stay as they are. `readable` may be
     read and executed, in `writable` everything but devices may also be made, `devices` may be read
-    and written. Paths that do not exist are skipped. OSError names the call that failed.
+    and written, directories in and below `listed` be listed. Paths that do not exist are skipped. OSError names the call that failed.
     """
     version = abi()
     if version == 0:
@@ -103,7 +108,8 @@ def restrict(readable: Sequence[str], writable: Sequence[str], devices: Sequence
     handled = rights(version)
     ruleset = _ruleset(version)
     try:
-        for paths, allowed in ((readable, READABLE), (writable, WRITABLE), (devices, DEVICE)):
+        kinds = (readable, READABLE), (writable, WRITABLE), (devices, DEVICE), (listed, READ_DIR)
+        for paths, allowed in kinds:
             for path in paths:
                 _allow(ruleset, path, allowed & handled)
         syscall("landlock_restrict_self", ruleset, LOG_SAME_EXEC_OFF if version >= 7 else 0)

@@ -1,0 +1,208 @@
+"""The warden: keeps what outlives a zygote, and starts one when somebody comes for it.
+
+In a sandbox it is pid 1 of the zygotes' pid namespace and holds their mounts, the workspaces among
+them; kernels whose zygote has gone are its children, and all of them end with it. Without one it
+is an ordinary process that takes in the kernels of a dead zygote.
+
+    broker ── listener ── warden ── zygote ── reaper ── kernel
+                            └────── the next zygote
+
+A zygote says over its socket `ready`, `successor` (start another beside me) or `cancel` (end that
+one). It exits with 0 when it was told to stop or nobody came for it: then everything ends. It exits
+with RETIRED when another has taken its place; after any other end the next one is started when
+somebody connects.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import resource
+import select
+import signal
+import socket
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from ..sandbox import mounts, namespaces, network, reaper, system
+
+RETIRED = 3
+THREAD_STACK = 2 << 20  # bytes; what a thread of a kernel is given, by glibc, at its start
+BOOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "boot.py")
+
+
+@dataclass
+class Zygote:
+    """A zygote as its parent sees it."""
+
+    connection: socket.socket | None
+    ready: bool = False
+
+
+class Warden:
+    """Start zygotes on a listener, one at a time but for a change of guard."""
+
+    def __init__(
+        self, listener: socket.socket, options: dict[str, Any], *, command: list[str]
+    ) -> None:
+        self._listener = listener
+        self._options = options
+        self._command = command
+        self._zygotes: dict[int, Zygote] = {}  # by pid
+        self._alone_since = time.monotonic()
+
+    def serve(self) -> None:
+        """Run until a zygote was told to stop, or nobody came for `orphan_ttl` seconds."""
+        wakeup, wake = os.pipe()
+        os.set_blocking(wake, False)
+        signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        self._start()
+        while True:
+            connections = {
+                zygote.connection: zygote
+                for zygote in self._zygotes.values()
+                if zygote.connection is not None
+            }
+            timeout = None
+            wanted: list[Any] = [wakeup, *connections]
+            if not self._zygotes:
+                wanted.append(self._listener)
+                timeout = self._alone_since + self._options["orphan_ttl"] - time.monotonic()
+                if timeout <= 0:
+                    return
+            readable, _, _ = select.select(wanted, [], [], timeout)
+            for connection, zygote in connections.items():
+                if connection in readable:
+                    self._hear(zygote, connection)
+            if wakeup in readable:
+                os.read(wakeup, 4096)
+                if not self._reap():
+                    return
+            if self._listener in readable:
+                self._start()
+
+    def _start(self) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        passed = [self._listener.fileno(), theirs.fileno()]
+        keeper = os.open("/proc/self/ns/mnt", os.O_RDONLY) if self._options["sandbox"] else -1
+        pid = os.fork()
+        if pid == 0:
+            try:
+                if keeper >= 0:
+                    passed.append(keeper)
+                    system.unshare(system.CLONE_NEWNS)
+                    system.umount(mounts.WORKSPACES)
+                reaper.close_all_but(set(passed))
+                signal.set_wakeup_fd(-1)
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                for descriptor in passed:
+                    os.set_inheritable(descriptor, True)
+                numbers = ",".join(map(str, passed))
+                command = [*self._command, numbers, json.dumps(self._options)]
+                os.execv(command[0], command)  # noqa: S606 - the interpreter a profile names
+            except BaseException as error:
+                os.write(2, f"cannot start the zygote: {error}\n".encode())
+            finally:
+                os._exit(1)
+        theirs.close()
+        if keeper >= 0:
+            os.close(keeper)
+        self._zygotes[pid] = Zygote(ours)
+
+    def _hear(self, zygote: Zygote, connection: socket.socket) -> None:
+        try:
+            word = connection.recv(4096)
+        except OSError:
+            word = b""
+        if word == b"ready":
+            zygote.ready = True
+        elif word == b"successor" and len(self._zygotes) == 1:
+            self._start()
+        elif word == b"cancel":
+            for pid, other in self._zygotes.items():
+                if other is not zygote:
+                    os.kill(pid, signal.SIGKILL)
+        elif not word:
+            connection.close()
+            zygote.connection = None  # it is ending; in which way, its status will say
+
+    def _reap(self) -> bool:
+        """Take in what has ended, and tell whether to go on."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return True
+            if not pid:
+                return True
+            zygote = self._zygotes.pop(pid, None)
+            if zygote is None:
+                continue  # a kernel whose zygote had gone
+            if zygote.connection is not None:
+                zygote.connection.close()
+            if status == 0:
+                return False
+            self._alone_since = time.monotonic()
+            if not zygote.ready:
+                self._turn_away()
+
+    def _turn_away(self) -> None:
+        """Close on whoever waits for a zygote that did not come up: they know when to try again."""
+        while select.select([self._listener], [], [], 0)[0]:
+            self._listener.accept()[0].close()
+
+    def end_all(self) -> None:
+        """Kill what is left of the kernels. Pid 1 need not: they end with it."""
+        if os.getpid() == 1:
+            return
+        with contextlib.suppress(OSError), open(f"/proc/self/task/{os.getpid()}/children") as file:
+            for pid in file.read().split():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(pid), signal.SIGKILL)
+
+
+def main(arguments: list[str]) -> None:
+    """Make the zygotes' namespaces where a sandbox is asked for, then keep watch."""
+    listener, options = socket.socket(fileno=int(arguments[0])), json.loads(arguments[1])
+    sandbox = options["sandbox"]
+    hard = resource.getrlimit(resource.RLIMIT_STACK)[1]
+    resource.setrlimit(resource.RLIMIT_STACK, (THREAD_STACK, hard))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sandbox:
+        os.umask(0o022)  # while the root is made: its directories are for everyone in it
+        _enter(sandbox, listener.fileno())
+    else:
+        system.prctl(system.PR_SET_CHILD_SUBREAPER, 1)
+    command = [options["python"], "-I", BOOT, "forkserver"]
+    warden = Warden(listener, options, command=command)
+    try:
+        warden.serve()
+    finally:
+        warden.end_all()
+
+
+def _enter(sandbox: dict[str, Any], listener: int) -> None:
+    """Return as pid 1 of new namespaces; the process that called has ended by then."""
+    mode = sandbox["mode"]
+    os.chdir("/")
+    if mode != "root-plain":
+        namespaces.enter_user_namespace(mode, *sandbox["ids"])
+    flags = namespaces.ZYGOTE
+    if sandbox["network"] != "host":
+        flags |= system.CLONE_NEWNET
+    system.unshare(flags)
+    if os.fork():
+        os._exit(0)
+    os.setsid()
+    reaper.close_all_but({listener})
+    trees = mounts.take_trees(sandbox["shown"], sandbox["cache"])
+    if mode in ("root", "user-range"):
+        namespaces.become(0, groups=True)
+        system.prctl(system.PR_SET_DUMPABLE, 1)
+    mounts.build_root(trees, network=sandbox["network"])
+    socket.sethostname("sandbox")
+    if sandbox["network"] != "host":
+        network.raise_loopback()

@@ -1,0 +1,164 @@
+"""A live kernel of ours: its process tree, its sockets, its bounds, its files.
+
+Whoever holds a kernel closes it; its workspace may stay, for the session's next one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from kernels.channels import Channels
+from kernels.process import Process
+from kernels.sandbox.cgroups import Cgroup
+from kernels.spec import KernelSpec, Usage
+
+OOM = "oom"
+
+
+@dataclass(eq=False)
+class Workspace:
+    """A session's files. `descriptor` is of their directory, and is this object's own."""
+
+    workspace_id: str
+    descriptor: int = -1  # what is opened beneath it goes through `safe_open`
+
+    def close(self) -> None:
+        """Let go of the descriptor; the files stay."""
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+
+class Kernel:
+    """A live kernel that takes requests.
+
+    `exited` resolves with the reason when its process ends. Whoever holds it closes it. While
+    `keep_workspace` is not set, its files go with it.
+    """
+
+    keep_workspace = False
+
+    def __init__(
+        self,
+        kernel_id: str,
+        *,
+        spec: KernelSpec,
+        directory: Path,
+        process: Process,
+        channels: Channels,
+        label: Callable[[str, str], None],
+        workspace: Workspace | None = None,
+        drop_workspace: Callable[[Workspace], None] | None = None,
+        cgroup: Cgroup | None = None,
+    ) -> None:
+        self.kernel_id = kernel_id
+        self.spec = spec
+        self.directory = directory
+        self.process = process
+        self.channels = channels
+        self.workspace = workspace
+        self._drop_workspace = drop_workspace
+        self._cgroup = cgroup
+        self._label = label
+        self._loop = asyncio.get_running_loop()
+        self._verdict = ""
+        self._closed = False
+        self.exited: asyncio.Future[str] = self._loop.create_future()
+        self._oom = cgroup.oom_descriptor() if cgroup is not None else -1
+        if self._oom >= 0:
+            # Version 1 of cgroups kills one process; a kernel that lost a part is lost whole.
+            self._loop.add_reader(self._oom, self._look_for_oom)
+        process.exited.add_done_callback(self._process_ended)
+
+    def __repr__(self) -> str:
+        return f"<Kernel {self.kernel_id[:8]} {self.spec.name}: {self.process!r}>"
+
+    @property
+    def pid(self) -> int:
+        """Return the process id as seen from here; in a sandbox, the reaper's."""
+        return self.process.pid
+
+    def label(self, text: str) -> None:
+        """Note who is bound to it, where a later broker finds it."""
+        self._label(self.kernel_id, text)
+
+    def usage(self) -> Usage:
+        """Return what its process tree has used so far; without a cgroup nobody knows."""
+        if self._cgroup is None or self._closed:
+            return Usage()
+        try:
+            memory, peak = self._cgroup.memory()
+            return Usage(self._cgroup.cpu_seconds(), memory, peak, self._cgroup.processes())
+        except OSError:  # it has just ended
+            return Usage()
+
+    def cpu_seconds(self) -> float | None:
+        """Return the CPU seconds of its process tree, or None where nobody knows."""
+        try:
+            return self._cgroup.cpu_seconds() if self._cgroup is not None else None
+        except OSError:
+            return None
+
+    def tighten(
+        self, *, memory: int | None = None, processes: int | None = None, cpu: float | None = None
+    ) -> None:
+        """Lower its bounds: bytes, counts, cores. Without a cgroup they stay."""
+        if self._cgroup is not None:
+            self._cgroup.set(memory=memory, processes=processes, cpu=cpu)
+
+    def interrupt(self) -> None:
+        """Ask the running cell to stop: a message first, because it reaches every descendant."""
+        try:
+            self.channels.send("control", "interrupt_request", {})
+        except BlockingIOError:
+            self.process.send_signal(signal.SIGINT)
+
+    def kill(self, reason: str = "") -> None:
+        """End it at once; `exited` tells when it has, and with this reason if one is given."""
+        self._verdict = self._verdict or reason
+        self.process.kill()
+
+    async def close(self) -> None:
+        """Kill it, wait for its end, remove its files. Safe to call again."""
+        self.process.kill()
+        await asyncio.wait([self.exited])
+        self.channels.close()
+        if self._closed:
+            return
+        self._closed = True
+        if not self.keep_workspace and self.workspace and self._drop_workspace:
+            self._drop_workspace(self.workspace)
+        try:
+            await asyncio.to_thread(self._remove)
+        except RuntimeError:  # the interpreter is ending and starts no more threads
+            self._remove()
+
+    def _remove(self) -> None:
+        shutil.rmtree(self.directory, ignore_errors=True)
+        if self._cgroup is not None:
+            self._cgroup.remove()
+
+    def _look_for_oom(self) -> None:
+        if self._cgroup is not None and self._cgroup.oom_kills():
+            self._ignore_oom()
+            self.kill(OOM)
+
+    def _ignore_oom(self) -> None:
+        if self._oom >= 0:
+            self._loop.remove_reader(self._oom)
+            self._oom = -1
+
+    def _process_ended(self, ended: asyncio.Future[str]) -> None:
+        self._ignore_oom()
+        try:
+            killed = self._cgroup is not None and self._cgroup.oom_kills() > 0
+        except OSError:
+            killed = False
+        if not self.exited.done():
+            self.exited.set_result(OOM if killed else self._verdict or ended.result())

@@ -1,0 +1,99 @@
+"""What a forked child is told to become: plain data, sent down its own socket. Pure.
+
+`kernels/inside/child.py` reads it. The paths are those the child sees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from kernels.spec import KernelSpec, Limits, Order
+
+INLINE = "module://matplotlib_inline.backend_inline"
+HOME = "/home/user"  # of a kernel in a sandbox
+PREFIX = "/run/k"  # its sockets' address there: a name only, nothing is at it
+STACK = 8 << 20  # bytes of the main thread's stack
+PENDING_SIGNALS = 1024  # and POSIX timers
+LOCKED = 64 << 10  # bytes of memory that cannot be paged out
+
+
+class Place(NamedTuple):
+    """Where a kernel is, as it sees that itself."""
+
+    home: str
+    prefix: str
+    scratch: str  # for what libraries like to write into a home
+    programs: str  # the directory of its interpreter
+
+
+def kernel_options(spec: KernelSpec, key: str, place: Place) -> dict[str, Any]:
+    """Return what a kernel of a profile is told."""
+    return {
+        "part": "kernel",
+        "key": key,
+        "prefix": place.prefix,
+        "cwd": place.home,
+        "env": {
+            "PATH": f"{place.programs}:/usr/local/bin:/usr/bin:/bin",
+            "LANG": "C.UTF-8",
+            "HOME": place.home,
+            "USER": "user",
+            "IPYTHONDIR": f"{place.scratch}/.ipython",
+            "MPLCONFIGDIR": f"{place.scratch}/.matplotlib",
+            "MPLBACKEND": INLINE,
+            "TERM": "dumb",
+            **dict(spec.env),
+        },
+        "output_bytes": spec.limits.output_bytes,
+        "message_bytes": spec.limits.message_bytes,
+        "allow_imports": list(spec.allow_imports),
+        "deny_imports": list(spec.deny_imports),
+        "limits": {"open_files": spec.limits.open_files, "core_bytes": 0},
+    }
+
+
+def ordered_options(order: Order, prefix: str) -> dict[str, Any]:
+    """Return what an ordered kernel is told: no settings and no bounds of ours."""
+    return {
+        "part": "kernel",
+        "plain": True,
+        "key": order.key,
+        "prefix": prefix,
+        "cwd": order.cwd,
+        "env": dict(order.env),
+        "argv": list(order.argv),
+        "connection_file": order.connection_file,
+        "umask": order.umask,
+        "output_bytes": 0,
+        "message_bytes": 0,
+        "allow_imports": [],
+        "deny_imports": [],
+        "limits": {"core_bytes": 0},
+    }
+
+
+def sandbox_options(limits: Limits) -> dict[str, Any]:
+    """Return what a child in a sandbox is told beside: the bounds on its processes and files."""
+    return {
+        "umask": 0o022,
+        "tmp": f"size={limits.tmp_bytes or '50%'},nr_inodes={limits.tmp_files}",
+        "limits": {
+            "memory": limits.memory,
+            "processes": limits.processes,
+            "open_files": limits.open_files,
+            "file_bytes": limits.file_bytes,
+            "core_bytes": 0,
+            "message_queue_bytes": 0,
+            "locked_bytes": LOCKED,
+            "realtime_priority": 0,
+            "pending_signals": PENDING_SIGNALS,
+            "stack_bytes": STACK,
+        },
+    }
+
+
+def moved_into_sandbox(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an ordered kernel's options for a sandbox, where the host's directories are not."""
+    env = {**options["env"], "HOME": HOME, "IPYTHONDIR": "/tmp/.ipython"}  # noqa: S108
+    return {**options, "prefix": PREFIX, "cwd": HOME, "connection_file": "", "env": env}
