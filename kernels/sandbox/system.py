@@ -15,8 +15,24 @@ MACHINE: Final = platform.machine()
 # Numbers of the calls made raw, from the kernel's own tables; those of 424 and later are the same
 # on every machine.
 _NUMBERS: Final = {
-    "x86_64": {"pivot_root": 155, "keyctl": 250, "seccomp": 317, "capget": 125, "capset": 126},
-    "aarch64": {"pivot_root": 41, "keyctl": 219, "seccomp": 277, "capget": 90, "capset": 91},
+    "x86_64": {
+        "pivot_root": 155,
+        "keyctl": 250,
+        "seccomp": 317,
+        "capget": 125,
+        "capset": 126,
+        "inotify_add_watch": 254,
+        "inotify_init1": 294,
+    },
+    "aarch64": {
+        "pivot_root": 41,
+        "keyctl": 219,
+        "seccomp": 277,
+        "capget": 90,
+        "capset": 91,
+        "inotify_init1": 26,
+        "inotify_add_watch": 27,
+    },
 }
 _EVERYWHERE: Final = {
     "open_tree": 428,
