@@ -267,6 +267,13 @@ def read_fields(path: str) -> dict[str, int]:
     return {}
 
 
+def read_words(path: str) -> set[str]:
+    """Return the words of a file; none if there is no such file."""
+    with contextlib.suppress(OSError):
+        return set(_read(path).split())
+    return set()
+
+
 def write(path: str, value: object) -> None:
     """Write one value to an existing file, in one call."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
