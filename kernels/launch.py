@@ -8,28 +8,24 @@ async with launch(KernelSpec(), directory) as kernel:
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
-import logging
 import os
 import re
 import shutil
 import socket
 import sys
-import time
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from hashlib import sha256
 from hmac import digest
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from kernels.channels import PORTS, Channels
-from kernels.errors import IsolationUnavailable, LaunchError, LaunchTimeout
+from kernels.errors import LaunchError, LaunchTimeout
+from kernels.fork import Child, fork, listen
 from kernels.isolation import Isolation, isolate
 from kernels.kernel import Kernel, Workspace
-from kernels.sandbox.cgroups import Cgroup
 from kernels.options import (
     HOME,
     PREFIX,
@@ -39,22 +35,26 @@ from kernels.options import (
     ordered_options,
     sandbox_options,
 )
+from kernels.sandbox.cgroups import Cgroup
 from kernels.spec import Finding, KernelSpec, Order
+from kernels.succession import Succession
 from kernels.zygote import Forked, Zygote
 
 __all__ = ["Kernel", "Launcher", "Workspace", "launch"]
 
 MAX_PATH = 107  # bytes of a unix socket address, unix(7)
-MAX_CONFIG = 160 << 10  # bytes; a packet must fit the default socket buffer of 208 KiB
-BACKLOG = 16
 TEXT_MESSAGE = 4 << 20  # bytes; no piece of text is longer, whatever the bound on rich output
 ADOPT_PATIENCE = 2.0  # s for all kernels together
-STOP_PATIENCE = 5.0  # s that a zygote may take to end
 UNBOUNDED = -1  # as ZMQ_MAXMSGSIZE says it; 0 would let no message through
 CHANNELS = ("shell", "iopub", "stdin", "control")
 LEFT_BEHIND = re.compile(r"(w-)?[0-9a-f]{12}")  # directories of kernels and of their files
 
-logger = logging.getLogger(__name__)
+
+class Room(NamedTuple):
+    """What one kernel is given beside its sockets."""
+
+    workspace: Workspace
+    cgroup: Cgroup | None
 
 
 class Launcher:
@@ -92,15 +92,12 @@ class Launcher:
         self._without = without
         self._isolation: Isolation | None = None
         self._secret = secret or os.urandom(32)
-        self._orphan_ttl = orphan_ttl
         self._heartbeat = heartbeat
         self._tied = tied
-        self._zygote: Zygote | None = None
-        self._forks = 0  # of this zygote
-        self._made_at = 0.0
-        self._recycling: asyncio.Task[None] | None = None
-        self._starting = asyncio.Lock()
-        self._kernels: dict[str, tuple[Kernel, str]] = {}
+        self._examining = asyncio.Lock()
+        self._succession = Succession(
+            spec, directory, orphan_ttl=orphan_ttl, timeout=timeout, tied=tied
+        )
 
     @property
     def level(self) -> str:
@@ -115,7 +112,7 @@ class Launcher:
     @property
     def zygote_pid(self) -> int:
         """Return the zygote's process id; 0 while there is none."""
-        return self._zygote.pid if self._zygote and not self._zygote.lost.done() else 0
+        return self._succession.pid
 
     async def start(self) -> None:
         """Attach to this directory's zygote or start one. Raises ZygoteFailed."""
@@ -129,30 +126,28 @@ class Launcher:
         zygote = await self._ready_zygote()
         if self._shut_in.sandbox is None:
             return []
-        workspace = Workspace(uuid.uuid4().hex[:12])
-        cgroup = await self._new_cgroup(workspace.workspace_id)
+        name = uuid.uuid4().hex[:12]
+        room = Room(Workspace(name), await self._new_cgroup(name))
         options = sandbox_options(self.spec.limits) | {
             "part": "probe",
             "level": self.level,
             "network": self.spec.network,
         }
-        config: socket.socket | None = None
+        child: Child | None = None
         try:
-            forked, config = await self._fork(
-                zygote, workspace.workspace_id, options, [], workspace=workspace, cgroup=cgroup
-            )
+            child = await self._fork(zygote, name, options, room)
             async with asyncio.timeout(self.timeout):
-                answer = await _answer(config)
-            forked.process.kill()
-            await asyncio.wait([forked.process.exited])
+                answer = await child.answer()
         except TimeoutError:
             raise LaunchTimeout(f"the self-test took over {self.timeout:g} s") from None
         finally:
-            if config is not None:
-                config.close()
-            self._drop(workspace)
-            if cgroup is not None:
-                await asyncio.to_thread(cgroup.remove)
+            if child is not None:
+                child.close()
+                await child.end()
+                room.workspace.descriptor = child.forked.files
+            self.drop_workspace(room.workspace)
+            if room.cgroup is not None:
+                await asyncio.to_thread(room.cgroup.remove)
         return [Finding(*finding) for finding in answer["findings"]]
 
     async def launch(
@@ -177,24 +172,22 @@ class Launcher:
     ) -> Kernel:
         kernel_id = order.kernel_id if order else str(uuid.uuid4())
         directory = self.directory_of(kernel_id)
-        own = workspace or Workspace(uuid.uuid4().hex[:12])
-        cgroup = None
+        room = Room(workspace or Workspace(uuid.uuid4().hex[:12]), None)
         try:
             directory.mkdir(mode=0o700)
-            cgroup = await self._new_cgroup(directory.name)
-            kernel = await self._start(zygote, kernel_id, directory, order, own, cgroup)
+            room = room._replace(cgroup=await self._new_cgroup(directory.name))
+            kernel = await self._start(zygote, kernel_id, order, room)
         except BaseException as error:
             shutil.rmtree(directory, ignore_errors=True)
-            if cgroup is not None:
-                cgroup.remove()
+            if room.cgroup is not None:
+                room.cgroup.remove()
             if workspace is None:
-                self._drop(own)
+                self.drop_workspace(room.workspace)
             if isinstance(error, OSError):
                 raise LaunchError(f"cannot prepare {directory}: {error}") from error
             raise
-        self._remember(kernel, "")
-        self._forks += 1
-        self._recycle_when_due()
+        self._succession.remember(kernel, "", of=zygote)
+        self._succession.forked()
         return kernel
 
     async def adopt(self) -> list[tuple[Kernel, str]]:
@@ -212,7 +205,7 @@ class Launcher:
                 cgroup = self._shut_in.cgroups.find(self.directory_of(forked.kernel_id).name)
             kernel = self._kernel(forked, self._key(forked.kernel_id), cgroup, self._files(forked))
             kernel.keep_workspace = bool(forked.label)
-            self._remember(kernel, forked.label)
+            self._succession.remember(kernel, forked.label, of=zygote)
             found.append((kernel, forked.label))
         self._sweep(live)
         if found:
@@ -229,23 +222,9 @@ class Launcher:
                 os.close(forked.files)
         self._sweep(live)
 
-    def drop_workspace(self, workspace: Workspace) -> None:
-        """Remove a session's files; its kernel has ended, or ends without them."""
-        self._drop(workspace)
-
     async def aclose(self, *, leave: bool = False) -> None:
         """Let go of the zygote: it ends with all its kernels, unless told to `leave` them."""
-        if self._recycling is not None:
-            self._recycling.cancel()
-            await asyncio.wait([self._recycling])
-        if self._zygote is not None:
-            if not leave:
-                self._zygote.stop()
-                with contextlib.suppress(TimeoutError):  # a zygote that hangs ends as an orphan
-                    async with asyncio.timeout(STOP_PATIENCE):
-                        await self._zygote.lost
-            self._zygote.close()
-            self._zygote = None
+        await self._succession.aclose(leave=leave)
         if not leave and self._isolation is not None and self._isolation.cgroups is not None:
             await asyncio.to_thread(self._isolation.cgroups.remove)
 
@@ -256,58 +235,13 @@ class Launcher:
         return self._isolation
 
     async def _ready_zygote(self) -> Zygote:
-        async with self._starting:
+        async with self._examining:
             if self._isolation is None:
                 self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
                 self._isolation = await asyncio.to_thread(
                     isolate, self.spec, self.directory, self._minimum, without=self._without
                 )
-            if self._zygote is None or self._zygote.lost.done():
-                zygote = await Zygote.open(
-                    self.spec,
-                    self.directory,
-                    orphan_ttl=self._orphan_ttl,
-                    timeout=self.timeout,
-                    sandbox=self._isolation.sandbox,
-                )
-                self._take_over(zygote)
-                return zygote
-            return self._zygote
-
-    def _take_over(self, zygote: Zygote) -> None:
-        """Use a new zygote, which learns of all kernels there are."""
-        self._zygote, self._forks, self._made_at = zygote, 0, time.monotonic()
-        for kernel, label in self._kernels.values():
-            self._hand_over(kernel, label)
-
-    def _hand_over(self, kernel: Kernel, label: str) -> None:
-        if self._zygote is not None:
-            workspace = kernel.workspace.workspace_id if kernel.workspace else ""
-            self._zygote.adopt(
-                kernel.kernel_id, kernel.process, label, workspace=workspace, tied=self._tied
-            )
-
-    def _recycle_when_due(self) -> None:
-        old = time.monotonic() - self._made_at > self.spec.recycle_after
-        if (old or self._forks >= self.spec.recycle_forks) and self._recycling is None:
-            self._recycling = asyncio.create_task(self._recycle())
-
-    async def _recycle(self) -> None:
-        """Put a fresh zygote in the place of this one, which serves until that is ready."""
-        old = self._zygote
-        try:
-            if old is not None:
-                successor = await old.succeed(self.spec, self.timeout)
-                self._take_over(successor)
-                await old.settle()
-                old.leave()
-                await old.lost
-        except LaunchError as error:
-            # It goes on as it was; the next kernels come from the older layout.
-            logger.warning("profile=%s zygote not recycled: %s", self.spec.name, error)
-            self._forks, self._made_at = 0, time.monotonic()
-        finally:
-            self._recycling = None
+        return await self._succession.zygote(self._isolation.sandbox)
 
     def directory_of(self, kernel_id: str) -> Path:
         """Return the directory of a kernel; `k-1` to `k-5` in it are its sockets."""
@@ -333,21 +267,11 @@ class Launcher:
             directory=directory,
             process=forked.process,
             channels=channels,
-            label=self._set_label,
+            label=self._succession.label,
             workspace=workspace,
-            drop_workspace=self._drop,
+            drop_workspace=self.drop_workspace,
             cgroup=cgroup,
         )
-
-    def _set_label(self, kernel_id: str, text: str) -> None:
-        if kernel_id in self._kernels:
-            self._kernels[kernel_id] = (self._kernels[kernel_id][0], text)
-        if self._zygote is not None:
-            self._zygote.label(kernel_id, text)
-
-    def _remember(self, kernel: Kernel, label: str) -> None:
-        self._kernels[kernel.kernel_id] = (kernel, label)
-        kernel.exited.add_done_callback(lambda _: self._kernels.pop(kernel.kernel_id, None))
 
     # Workspaces and what kernels of an earlier life left behind
 
@@ -358,12 +282,13 @@ class Launcher:
     def _files(self, forked: Forked) -> Workspace | None:
         return Workspace(forked.workspace, forked.files) if forked.workspace else None
 
-    def _drop(self, workspace: Workspace) -> None:
+    def drop_workspace(self, workspace: Workspace) -> None:
+        """Remove a session's files; its kernel has ended, or ends without them."""
         workspace.close()
         if self._isolation is not None and self._isolation.sandbox is None:
             shutil.rmtree(self._home(workspace), ignore_errors=True)
-        elif self._zygote is not None:
-            self._zygote.drop(workspace.workspace_id)
+        else:
+            self._succession.drop(workspace.workspace_id)
 
     def _sweep(self, live: Sequence[Forked]) -> None:
         """Remove the directories and cgroups of kernels that are no more."""
@@ -406,37 +331,31 @@ class Launcher:
         return kernel_options(self.spec, key, place) | bounds
 
     async def _start(
-        self,
-        zygote: Zygote,
-        kernel_id: str,
-        directory: Path,
-        order: Order | None,
-        workspace: Workspace,
-        cgroup: Cgroup | None,
+        self, zygote: Zygote, kernel_id: str, order: Order | None, room: Room
     ) -> Kernel:
         """Fork, and wait until the kernel takes requests."""
         key = order.key if order else self._key(kernel_id)
+        directory = self.directory_of(kernel_id)
         if self._shut_in.sandbox is None and order is None:
-            self._home(workspace).mkdir(mode=0o700, exist_ok=True)
+            self._home(room.workspace).mkdir(mode=0o700, exist_ok=True)
         names = (*CHANNELS, "hb") if self._heartbeat else CHANNELS
         listeners: list[socket.socket] = []
         try:
-            listeners.extend(_listen(directory / f"k-{PORTS[name]}") for name in names)
-            options = self._options(key, directory, order, workspace)
-            forked, config = await self._fork(
-                zygote, kernel_id, options, listeners, workspace=workspace, cgroup=cgroup
-            )
+            listeners.extend(listen(directory / f"k-{PORTS[name]}") for name in names)
+            options = self._options(key, directory, order, room.workspace)
+            child = await self._fork(zygote, kernel_id, options, room, listeners)
         finally:
             for listener in listeners:
                 listener.close()
-        if forked.files >= 0:
-            workspace.close()
-            workspace.descriptor = forked.files
-        kernel = self._kernel(forked, key, cgroup, workspace)
+        if child.forked.files >= 0:
+            room.workspace.close()
+            room.workspace.descriptor = child.forked.files
+        kernel = self._kernel(child.forked, key, room.cgroup, room.workspace)
         kernel.keep_workspace = True  # whoever called drops it, should this come to nothing
         try:
             async with asyncio.timeout(self.timeout):
-                await _until_ready(config, kernel)
+                await child.answer()
+                await kernel.channels.subscribed
         except TimeoutError:
             await kernel.close()
             raise LaunchTimeout(f"the kernel was not ready within {self.timeout:g} s") from None
@@ -444,101 +363,33 @@ class Launcher:
             await asyncio.shield(kernel.close())
             raise
         finally:
-            config.close()
+            child.close()
         kernel.keep_workspace = False
-        if self._zygote is not zygote:  # a successor came between
-            self._hand_over(kernel, "")
         return kernel
 
     async def _fork(
         self,
         zygote: Zygote,
-        kernel_id: str,
+        name: str,
         options: dict[str, Any],
-        listeners: Sequence[socket.socket],
-        *,
-        workspace: Workspace,
-        cgroup: Cgroup | None,
-    ) -> tuple[Forked, socket.socket]:
-        """Fork a child that becomes what `options` say; return its config socket too."""
+        room: Room,
+        listeners: Sequence[socket.socket] = (),
+    ) -> Child:
         limits = self.spec.limits
-        wanted = {
-            "name": workspace.workspace_id,
-            "size": limits.workspace_bytes,
-            "files": limits.workspace_files,
-        }
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        joins: list[int] = []
-        try:
-            # Only the child reads this: the key never passes through the zygote's memory.
-            ours.send(_packet(options))
-            joins = cgroup.join_descriptors() if cgroup is not None else []
-            descriptors = [theirs.fileno(), *(listener.fileno() for listener in listeners), *joins]
-            async with asyncio.timeout(self.timeout):
-                forked = await zygote.fork(
-                    kernel_id,
-                    descriptors,
-                    channels=len(listeners),
-                    workspace=wanted,
-                    tied=self._tied,
-                )
-        except BaseException as error:
-            ours.close()
-            if isinstance(error, TimeoutError):
-                words = f"the zygote did not fork within {self.timeout:g} s"
-                raise LaunchTimeout(words) from None
-            raise
-        finally:
-            theirs.close()
-            for descriptor in joins:
-                os.close(descriptor)
-        return forked, ours
-
-
-def _packet(options: dict[str, Any]) -> bytes:
-    data = json.dumps(options).encode()
-    if len(data) > MAX_CONFIG:
-        raise LaunchError(
-            f"the kernel's environment and arguments take {len(data)} bytes; at most {MAX_CONFIG}"
+        return await fork(
+            zygote,
+            name,
+            options,
+            workspace={
+                "name": room.workspace.workspace_id,
+                "size": limits.workspace_bytes,
+                "files": limits.workspace_files,
+            },
+            listeners=listeners,
+            cgroup=room.cgroup,
+            tied=self._tied,
+            timeout=self.timeout,
         )
-    return data
-
-
-async def _answer(config: socket.socket) -> dict[str, Any]:
-    """Return the child's first word. Raises LaunchError if it is of a failure, or of an end."""
-    config.setblocking(False)
-    word = await asyncio.get_running_loop().sock_recv(config, MAX_CONFIG)
-    if not word:
-        raise LaunchError("the kernel ended while it started")
-    answer: dict[str, Any] = json.loads(word)
-    if "error" not in answer:
-        return answer
-    if layer := answer.get("layer"):
-        raise IsolationUnavailable(
-            f"the sandbox could not be made: {answer['error']}",
-            layer=layer,
-            remedy="`broker doctor` tells what this host lacks",
-        )
-    raise LaunchError(f"the kernel could not start: {answer['error']}")
-
-
-async def _until_ready(config: socket.socket, kernel: Kernel) -> None:
-    """Wait for the child's word and for the subscription. Raises LaunchError."""
-    try:
-        await _answer(config)
-    except LaunchError as error:
-        if not kernel.exited.done() and "ended" in str(error):
-            raise LaunchError(f"{error}: {await kernel.exited}") from None
-        raise
-    await kernel.channels.subscribed
-
-
-def _listen(path: Path) -> socket.socket:
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    listener.bind(str(path))
-    listener.listen(BACKLOG)
-    listener.setblocking(False)
-    return listener
 
 
 @asynccontextmanager

@@ -14,10 +14,10 @@ Speaks JSON over SOCK_SEQPACKET, one object a packet, descriptors beside it:
     leave  {}   exits; kernels go on as the warden's
     stop   {}   kills every kernel and exits
 
-and unasked {event: hello | failed, …} + [own pidfd] on connecting, {event: exit, kernel, status} at
-an end. A workspace is {name, size, files}; `ending` is a pipe in which the reaper leaves the wait
-status. Nothing secret passes through here: a kernel's key goes down `config`, which only the child reads,
-because what was ever in this heap can be read by every later child.
+and unasked {event: hello | failed, …} + [own pidfd] on connecting, {event: exit, kernel, status}
+at an end. A workspace is {name, size, files}; `ending` is a pipe in which the reaper leaves the
+wait status. Nothing secret passes through here: a kernel's key goes down `config`, which only the
+child reads, because what was ever in this heap can be read by every later child.
 """
 
 from __future__ import annotations

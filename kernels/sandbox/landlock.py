@@ -100,7 +100,8 @@ def restrict(
 
     NO_NEW_PRIVS must be set. Call it with one thread: others stay as they are. `readable` may be
     read and executed, in `writable` everything but devices may also be made, `devices` may be read
-    and written, directories in and below `listed` be listed. Paths that do not exist are skipped. OSError names the call that failed.
+    and written, directories in and below `listed` be listed. Paths that do not exist are skipped.
+    OSError names the call that failed.
     """
     version = abi()
     if version == 0:

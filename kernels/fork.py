@@ -1,0 +1,110 @@
+"""Fork one child and hear what becomes of it.
+
+What it is to be goes down a socket of its own that only the child reads: a key never passes
+through the zygote's memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kernels.errors import IsolationUnavailable, LaunchError, LaunchTimeout
+from kernels.sandbox.cgroups import Cgroup
+from kernels.zygote import Forked, Zygote
+
+MAX_CONFIG = 160 << 10  # bytes; a packet must fit the default socket buffer of 208 KiB
+BACKLOG = 16
+
+
+@dataclass(eq=False)
+class Child:
+    """A forked child on its way to what it was told to become. Whoever holds it closes it."""
+
+    forked: Forked
+    config: socket.socket
+
+    async def answer(self) -> dict[str, Any]:
+        """Return the child's word. Raises LaunchError if it is of a failure, or of an end."""
+        word = await asyncio.get_running_loop().sock_recv(self.config, MAX_CONFIG)
+        if not word:
+            reason = await self.forked.process.exited
+            raise LaunchError(f"the kernel ended while it started: {reason}")
+        answer: dict[str, Any] = json.loads(word)
+        if "error" not in answer:
+            return answer
+        if layer := answer.get("layer"):
+            raise IsolationUnavailable(
+                f"the sandbox could not be made: {answer['error']}",
+                layer=layer,
+                remedy="`broker doctor` tells what this host lacks",
+            )
+        raise LaunchError(f"the kernel could not start: {answer['error']}")
+
+    def close(self) -> None:
+        """Let go of the socket; the process goes on."""
+        self.config.close()
+
+    async def end(self) -> None:
+        """Kill the process and wait for its end."""
+        self.forked.process.kill()
+        await asyncio.wait([self.forked.process.exited])
+
+
+async def fork(
+    zygote: Zygote,
+    name: str,
+    options: dict[str, Any],
+    *,
+    workspace: dict[str, Any],
+    listeners: Sequence[socket.socket] = (),
+    cgroup: Cgroup | None = None,
+    tied: bool = False,
+    timeout: float = 60.0,
+) -> Child:
+    """Fork a child that becomes what `options` say, with these sockets. Raises LaunchError."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.setblocking(False)
+    joins: list[int] = []
+    try:
+        ours.send(_packet(options))
+        joins = cgroup.join_descriptors() if cgroup is not None else []
+        descriptors = [theirs.fileno(), *(listener.fileno() for listener in listeners), *joins]
+        async with asyncio.timeout(timeout):
+            forked = await zygote.fork(
+                name, descriptors, channels=len(listeners), workspace=workspace, tied=tied
+            )
+    except BaseException as error:
+        ours.close()
+        if isinstance(error, TimeoutError):
+            raise LaunchTimeout(f"the zygote did not fork within {timeout:g} s") from None
+        raise
+    finally:
+        theirs.close()
+        for descriptor in joins:
+            os.close(descriptor)
+    return Child(forked, ours)
+
+
+def listen(path: Path) -> socket.socket:
+    """Make the socket that a kernel will serve; connecting needs no waiting for it."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(str(path))
+    listener.listen(BACKLOG)
+    listener.setblocking(False)
+    return listener
+
+
+def _packet(options: dict[str, Any]) -> bytes:
+    data = json.dumps(options).encode()
+    if len(data) > MAX_CONFIG:
+        raise LaunchError(
+            f"the kernel's environment and arguments take {len(data)} bytes; at most {MAX_CONFIG}"
+        )
+    return data

@@ -1,0 +1,136 @@
+"""Keep a zygote for a launcher: start it or find it again, and put a fresh one in its place.
+
+Zygotes come and go, kernels stay: whichever is there is told of every kernel.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+from kernels.errors import LaunchError
+from kernels.kernel import Kernel
+from kernels.spec import KernelSpec
+from kernels.zygote import Zygote
+
+logger = logging.getLogger(__name__)
+
+STOP_PATIENCE = 5.0  # s that a zygote may take to end
+
+
+class Succession:
+    """The zygotes of one directory, one after the other."""
+
+    def __init__(
+        self,
+        spec: KernelSpec,
+        directory: Path,
+        *,
+        orphan_ttl: float,
+        timeout: float,
+        tied: bool,
+    ) -> None:
+        self._spec = spec
+        self._directory = directory
+        self._orphan_ttl = orphan_ttl
+        self._timeout = timeout
+        self._tied = tied
+        self._zygote: Zygote | None = None
+        self._forks = 0  # of this zygote
+        self._made_at = 0.0
+        self._recycling: asyncio.Task[None] | None = None
+        self._starting = asyncio.Lock()
+        self._kernels: dict[str, tuple[Kernel, str]] = {}
+
+    @property
+    def pid(self) -> int:
+        """Return the zygote's process id; 0 while there is none."""
+        return self._zygote.pid if self._zygote and not self._zygote.lost.done() else 0
+
+    async def zygote(self, sandbox: dict[str, Any] | None) -> Zygote:
+        """Return the zygote, started if need be. Raises ZygoteFailed."""
+        async with self._starting:
+            if self._zygote is None or self._zygote.lost.done():
+                zygote = await Zygote.open(
+                    self._spec,
+                    self._directory,
+                    orphan_ttl=self._orphan_ttl,
+                    timeout=self._timeout,
+                    sandbox=sandbox,
+                )
+                self._take_over(zygote)
+                return zygote
+            return self._zygote
+
+    def remember(self, kernel: Kernel, label: str, *, of: Zygote) -> None:
+        """Count a kernel that `of` has forked, or was found to have."""
+        self._kernels[kernel.kernel_id] = (kernel, label)
+        kernel.exited.add_done_callback(lambda _: self._kernels.pop(kernel.kernel_id, None))
+        if of is not self._zygote:  # a successor came between
+            self._hand_over(kernel, label)
+
+    def label(self, kernel_id: str, text: str) -> None:
+        """Note who is bound to a kernel."""
+        if kernel_id in self._kernels:
+            self._kernels[kernel_id] = (self._kernels[kernel_id][0], text)
+        if self._zygote is not None:
+            self._zygote.label(kernel_id, text)
+
+    def drop(self, workspace: str) -> None:
+        """Have a workspace unmounted."""
+        if self._zygote is not None:
+            self._zygote.drop(workspace)
+
+    def forked(self) -> None:
+        """Count a fork; after as many as the spec says, or after its time, a successor is due."""
+        self._forks += 1
+        old = time.monotonic() - self._made_at > self._spec.recycle_after
+        if (old or self._forks >= self._spec.recycle_forks) and self._recycling is None:
+            self._recycling = asyncio.create_task(self._recycle())
+
+    async def aclose(self, *, leave: bool) -> None:
+        """Let go of the zygote: it ends with all its kernels, unless told to `leave` them."""
+        if self._recycling is not None:
+            self._recycling.cancel()
+            await asyncio.wait([self._recycling])
+        if self._zygote is not None:
+            if not leave:
+                self._zygote.stop()
+                with contextlib.suppress(TimeoutError):  # a zygote that hangs ends as an orphan
+                    async with asyncio.timeout(STOP_PATIENCE):
+                        await self._zygote.lost
+            self._zygote.close()
+            self._zygote = None
+
+    def _take_over(self, zygote: Zygote) -> None:
+        self._zygote, self._forks, self._made_at = zygote, 0, time.monotonic()
+        for kernel, label in self._kernels.values():
+            self._hand_over(kernel, label)
+
+    def _hand_over(self, kernel: Kernel, label: str) -> None:
+        if self._zygote is not None:
+            workspace = kernel.workspace.workspace_id if kernel.workspace else ""
+            self._zygote.adopt(
+                kernel.kernel_id, kernel.process, label, workspace=workspace, tied=self._tied
+            )
+
+    async def _recycle(self) -> None:
+        """Put a fresh zygote in the place of this one, which serves until that is ready."""
+        old = self._zygote
+        try:
+            if old is not None:
+                self._take_over(await old.succeed(self._spec, self._timeout))
+                await old.settle()
+                old.leave()
+                await old.lost
+                logger.info("profile=%s zygote recycled: pid %d", self._spec.name, self.pid)
+        except LaunchError as error:
+            # It goes on as it was; the next kernels come from the older layout.
+            logger.warning("profile=%s zygote not recycled: %s", self._spec.name, error)
+            self._forks, self._made_at = 0, time.monotonic()
+        finally:
+            self._recycling = None
