@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import getpass
 import os
+import pwd
 import re
 import select
 import signal
@@ -372,10 +372,10 @@ def _await_end(pidfds: list[int], patience: float) -> None:
 
 
 def user() -> str:
-    """Return our user's name for a remedy."""
+    """Return the name of the user we run as, for a remedy."""
     try:
-        return getpass.getuser()
-    except (KeyError, OSError):
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
         return str(os.geteuid())
 
 
