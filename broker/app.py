@@ -279,6 +279,7 @@ def _launcher(
     return Launcher(
         spec,
         directory,
+        isolation=config.isolation,
         secret=secret,
         orphan_ttl=config.orphan_ttl,
         timeout=config.pool.start_timeout,
