@@ -1,0 +1,220 @@
+"""A tree that keeps more memory than it may is noticed, whoever in it has the memory."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from kernels.watchdog import Watchdog, below, inherited, look, usage
+
+MIB = 1 << 20
+# Runs each line it is told, and forks children that do nothing but hold what they have.
+PROGRAM = """
+import mmap, os, signal, subprocess, sys, time
+kept = []
+def fork():
+    pid = os.fork()
+    if pid == 0:
+        signal.pause()
+    return pid
+for line in sys.stdin:
+    exec(line)
+    print(flush=True)
+"""
+
+
+class Child:
+    """A process that does as it is told, with everything below it."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self.process = process
+        self.pid = process.pid
+
+    def run(self, line: str) -> None:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(line.encode() + b"\n")
+        self.process.stdin.flush()
+        assert self.process.stdout.readline() == b"\n", "it has ended"
+
+    def keep(self, size: int) -> None:
+        self.run(f"kept.append(b'x' * {size})")
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)  # the children too
+
+
+@pytest.fixture
+def spawn() -> Iterator[Callable[[], Child]]:
+    with ExitStack() as stack:
+
+        def spawn() -> Child:
+            process = stack.enter_context(
+                subprocess.Popen(
+                    [sys.executable, "-I", "-c", PROGRAM],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    process_group=0,
+                )
+            )
+            stack.callback(end, process)
+            child = Child(process)
+            child.run("")
+            return child
+
+        yield spawn
+
+
+@pytest.fixture
+async def watchdog() -> AsyncIterator[Watchdog]:
+    watchdog = Watchdog()
+    yield watchdog
+    await watchdog.close()
+
+
+class Calls(asyncio.Queue[str]):
+    """The reasons given, in order."""
+
+    async def first(self) -> str:
+        async with asyncio.timeout(10):
+            return await self.get()
+
+
+async def test_a_tree_over_its_limit_is_told_of_once(
+    watchdog: Watchdog, spawn: Callable[[], Child]
+) -> None:
+    child, calls = spawn(), Calls()
+    watchdog.start(child.pid, 64 * MIB, calls.put_nowait)
+    child.keep(32 * MIB)
+    child.keep(64 * MIB)
+    assert await calls.first() == "oom"
+    assert "of 0" in repr(watchdog)
+    other = Calls()
+    watchdog.start(child.pid, 64 * MIB, other.put_nowait)
+    assert await other.first() == "oom"
+    assert calls.empty()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        pytest.param("if not os.fork(): kept.append(b'x' * (96 << 20)); signal.pause()", id="fork"),
+        pytest.param(
+            "subprocess.Popen([sys.executable, '-I', '-c',"
+            " 'import signal; x = b\"x\" * (96 << 20); signal.pause()'])",
+            id="program",
+        ),
+        pytest.param(
+            "m = mmap.mmap(-1, 96 << 20); m.write(b'x' * (96 << 20)); kept.append(m)", id="shared"
+        ),
+    ],
+)
+async def test_memory_anywhere_in_the_tree_counts(
+    line: str, watchdog: Watchdog, spawn: Callable[[], Child]
+) -> None:
+    child, calls = spawn(), Calls()
+    watchdog.start(child.pid, 64 * MIB, calls.put_nowait)
+    child.run(line)
+    assert await calls.first() == "oom"
+
+
+async def test_pages_that_forks_share_count_once_where_that_may_be_known(
+    watchdog: Watchdog, spawn: Callable[[], Child]
+) -> None:
+    child, greedy = spawn(), spawn()
+    wrong, right = Calls(), Calls()
+    child.keep(64 * MIB)
+    child.run("kept += [fork() for _ in range(4)]")
+    assert usage(child.pid).memory > 256 * MIB  # type: ignore[operator]
+    watchdog.start(child.pid, 128 * MIB, wrong.put_nowait)
+    watchdog.start(greedy.pid, 64 * MIB, right.put_nowait)
+    greedy.keep(96 * MIB)
+    assert await right.first() == "oom"
+    child.run("")  # it lives
+    assert wrong.empty()
+    child.keep(96 * MIB)
+    assert await wrong.first() == "oom"
+
+
+async def test_what_came_from_the_zygote_is_not_the_kernels(
+    watchdog: Watchdog, spawn: Callable[[], Child]
+) -> None:
+    zygote = spawn()
+    zygote.keep(48 * MIB)
+    # A reaper, and the kernel below it, which fills 40 MiB when it is told.
+    zygote.run("down, up = os.pipe()")
+    zygote.run(
+        "if not os.fork():"
+        " os.fork() or (os.read(down, 1), kept.append(b'x' * (40 << 20)));"
+        " signal.pause()"
+    )
+    table = look()
+    reaper = next(pid for pid in below(zygote.pid, table) if table[pid].parent == zygote.pid)
+    baseline = inherited(reaper)
+    assert baseline > 96 * MIB
+    calls = Calls()
+    watchdog.start(reaper, 32 * MIB, calls.put_nowait, baseline=baseline)
+    greedy, looked = spawn(), Calls()
+    watchdog.start(greedy.pid, MIB, looked.put_nowait)
+    assert await looked.first() == "oom"
+    assert calls.empty()
+    assert (usage(reaper, baseline).memory or 0) < 8 * MIB
+    zygote.run("os.write(up, b'1')")
+    assert await calls.first() == "oom"
+
+
+async def test_a_watch_that_is_stopped_says_nothing(
+    watchdog: Watchdog, spawn: Callable[[], Child]
+) -> None:
+    stopped, watched = spawn(), spawn()
+    silent, calls = Calls(), Calls()
+    watchdog.start(stopped.pid, MIB, silent.put_nowait)
+    watchdog.stop(stopped.pid)
+    watchdog.stop(stopped.pid)
+    watchdog.start(watched.pid, MIB, calls.put_nowait)
+    assert await calls.first() == "oom"
+    assert silent.empty()
+
+
+async def test_a_watch_ends_with_its_process(
+    watchdog: Watchdog, spawn: Callable[[], Child]
+) -> None:
+    ended, watched = spawn(), spawn()
+    silent, calls = Calls(), Calls()
+    watchdog.start(ended.pid, 1 << 40, silent.put_nowait)
+    ended.process.kill()
+    await asyncio.to_thread(ended.process.wait)
+    watchdog.start(watched.pid, MIB, calls.put_nowait)
+    assert await calls.first() == "oom"
+    assert repr(watchdog).startswith("<Watchdog of 0,")
+    assert silent.empty()
+    with pytest.raises(ProcessLookupError):
+        watchdog.start(ended.pid, MIB, silent.put_nowait)
+
+
+def test_the_time_and_number_of_a_tree(spawn: Callable[[], Child]) -> None:
+    child = spawn()
+    before = usage(child.pid)
+    assert before.processes == 1
+    # One child spins and is waited for, another is there to stay.
+    child.run("if not os.fork(): list(iter(lambda: time.process_time() < 0.2, False)); os._exit(0)")
+    child.run("os.wait(); kept.append(fork())")
+    after = usage(child.pid)
+    assert after.processes == 2
+    assert (after.cpu_seconds or 0) >= (before.cpu_seconds or 0) + 0.08
+    assert usage(2**22 + 1).processes is None
+
+
+def test_a_process_may_have_any_name(spawn: Callable[[], Child]) -> None:
+    child = spawn()
+    child.run("open('/proc/self/comm', 'w').write(') 1 (x) 2')")
+    assert look((child.pid,))[child.pid].parent == os.getpid()
