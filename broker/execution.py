@@ -28,6 +28,16 @@ NAME = 200
 MESSAGE = 64 << 10
 LINE = 2000
 HEAD = TAIL = 500
+PARTS = 10_000  # of a traceback's list; each may be many lines
+STATUS = 4096  # bytes of a status: it has one word to say
+OUTPUTS = (
+    "stream",
+    "display_data",
+    "update_display_data",
+    "execute_result",
+    "clear_output",
+    "error",
+)
 _BINARY = ("image/png", "image/jpeg", "image/gif", "image/webp", "application/pdf")
 
 
@@ -61,6 +71,7 @@ class Execution:
     _rich: int = 0
     _dropped: int = 0
     _cost: int = 0  # bytes of all events, as whoever keeps them pays for them
+    _vain: int = 0  # bytes of outputs that were decoded and came to nothing
     _failed: bool = False
     _metadata: dict[str, Any] = field(default_factory=dict)
 
@@ -96,24 +107,35 @@ class Execution:
         """Yield the events that a message about this execution stands for."""
         kind = message.type
         if channel == "shell":
-            if kind == "execute_reply":
+            if kind == "execute_reply" and not self._status:
                 self._reply(message)
                 yield from self._pages(message)
-            return
-        self.taken = True
-        content = message.content
+        elif channel == "iopub":
+            self.taken = True
+            yield from self._publication(kind, message)
+
+    def _publication(self, kind: str, message: Message) -> Iterator[Event]:
+        # What cannot become an event is not decoded: that may cost us more than it cost to send.
         if kind == "status":
-            if content.get("execution_state") == "idle":
+            if len(message.content_bytes) > STATUS:
+                return
+            if message.content.get("execution_state") == "idle":
                 self._idle = True
             elif self.request.silent and not self._announced:
                 yield self._start(None)
         elif kind == "execute_input":
             if not self._announced:
-                yield self._start(content.get("execution_count"))
-        elif kind == "stream":
-            yield from self._stream(content)
-        else:
-            yield from self._output(kind, message)
+                yield self._start(message.content.get("execution_count"))
+        elif kind in OUTPUTS:
+            if self._vain > (self.limits.displays or inf) and (kind != "error" or self._failed):
+                self._dropped += len(message.content_bytes)
+                return
+            told = False
+            for event in self._output(kind, message):
+                told = True
+                yield event
+            if not told:
+                self._vain += len(message.content_bytes)
 
     def done(self, status: str = "", reason: str = "", *, now: float) -> Event:
         """Return the one `done`; without a status, the kernel's own."""
@@ -158,8 +180,9 @@ class Execution:
             payload = []
         for part in payload if isinstance(payload, list) else []:
             if isinstance(part, dict) and isinstance(part.get("data"), dict):
-                data = {mime: _plain_value(value) for mime, value in part["data"].items()}
-                yield {"type": "display", "id": self.id, "data": rich(data), "metadata": {}}
+                data = rich({mime: _plain_value(value) for mime, value in part["data"].items()})
+                if self._affords(size_of(data, self._left)):
+                    yield {"type": "display", "id": self.id, "data": data, "metadata": {}}
 
     def _reply(self, message: Message) -> None:
         status = message.content.get("status")
@@ -181,30 +204,34 @@ class Execution:
             yield {"type": "stream", "id": self.id, "name": name, "text": shown}
 
     def _output(self, kind: str, message: Message) -> Iterator[Event]:
-        content = message.content
-        if kind in ("display_data", "update_display_data", "execute_result"):
-            event = self._display(kind, message)
-            if event is not None:
-                yield event
+        if kind == "stream":
+            yield from self._stream(message.content)
         elif kind == "clear_output":
             if self._affords(0):
-                yield {"type": "clear", "id": self.id, "wait": bool(content.get("wait"))}
+                wait = bool(message.content.get("wait"))
+                yield {"type": "clear", "id": self.id, "wait": wait}
         elif kind == "error":
-            event = error_event(self.id, content)
+            event = error_event(self.id, message.content)
             if self._affords(size_of(event)) or not self._failed:
                 self._failed = True  # the first one is told whatever came before it
                 yield event
+        elif (shown := self._display(kind, message)) is not None:
+            yield shown
 
     def _display(self, kind: str, message: Message) -> Event | None:
         size = len(message.content_bytes)
-        content = message.content
+        if message.is_heavy:  # with all that it would be to decode
+            content: dict[str, Any] = {"data": {}}
+        else:
+            content = message.content
         data, metadata = content.get("data"), content.get("metadata")
         if not isinstance(data, dict):
             return None
         metadata = metadata if isinstance(metadata, dict) else {}
         transient = content.get("transient")
         display_id = transient.get("display_id") if isinstance(transient, dict) else None
-        too_large = self.limits.display and size > self.limits.display * 4 // 3 + 4096
+        bound = self.limits.display * 4 // 3 + 4096 if self.limits.display else inf
+        too_large = message.is_heavy or size > bound
         if too_large:
             data, metadata = {"text/plain": f"[output of {size:,} bytes left out]"}, {}
         data = rich(data)
@@ -277,6 +304,9 @@ def error_event(execution_id: str, content: Mapping[str, Any]) -> Event:
 
 def _lines(parts: list[Any]) -> list[str]:
     """Return the first and the last lines of a traceback, with a note of what is between them."""
+    if len(parts) > PARTS:
+        out = len(parts) - PARTS
+        parts = [*parts[: PARTS // 2], f"[{out:,} parts left out]", *parts[-(PARTS // 2) :]]
     text = "\n".join(part.removesuffix("\n") for part in map(_text, parts) if part)
     if not text:
         return []
@@ -298,6 +328,8 @@ def _clipped(text: str, most: int) -> str:
 
 
 def _text(value: object) -> str:
+    if isinstance(value, list | dict) and size_of(value, MESSAGE) > MESSAGE:
+        return ""  # an error's words are text; this is none, and long to write
     try:
         return plain(str(value))
     except RecursionError:

@@ -23,9 +23,7 @@ from kernels.state import SESSION, SessionEvent, SessionState, advance
 
 logger = logging.getLogger(__name__)
 
-# s from a kernel's death until its last words count as said: they are in the socket already, and
-# ZMQ's own thread hands them over.
-EXIT_SETTLE = 0.05
+EXIT_SETTLE = 0.05  # s from a kernel's death until its last words, in its sockets, count as said
 EXPIRED = ("timeout", "cpu")  # an execution's time is up: on the clock, or on its processors
 
 
@@ -295,13 +293,16 @@ class Session:
         if timeout:
             self._timer = self._loop.call_later(timeout, self._expire, execution)
         self._request_id = self.kernel.channels.next_id()
-        self.kernel.channels.send(
-            "shell",
-            "execute_request",
-            execution.content(),
-            msg_id=self._request_id,
-            metadata=execution.request.metadata,
-        )
+        try:
+            self.kernel.channels.send(
+                "shell",
+                "execute_request",
+                execution.content(),
+                msg_id=self._request_id,
+                metadata=execution.request.metadata,
+            )
+        except BlockingIOError:  # it gets one request at a time, and has answered without reading
+            self._kill("bad_frame")
 
     def _expire(self, execution: Execution) -> None:
         if self._running is execution and self.kernel is not None:
@@ -317,14 +318,15 @@ class Session:
         if running.taken and self.kernel is not None:
             self.kernel.interrupt()
 
-    def _receive(self, channel: str, message: Message) -> None:
-        running = self._running
+    def _receive(self, channel: str, message: Message) -> bool:
+        running, told = self._running, False  # whether the message stands for anything
         if running is not None and message.parent_id == self._request_id:
             if not self._answered:
                 self._answered = True
                 self._host.answered(time.monotonic() - running.submitted)
             for event in running.take(channel, message):
                 self.audience.emit(event)
+                told = True
             if running.finished:
                 self._complete(running)
             elif running.interrupt_due:
@@ -337,6 +339,8 @@ class Session:
                 if event["type"] != "started":
                     del event["id"]
                     self.audience.emit(event)
+                    told = True
+        return told
 
     def _complete(self, execution: Execution) -> None:
         self._running = None

@@ -1,6 +1,9 @@
-"""The broker's ZMQ sockets to one kernel, on the asyncio loop. The only door to zmq.
+"""The broker's connections to one kernel, on the asyncio loop.
 
-One DEALER each for shell, control and stdin, one SUB for iopub, however many clients watch.
+One each for shell, control and stdin, which ask and are answered, and one for iopub, however many
+clients watch. Every byte that comes is a stranger's: each message is of bounded size and form
+(`zmtp`, `messages`), a kernel that floods us with messages nobody asked for is broken off, and one
+whose messages are slow to take in waits for its neighbours.
 """
 
 from __future__ import annotations
@@ -8,77 +11,85 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-import zmq
-
 from kernels.errors import BadFrame
+from kernels.link import TURN, Link
 from kernels.messages import Message, Signer
+from kernels.zmtp import Conversation
 
 # The number of each channel, as in jupyter_client's ipc transport: the socket is `<prefix>-<n>`.
 PORTS: Final = {"shell": 1, "iopub": 2, "stdin": 3, "hb": 4, "control": 5}
-READ_AT_ONCE: Final = 64  # messages of one socket before the loop gets its turn
-READ_BYTES_AT_ONCE: Final = 1 << 20  # likewise: signatures are checked at about 1 GB/s
-MAX_SOCKETS: Final = 65_536
-RECEIVE_QUEUE: Final = 64  # messages; past it libzmq leaves bytes in the kernel's socket
+KINDS: Final = {"shell": "DEALER", "control": "DEALER", "stdin": "DEALER", "iopub": "SUB"}
+SMALL: Final = 4 << 20  # bytes of a message on channels that carry no output
+SMALL_CHANNELS: Final = ("stdin", "control")
+HANG_UP_PATIENCE: Final = 5.0  # s that a kernel may live on after it has closed a channel
 
-Receiver = Callable[[str, Message], None]
+# A message that took longer is followed by a rest of several times its length, so that others get
+# most of the loop whatever one kernel sends. Seconds.
+LONG_TURN: Final = 2 * TURN
+REST: Final = 4  # times as long
+
+# Messages that stand for nothing (nobody asked, or nobody knows their kind) cost us time all the
+# same. A kernel has a credit of them, which grows by the second and with each request.
+CREDIT: Final = 100_000
+CREDIT_PER_SECOND: Final = 1000
+CREDIT_PER_REQUEST: Final = 16
+
+# Returns False for a message that stands for nothing.
+Receiver = Callable[[str, Message], bool | None]
 
 
 class Channels:
     """Talk to one kernel.
 
     `receiver(channel, message)` is called for each message in the order it arrived per channel.
-    `broken` resolves with the fault when the kernel sends bytes that no honest kernel sends; from
-    then on nothing more is read.
+    `broken` resolves with the fault when the kernel sends bytes that no honest kernel sends, more
+    than it may, or nothing any more though it lives; from then on nothing more is read.
     """
 
-    _context: zmq.Context[zmq.Socket[bytes]] | None = None
-
-    def __init__(self, prefix: Path, key: bytes, name: str, *, max_message: int = 64 << 20) -> None:
+    def __init__(
+        self,
+        prefix: Path,
+        key: bytes,
+        name: str,
+        *,
+        max_message: int = 64 << 20,
+        patience: float = HANG_UP_PATIENCE,
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self._signer = Signer(key)
         self._name = name
         self._count = 0
+        self._patience = patience
         self._closed = False
         self._paused = False
+        self._rest: asyncio.TimerHandle | None = None
+        self._hang_up: asyncio.TimerHandle | None = None
+        self._credit: float = CREDIT
+        self._credited = self._loop.time()
         self.receiver: Receiver | None = None
         self.subscribed: asyncio.Future[None] = self._loop.create_future()
         self.broken: asyncio.Future[BadFrame] = self._loop.create_future()
-        self._sockets: dict[str, zmq.Socket[bytes]] = {}
-        for channel, kind in (
-            ("shell", zmq.DEALER),
-            ("control", zmq.DEALER),
-            ("stdin", zmq.DEALER),
-            ("iopub", zmq.SUB),
-        ):
-            self._sockets[channel] = self._connect(channel, kind, prefix, max_message)
+        self._links: dict[str, Link] = {}
+        for channel in KINDS:
+            self._links[channel] = self._link(channel, prefix, max_message)
 
-    @classmethod
-    def context(cls) -> zmq.Context[zmq.Socket[bytes]]:
-        """Return the process's one ZMQ context."""
-        if cls._context is None or cls._context.closed:
-            cls._context = zmq.Context(io_threads=1)
-            cls._context.set(zmq.MAX_SOCKETS, MAX_SOCKETS)
-        return cls._context
-
-    def _connect(self, channel: str, kind: int, prefix: Path, limit: int) -> zmq.Socket[bytes]:
-        socket = self.context().socket(kind)
-        socket.linger = 0
-        socket.maxmsgsize = limit
-        socket.rcvhwm = RECEIVE_QUEUE
-        if kind == zmq.DEALER:
-            # One identity for all: the kernel sends an input_request to the stdin socket with
-            # the identity of the shell request it serves.
-            socket.identity = self._name.encode()
-        else:
-            socket.subscribe(b"")
-        socket.connect(f"ipc://{prefix}-{PORTS[channel]}")
-        self._loop.add_reader(socket.FD, self._pump, channel, socket)
-        # The descriptor is edge-triggered: look once for what came before it was watched.
-        self._loop.call_soon(self._pump, channel, socket)
-        return socket
+    def _link(self, channel: str, prefix: Path, most: int) -> Link:
+        # One identity for all: the kernel sends an input_request to the stdin socket with the
+        # identity of the shell request it serves.
+        identity = b"" if channel == "iopub" else self._name.encode()
+        if channel in SMALL_CHANNELS:
+            most = min(most, SMALL) if most >= 0 else SMALL
+        return Link(
+            f"{prefix}-{PORTS[channel]}",
+            partial(Conversation, KINDS[channel], identity, most),
+            take=partial(self._take, channel),
+            ended=partial(self._ended, channel),
+            worked=self._worked,
+        )
 
     def next_id(self) -> str:
         """Return a message id that no other message of this connection has."""
@@ -106,64 +117,80 @@ class Channels:
             metadata=metadata,
             parent=parent,
         )
-        socket = self._sockets[channel]
-        try:
-            socket.send_multipart(frames, zmq.DONTWAIT)
-        except zmq.Again:
-            raise BlockingIOError("the kernel reads no more requests") from None
-        # Sending may have consumed the descriptor's edge for something that arrived meanwhile.
-        self._loop.call_soon(self._pump, channel, socket)
+        self._links[channel].send(frames)
+        self._credit += CREDIT_PER_REQUEST
         return msg_id
 
     def pause(self) -> None:
-        """Leave unread what the kernel publishes: ZMQ fills up, and then the kernel waits."""
+        """Leave unread what the kernel publishes: its socket fills up, and then it waits."""
         self._paused = True
+        self._flow()
 
     def resume(self) -> None:
         """Read on after `pause`."""
-        if self._paused:
-            self._paused = False
-            self._loop.call_soon(self._pump, "iopub", self._sockets["iopub"])
+        self._paused = False
+        self._flow()
 
     def close(self) -> None:
-        """Close every socket; what was not sent is dropped."""
+        """Close every connection; what was not sent is dropped."""
         if self._closed:
             return
         self._closed = True
-        for socket in self._sockets.values():
-            self._loop.remove_reader(socket.FD)
-            socket.close()
+        for timer in (self._rest, self._hang_up):
+            if timer is not None:
+                timer.cancel()
+        for link in self._links.values():
+            link.close()
         for future in (self.subscribed, self.broken):
             if not future.done():
                 future.cancel()
 
-    def _pump(self, channel: str, socket: zmq.Socket[bytes]) -> None:
-        count = size = 0
-        try:
-            while count < READ_AT_ONCE and size < READ_BYTES_AT_ONCE:
-                if self._closed or self.broken.done() or (self._paused and channel == "iopub"):
-                    return
-                try:
-                    frames = socket.recv_multipart(zmq.DONTWAIT)
-                except zmq.Again:
-                    return
-                count += 1
-                size += sum(map(len, frames))
-                self._take(channel, frames)
-        except BaseException:
-            # A receiver's fault is the loop's to report; what is still there must be read.
-            self._loop.call_soon(self._pump, channel, socket)
-            raise
-        self._loop.call_soon(self._pump, channel, socket)
+    def _flow(self) -> None:
+        if self._closed:
+            return
+        reading = self._rest is None and not self.broken.done()
+        for channel, link in self._links.items():
+            link.flow(reading and not (self._paused and channel == "iopub"))
 
     def _take(self, channel: str, frames: list[bytes]) -> None:
         try:
+            if not frames:
+                self._waste()
+                return
             message = self._signer.parse(frames)
-            if channel == "iopub" and message.type == "iopub_welcome":
-                if not self.subscribed.done():
-                    self.subscribed.set_result(None)
-            elif self.receiver is not None:
-                self.receiver(channel, message)
+            welcome = channel == "iopub" and message.type == "iopub_welcome"
+            if welcome and not self.subscribed.done():
+                self.subscribed.set_result(None)
+            elif welcome or self.receiver is None or self.receiver(channel, message) is False:
+                self._waste()
         except BadFrame as fault:
-            if not self.broken.done():
-                self.broken.set_result(fault)
+            self._break(fault)
+
+    def _waste(self) -> None:
+        now = self._loop.time()
+        earned = self._credit + (now - self._credited) * CREDIT_PER_SECOND
+        self._credit, self._credited = min(earned, CREDIT) - 1, now
+        if self._credit < 0:
+            raise BadFrame("a flood of messages that stand for nothing")
+
+    def _break(self, fault: BadFrame) -> None:
+        if not self.broken.done():
+            self.broken.set_result(fault)
+            self._flow()
+
+    def _ended(self, channel: str, fault: BadFrame | None) -> None:
+        if fault is not None:
+            self._break(fault)
+        elif self._hang_up is None:
+            # A kernel that ends does this too, a moment before it is known how.
+            gone = BadFrame(f"it closed its {channel} channel")
+            self._hang_up = self._loop.call_later(self._patience, self._break, gone)
+
+    def _worked(self, seconds: float) -> None:
+        if seconds > LONG_TURN and self._rest is None and not self._closed:
+            self._rest = self._loop.call_later(seconds * REST, self._rested)
+            self._flow()
+
+    def _rested(self) -> None:
+        self._rest = None
+        self._flow()

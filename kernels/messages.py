@@ -2,14 +2,18 @@
 
 Jupyter messaging, "The Wire Protocol": identities, `<IDS|MSG>`, an HMAC over the four JSON
 frames that follow, then header, parent header, metadata, content, and raw buffers.
+
+A kernel has its own key, so a signature says only that no other kernel sent it. What costs more to
+decode than its bytes suggest is refused before it is decoded.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
@@ -18,6 +22,16 @@ from kernels.errors import BadFrame
 DELIMITER = b"<IDS|MSG>"
 PROTOCOL_VERSION = "5.4"
 EMPTY = b"{}"
+MAX_HEADER: Final = 64 << 10  # bytes of a header; ours, which come back as parents, have 300
+MAX_METADATA: Final = 256 << 10  # bytes
+MAX_NAME: Final = 256  # characters of a message type, or of an id
+# Arrays, objects and their members in one frame: a decoded one takes up to 100 times its bytes,
+# and as much time as hundreds of bytes of text.
+MAX_NESTED: Final = 200_000
+# Up to and with the next of them: strings are passed over, and nothing is ever tried twice.
+_NEXT: Final = re.compile(
+    rb'(?:[^"{\[:]++|"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z))*+[{\[:]', re.DOTALL
+)
 
 Json = dict[str, Any]
 
@@ -45,21 +59,26 @@ class Message:
     @property
     def type(self) -> str:
         """Return the message type, such as `stream`; empty if the kernel sent none."""
-        value = self.header.get("msg_type", "")
-        return value if isinstance(value, str) else ""
+        return _name(self.header.get("msg_type"))
 
     @property
     def parent_id(self) -> str:
         """Return the id of the request this belongs to; empty if there is none."""
-        value = self.parent.get("msg_id", "")
-        return value if isinstance(value, str) else ""
+        return _name(self.parent.get("msg_id"))
 
     @property
     def content(self) -> Json:
-        """Return the decoded content. Raises BadFrame if it is no JSON object."""
+        """Return the decoded content. Raises BadFrame if it is no JSON object, or `is_heavy`."""
         if self._content is None:
-            self._content = _object(self.content_bytes, "content")
+            if self.is_heavy:
+                raise BadFrame(f"content: more than {MAX_NESTED:,} arrays, objects and members")
+            self._content = _object(self.content_bytes, "content", len(self.content_bytes))
         return self._content
+
+    @property
+    def is_heavy(self) -> bool:
+        """Tell whether the content has more structure than will be decoded."""
+        return nested(self.content_bytes, MAX_NESTED) > MAX_NESTED
 
     def __repr__(self) -> str:
         return f"<Message {self.type} for {self.parent_id or '-'}, {len(self.content_bytes)} B>"
@@ -121,15 +140,38 @@ class Signer:
             raise BadFrame("wrong signature")
         header, parent, metadata, content = parts
         return Message(
-            _object(header, "header"),
-            _object(parent, "parent header") if parent != EMPTY else {},
-            _object(metadata, "metadata") if metadata != EMPTY else {},
+            _object(header, "header", MAX_HEADER),
+            _object(parent, "parent header", MAX_HEADER) if parent != EMPTY else {},
+            _object(metadata, "metadata", MAX_METADATA) if metadata != EMPTY else {},
             content,
             frames[at + 6 :],
         )
 
 
-def _object(data: bytes, what: str) -> Json:
+def nested(data: bytes, enough: int) -> int:
+    """Count the arrays, objects and members of a JSON text; stop when there are more than enough.
+
+    Where a cheaper bound on them is not above `enough`, that is returned.
+    """
+    most = len(data)
+    if most > enough:
+        most = sum(map(data.count, (b"{", b"[", b":")))
+    if most <= enough:
+        return most
+    count = at = 0  # they may stand in strings, as those of HTML do
+    while count <= enough and (found := _NEXT.match(data, at)):
+        at = found.end()
+        count += 1
+    return count
+
+
+def _name(value: object) -> str:
+    return value if isinstance(value, str) and len(value) <= MAX_NAME else ""
+
+
+def _object(data: bytes, what: str, most: int) -> Json:
+    if len(data) > most:
+        raise BadFrame(f"{what}: {len(data):,} bytes; at most {most:,}")
     try:
         value = orjson.loads(data)
     except orjson.JSONDecodeError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from typing import Any
+from unittest.mock import ANY
 
 import orjson
 import pytest
@@ -24,7 +25,7 @@ from broker.execution import (
 )
 from broker.protocol import Execute
 from kernels.errors import BadFrame
-from kernels.messages import Message
+from kernels.messages import MAX_NESTED, Message
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -483,3 +484,108 @@ def test_colours_and_links_are_taken_out(coloured: str, text: str) -> None:
 def test_a_traceback_is_a_list_of_single_lines() -> None:
     event = error_event("e", {"traceback": ["a\nb\n", "", "c"]})
     assert event["traceback"] == ["a", "b", "c"]
+
+
+# A kernel that means harm
+
+
+def heavy(**fields: Any) -> dict[str, Any]:
+    return {**fields, "data": {"a": [[]] * (MAX_NESTED + 1)}}
+
+
+@pytest.mark.parametrize("channel", ["control", "stdin", ""])
+@pytest.mark.parametrize("kind", [*KINDS, "execute_reply"])
+def test_what_comes_on_another_channel_is_left_out(channel: str, kind: str) -> None:
+    run = execution()
+    content = {"execution_state": "idle", "status": "ok", "name": "stdout", "text": "a"}
+    assert list(run.take(channel, message(kind, content | {"data": DATA}))) == []
+    assert not run.taken
+    reply(run)
+    assert not run.finished
+
+
+def test_publications_on_the_shell_channel_and_replies_on_iopub_are_left_out() -> None:
+    run = execution()
+    assert list(run.take("shell", message("stream", {"name": "stdout", "text": "a"}))) == []
+    assert list(run.take("shell", message("status", {"execution_state": "idle"}))) == []
+    assert list(run.take("iopub", message("execute_reply", {"status": "ok"}))) == []
+    idle(run)
+    assert not run.finished
+
+
+def test_only_the_first_reply_counts() -> None:
+    run = execution()
+    reply(run, "error", execution_count=1)
+    again = {"status": "ok", "execution_count": 2, "payload": [{"data": DATA}]}
+    assert list(run.take("shell", message("execute_reply", again))) == []
+    assert (run.done(now=101.0)["status"], run.count) == ("error", 1)
+
+
+def test_what_a_pager_would_show_is_within_the_budget() -> None:
+    run = execution(OutputLimits(displays=10 * EVENT_COST))
+    payload = [{"data": {"text/plain": "a"}}] * 1000
+    shown = list(run.take("shell", message("execute_reply", {"status": "ok", "payload": payload})))
+    assert 0 < len(shown) < 10
+
+
+def test_a_display_too_heavy_to_be_decoded_becomes_a_note() -> None:
+    [event] = execution().take("iopub", message("display_data", heavy()))
+    assert "left out" in event["data"]["text/plain"]
+
+
+@pytest.mark.parametrize("kind", ["stream", "error", "execute_input", "clear_output"])
+def test_anything_else_as_heavy_is_a_bad_frame(kind: str) -> None:
+    with pytest.raises(BadFrame, match="more than 200,000"):
+        list(execution().take("iopub", message(kind, heavy())))
+
+
+@pytest.mark.parametrize("kind", ["comm_msg", "comm_open", "no such type", ""])
+def test_what_stands_for_nothing_is_not_decoded(kind: str) -> None:
+    assert list(execution().take("iopub", message(kind, heavy()))) == []
+
+
+def test_a_status_of_many_words_is_none() -> None:
+    run = execution()
+    list(run.take("iopub", message("status", {"execution_state": "idle", "more": "x" * 5000})))
+    reply(run)
+    assert not run.finished
+
+
+@pytest.mark.parametrize(
+    ("kind", "content"),
+    [
+        ("display_data", {"data": {"a": "x" * 5000}}),
+        ("display_data", {"data": "x" * 5000}),
+        ("stream", {"name": "stdout", "text": "", "more": "x" * 5000}),
+        ("stream", {"name": "stdout", "text": "x" * 5000}),
+        ("error", {"ename": "x" * 5000}),
+    ],
+)
+def test_what_is_decoded_in_vain_is_bounded_too(kind: str, content: object) -> None:
+    run = execution(OutputLimits(text=1, displays=3000))
+    list(run.take("iopub", message("error", {})))  # the first of them is always told
+    for _ in range(100):
+        assert list(run.take("iopub", message(kind, content))) in ([], [ANY])
+    # From now on its content is not looked at: nothing notices that it is none.
+    bad = Message({"msg_type": kind}, {}, {}, b"not even JSON", [])
+    assert list(run.take("iopub", bad)) == []
+
+
+def test_an_error_is_told_after_all_that_was_in_vain() -> None:
+    run = execution(OutputLimits(displays=3000))
+    for _ in range(10):
+        list(run.take("iopub", message("display_data", {"data": {"a": "x" * 5000}})))
+    assert len(list(run.take("iopub", message("error", {"ename": "E"})))) == 1
+    assert list(run.take("iopub", message("error", {"ename": "E"}))) == []
+
+
+def test_an_error_of_millions_of_parts_is_cut_before_they_are_looked_at() -> None:
+    lines = error_event("e", {"traceback": ["a"] * 3_000_000})["traceback"]
+    assert lines[0] == lines[-1] == "a"
+    assert len(lines) == HEAD + TAIL + 1
+
+
+def test_words_of_an_error_that_are_a_large_structure_are_left_out() -> None:
+    large = [0] * 3_000_000
+    event = error_event("e", {"ename": large, "evalue": {"a": large}, "traceback": [large, "b"]})
+    assert (event["name"], event["message"], event["traceback"]) == ("", "", ["b"])

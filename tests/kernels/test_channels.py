@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+import contextlib
+import itertools
+import socket
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import zmq
 
-from kernels.channels import PORTS, READ_AT_ONCE, Channels
+from kernels.channels import CREDIT, LONG_TURN, PORTS, Channels
 from kernels.errors import BadFrame
-from kernels.messages import Message, Signer
+from kernels.link import FRAMES_AT_ONCE, SEND_QUEUE, TURN
+from kernels.messages import DELIMITER, Message, Signer
+from kernels.zmtp import COMMAND, GREETING, LONG, MORE, Conversation, frame, packed, ready
 
 KEY = b"0123456789"
 WELCOME = {"subscription": ""}
@@ -46,8 +52,8 @@ class Peer:
         assert await asyncio.to_thread(self.sockets["iopub"].recv) == b"\1"
 
     def close(self) -> None:
-        for socket in self.sockets.values():
-            socket.close()
+        for one in self.sockets.values():
+            one.close()
         self.context.term()
 
 
@@ -74,7 +80,7 @@ async def test_the_welcome_tells_that_we_are_subscribed(channels: Channels, peer
 
 async def test_each_message_comes_once_and_in_order(channels: Channels, peer: Peer) -> None:
     await peer.subscribed()
-    count = 3 * READ_AT_ONCE + 1
+    count = FRAMES_AT_ONCE + 1
     seen: list[int] = []
     done = asyncio.Event()
 
@@ -173,3 +179,300 @@ async def test_closing_ends_the_waiting(directory: Path) -> None:
     channels.close()
     assert channels.subscribed.cancelled()
     assert channels.broken.cancelled()
+
+
+# Peers that do not even speak the protocol
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    """Let the loop go round until something is so."""
+    async with asyncio.timeout(30):
+        for _ in itertools.repeat(None):
+            if is_so():
+                return
+            await asyncio.sleep(0)
+
+
+class Raw:
+    """A listener for each channel that a test writes bytes to as it likes."""
+
+    def __init__(self, prefix: Path) -> None:
+        self.signer = Signer(KEY)
+        self.listeners = {}
+        self.accepted: dict[str, socket.socket] = {}
+        for channel in ("shell", "control", "stdin", "iopub"):
+            listener = self.listeners[channel] = socket.socket(socket.AF_UNIX)
+            listener.bind(f"{prefix}-{PORTS[channel]}")
+            listener.listen()
+
+    def accept(self) -> None:
+        for channel, listener in self.listeners.items():
+            self.accepted[channel] = listener.accept()[0]
+
+    def greet(self) -> None:
+        self.accept()
+        for channel, one in self.accepted.items():
+            kind = "XPUB" if channel == "iopub" else "ROUTER"
+            one.sendall(GREETING + ready(kind, b""))
+
+    async def write(self, channel: str, data: bytes) -> None:
+        """Write, until it is all gone or nobody reads any more."""
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            await asyncio.to_thread(self.accepted[channel].sendall, data)
+
+    def message(self, kind: str = "status", content: bytes = b"{}", parent: str = "") -> bytes:
+        header = b'{"msg_type":"%s"}' % kind.encode()
+        about = b'{"msg_id":"%s"}' % parent.encode()
+        parts = [header, about, b"{}", content]
+        return packed([b"topic", DELIMITER, self.signer.sign(parts), *parts])
+
+    def close(self) -> None:
+        for one in (*self.listeners.values(), *self.accepted.values()):
+            one.close()
+
+
+@pytest.fixture
+def raw(directory: Path) -> Iterator[Raw]:
+    raw = Raw(directory / "k")
+    yield raw
+    raw.close()
+
+
+@pytest.fixture
+async def hostile(directory: Path, raw: Raw):  # type: ignore[no-untyped-def]
+    channels = Channels(directory / "k", KEY, "me", max_message=1 << 20, patience=0.05)
+    raw.greet()
+    yield channels
+    channels.close()
+
+
+MANY = 200_000
+
+
+@pytest.mark.parametrize("channel", ["shell", "control", "stdin", "iopub"])
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"\xff" * 1000, "flags"),
+        (frame(MORE, b"x" * 100_000) * 1000, "at most"),
+        (frame(MORE, b"") * MANY, "parts"),
+        (bytes([LONG]) + b"\x7f" * 8, "at most"),
+        (frame(COMMAND, b"\x05ERROR\x00"), "ERROR"),
+        (frame(COMMAND, b"\x04PING\0\0") * MANY, "stand for nothing"),
+        (packed([b""]), "no delimiter"),
+        (packed([b"x"] * 1000), "no delimiter"),
+        (packed([DELIMITER, b"", b"{}", b"{}", b"{}", b"{}"]), "signature"),
+    ],
+    ids=["garbage", "unended", "parts", "size", "command", "pings", "empty", "frames", "unsigned"],
+)
+async def test_bytes_that_no_kernel_sends_break_the_channels(
+    hostile: Channels, raw: Raw, channel: str, data: bytes, says: str
+) -> None:
+    writing = asyncio.ensure_future(raw.write(channel, data))
+    fault = await asyncio.wait_for(hostile.broken, 10)
+    assert says in str(fault)
+    hostile.close()
+    await writing
+
+
+async def test_what_is_never_ended_takes_no_more_memory_than_one_message(
+    hostile: Channels, raw: Raw
+) -> None:
+    part = frame(MORE, b"x" * 10_000)
+    await raw.write("iopub", part * 100)
+    await until(lambda: "1000000 B kept" in repr(hostile._links["iopub"]))
+    assert not hostile.broken.done()
+    await raw.write("iopub", part * 10)
+    assert "at most" in str(await asyncio.wait_for(hostile.broken, 10))
+    assert " 0 B kept" in repr(hostile._links["shell"])
+
+
+async def test_another_protocol_is_found_out(directory: Path, raw: Raw) -> None:
+    channels = Channels(directory / "k", KEY, "me")
+    raw.accept()
+    await raw.write("control", b"HTTP/1.1 400 Bad Request\r\n".ljust(64))
+    assert "ZMTP" in str(await asyncio.wait_for(channels.broken, 10))
+    channels.close()
+
+
+async def test_a_flood_of_what_nobody_asked_for_breaks_the_channels(
+    hostile: Channels, raw: Raw
+) -> None:
+    taken = 0
+
+    def receive(channel: str, message: Message) -> bool:
+        nonlocal taken
+        taken += 1
+        return False
+
+    hostile.receiver = receive
+    flood = raw.message("comm_msg") * (CREDIT + CREDIT // 5)
+    writing = asyncio.ensure_future(raw.write("iopub", flood))
+    fault = await asyncio.wait_for(hostile.broken, 60)
+    assert "stand for nothing" in str(fault)
+    assert CREDIT <= taken < CREDIT * 1.2
+    hostile.close()
+    await writing
+
+
+async def test_as_many_messages_that_stand_for_something_break_nothing(
+    hostile: Channels, raw: Raw
+) -> None:
+    count, taken = CREDIT + CREDIT // 5, 0
+    done = asyncio.Event()
+
+    def receive(channel: str, message: Message) -> None:
+        nonlocal taken
+        taken += 1
+        if taken == count:
+            done.set()
+
+    hostile.receiver = receive
+    await raw.write("iopub", raw.message("stream") * count)
+    await asyncio.wait_for(done.wait(), 60)
+    assert not hostile.broken.done()
+
+
+async def test_requests_earn_what_their_answers_cost(hostile: Channels, raw: Raw) -> None:
+    hostile.receiver = lambda channel, message: False
+    hostile._credit = 0.0
+    for _ in range(100):
+        hostile.send("shell", "kernel_info_request", {})
+    await raw.write("iopub", raw.message() * 1000 + raw.message("iopub_welcome"))
+    await asyncio.wait_for(hostile.subscribed, 10)
+    assert not hostile.broken.done()
+
+
+async def test_a_kernel_that_hangs_up_and_lives_on_is_found_out(
+    hostile: Channels, raw: Raw
+) -> None:
+    raw.accepted["stdin"].close()
+    fault = await asyncio.wait_for(hostile.broken, 10)
+    assert "closed its stdin channel" in str(fault)
+
+
+async def test_one_that_hangs_up_as_it_ends_is_no_fault(directory: Path, raw: Raw) -> None:
+    channels = Channels(directory / "k", KEY, "me")
+    seen: list[str] = []
+    over = asyncio.Event()
+
+    def receive(channel: str, message: Message) -> None:
+        seen.append(message.type)
+        over.set()
+
+    channels.receiver = receive
+    raw.greet()
+    await raw.write("iopub", raw.message("last_words"))
+    raw.close()
+    await asyncio.wait_for(over.wait(), 10)
+    assert seen == ["last_words"]
+    assert not channels.broken.done()
+    channels.close()
+    assert channels.broken.cancelled()
+
+
+async def test_a_kernel_that_answers_and_never_reads_is_an_error(
+    hostile: Channels, raw: Raw
+) -> None:
+    await raw.write("shell", raw.message("execute_reply"))
+
+    def flood() -> None:
+        for _ in range(100):
+            hostile.send("shell", "execute_request", {"code": "x" * (SEND_QUEUE // 20)})
+
+    with pytest.raises(BlockingIOError, match="reads no more"):
+        flood()
+
+
+async def test_what_it_reads_late_arrives_whole_and_in_order(hostile: Channels, raw: Raw) -> None:
+    sent = [hostile.send("shell", "execute_request", {"code": "x" * 300_000 * n}) for n in range(5)]
+    conversation = Conversation("ROUTER", b"", 64 << 20)
+    got: list[str] = []
+    while len(got) < len(sent):
+        conversation.feed(await asyncio.to_thread(raw.accepted["shell"].recv, 1 << 20))
+        while (message := conversation.next()) is not None:
+            got.append(raw.signer.parse(message).header["msg_id"])
+    assert got == sent
+
+
+async def test_what_is_paused_waits_in_the_socket_and_then_comes(
+    hostile: Channels, raw: Raw
+) -> None:
+    count, seen = 20_000, 0
+    done = asyncio.Event()
+
+    def receive(channel: str, message: Message) -> None:
+        nonlocal seen
+        seen += 1
+        if channel == "control" or seen > count:
+            done.set()
+
+    hostile.receiver = receive
+    hostile.pause()
+    writing = asyncio.ensure_future(raw.write("iopub", raw.message("stream") * count))
+    await raw.write("control", raw.message("interrupt_reply"))
+    await asyncio.wait_for(done.wait(), 10)
+    assert seen == 1
+    assert not writing.done()  # no socket holds so much
+    done.clear()
+    hostile.resume()
+    await asyncio.wait_for(done.wait(), 10)
+    await writing
+
+
+async def test_a_kernel_whose_messages_take_long_leaves_most_of_the_time_to_others(
+    hostile: Channels, raw: Raw
+) -> None:
+    spent: list[float] = []
+
+    def receive(channel: str, message: Message) -> None:
+        until = time.monotonic() + 2 * LONG_TURN
+        while time.monotonic() < until:
+            pass
+        spent.append(2 * LONG_TURN)
+
+    hostile.receiver = receive
+    for channel in ("iopub", "shell", "stdin"):
+        await raw.write(channel, raw.message("stream") * 100)
+    began = time.monotonic()
+    await until(lambda: len(spent) >= 10)
+    assert sum(spent) < 0.4 * (time.monotonic() - began)
+
+
+async def test_many_small_messages_leave_the_loop_to_others_in_between(
+    hostile: Channels, raw: Raw
+) -> None:
+    longest = 0.0
+    seen, count = 0, 5000
+    done = asyncio.Event()
+
+    def receive(channel: str, message: Message) -> None:
+        nonlocal seen
+        seen += 1
+        if seen == count:
+            done.set()
+        until = time.monotonic() + TURN / 20
+        while time.monotonic() < until:
+            pass
+
+    hostile.receiver = receive
+    await raw.write("iopub", raw.message("stream") * 500)
+    writing = asyncio.ensure_future(raw.write("iopub", raw.message("stream") * 4500))
+    began = time.monotonic()
+    while not done.is_set():
+        await asyncio.sleep(0)
+        now = time.monotonic()
+        longest, began = max(longest, now - began), now
+    await writing
+    assert longest < 10 * TURN
+
+
+async def test_a_kernel_that_listens_late_is_reached_all_the_same(directory: Path) -> None:
+    channels = Channels(directory / "k", KEY, "me")
+    msg_id = channels.send("shell", "kernel_info_request", {})
+    await asyncio.sleep(0)
+    peer = Peer(directory / "k")
+    identity, *frames = await asyncio.to_thread(peer.sockets["shell"].recv_multipart)
+    assert (identity, peer.signer.parse(frames).header["msg_id"]) == (b"me", msg_id)
+    channels.close()
+    peer.close()

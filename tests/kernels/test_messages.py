@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kernels.errors import BadFrame
-from kernels.messages import DELIMITER, Message, Signer
+from kernels.messages import (
+    DELIMITER,
+    MAX_HEADER,
+    MAX_METADATA,
+    MAX_NAME,
+    MAX_NESTED,
+    Message,
+    Signer,
+    nested,
+)
 
 SIGNER = Signer(b"key")
 STAMP = {"msg_id": "a_1", "date": "2026-01-01T00:00:00+00:00", "session": "a"}
@@ -90,6 +101,119 @@ def test_names_that_are_no_text_are_empty(value: bytes) -> None:
     assert message.type == ""
     assert message.parent_id == ""
     assert "for -" in repr(message)
+
+
+LONG = b'{"a": "' + b"x" * MAX_METADATA + b'"}'
+
+
+@pytest.mark.parametrize(
+    ("header", "parent", "metadata", "says"),
+    [
+        (LONG[:-MAX_HEADER] + b'"}', b"{}", b"{}", "header: .* at most 65,536"),
+        (b"{}", LONG, b"{}", "parent header: .* at most 65,536"),
+        (b"{}", b"{}", LONG, "metadata: .* at most 262,144"),
+    ],
+)
+def test_a_header_too_long_is_refused_before_it_is_decoded(
+    header: bytes, parent: bytes, metadata: bytes, says: str
+) -> None:
+    with pytest.raises(BadFrame, match=says):
+        SIGNER.parse(signed(header, parent, metadata, b"{}"))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"NaN",
+        b"Infinity",
+        b"-Infinity",
+        b"1e999",
+        b"9" * 5000,
+        b'"\\ud800"',
+        b'"\xed\xa0\x80"',
+        b'"\xff"',
+        b'"\x00"',
+        b"'a'",
+        b"[" * 1025 + b"]" * 1025,
+        b"0x1",
+        b"01",
+        b'"',
+        b"{} {}",
+    ],
+)
+def test_what_is_no_json_is_refused_wherever_it_stands(value: bytes) -> None:
+    text = b'{"a": ' + value + b"}"
+    for at in range(3):
+        parts = [b"{}"] * 4
+        parts[at] = text
+        with pytest.raises(BadFrame):
+            SIGNER.parse(signed(*parts))
+    with pytest.raises(BadFrame):
+        _ = SIGNER.parse(signed(b"{}", b"{}", b"{}", text)).content
+
+
+def test_a_key_that_comes_twice_has_its_last_value() -> None:
+    message = SIGNER.parse(signed(b'{"msg_type": "a", "msg_type": "b"}', b"{}", b"{}", b"{}"))
+    assert message.type == "b"
+
+
+def test_names_of_any_length_are_bounded() -> None:
+    for length, kept in ((MAX_NAME, True), (MAX_NAME + 1, False)):
+        name = b"x" * length
+        header, parent = b'{"msg_type": "' + name + b'"}', b'{"msg_id": "' + name + b'"}'
+        message = SIGNER.parse(signed(header, parent, b"{}", b"{}"))
+        assert bool(message.type) == bool(message.parent_id) == kept
+
+
+HEAVY = [b"[]", b"{}", b'{"a":0}', b"[[[[]]]]", b'"a",[]']
+
+
+@pytest.mark.parametrize("item", HEAVY)
+def test_content_of_more_structure_than_text_is_not_decoded(item: bytes) -> None:
+    content = b'{"a": [' + b",".join([item] * (MAX_NESTED + 1)) + b"]}"
+    message = SIGNER.parse(signed(b"{}", b"{}", b"{}", content))
+    assert message.is_heavy
+    with pytest.raises(BadFrame, match="more than 200,000"):
+        _ = message.content
+
+
+@pytest.mark.parametrize("text", ["{[:" * 300_000, '\\"{' * 300_000, "\\" * 300_000 + '"[{:'])
+def test_text_that_looks_like_structure_is_text(text: str) -> None:
+    message = SIGNER.parse(SIGNER.pack("stream", {"text": text}, **STAMP))
+    assert not message.is_heavy
+    assert message.content == {"text": text}
+
+
+@given(json_values, st.integers(0, 5))
+def test_structure_is_counted_as_it_is_or_seen_to_be_little(value: object, enough: int) -> None:
+    def count(value: object) -> int:
+        if isinstance(value, dict):
+            return 1 + len(value) + sum(map(count, value.values()))
+        return 1 + sum(map(count, value)) if isinstance(value, list) else 0
+
+    data = orjson.dumps(value)
+    assert (nested(data, enough) > enough) == (count(value) > enough)
+
+
+@given(st.text('"\\{[:a,]}', max_size=40), st.integers(0, 5))
+def test_counting_ends_whatever_the_text(text: str, enough: int) -> None:
+    assert 0 <= nested(text.encode(), enough) <= max(enough + 1, len(text))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'"' + b'\\"' * 1_000_000 + b":" * 200_001,
+        b'"{' * 1_000_000,
+        b'"' + b"\\" * 2_000_001 + b"{" * 200_001,
+        b'"' + b"{" * 2_000_000,
+    ],
+    ids=["escaped quotes", "odd quotes", "backslashes", "no end"],
+)
+def test_counting_takes_time_in_proportion(data: bytes) -> None:
+    began = time.process_time()
+    nested(data, MAX_NESTED)
+    assert time.process_time() - began < 1.0
 
 
 def test_changing_any_signed_byte_is_noticed() -> None:
