@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from kernels.launch import Kernel, Launcher
+from kernels.launch import Kernel, Launcher, Workspace
 from kernels.messages import Message
+from kernels.spec import KernelSpec
 
-LIGHT = ()  # what most tests preload: nothing beyond the kernel itself
+LIGHT = KernelSpec(preload=())  # what most tests use: nothing beyond the kernel itself
 TIMEOUT = 30.0
 
 
@@ -121,11 +124,56 @@ class Talk:
         return (await self.run(code)).value
 
 
+def process_of(kernel: Kernel) -> int:
+    """Return the host's id of the process that runs the cells: in a sandbox, the reaper's child."""
+    if kernel.process.ending < 0:
+        return kernel.pid
+    return int(Path(f"/proc/{kernel.pid}/task/{kernel.pid}/children").read_text().split()[0])
+
+
+async def until_gone(pid: int) -> None:
+    """Wait for the end of a process that need not be our child."""
+    loop = asyncio.get_running_loop()
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    gone = loop.create_future()
+    loop.add_reader(pidfd, lambda: gone.done() or gone.set_result(None))
+    try:
+        async with asyncio.timeout(20):
+            await gone
+    finally:
+        loop.remove_reader(pidfd)
+        os.close(pidfd)
+
+
 @asynccontextmanager
-async def talking(launcher: Launcher) -> AsyncIterator[Talk]:
+async def talking(launcher: Launcher, *, workspace: Workspace | None = None) -> AsyncIterator[Talk]:
     """Launch a kernel for one test."""
-    kernel = await launcher.launch()
+    kernel = await launcher.launch(workspace=workspace)
     try:
         yield Talk(kernel)
     finally:
         await kernel.close()
+
+
+@asynccontextmanager
+async def launching(
+    directory: Path, isolation: str, spec: KernelSpec = LIGHT, **options: Any
+) -> AsyncIterator[Launcher]:
+    """Make a launcher for one test; what it started ends with the block."""
+    launcher = Launcher(spec, directory, isolation=isolation, **options)
+    try:
+        yield launcher
+    finally:
+        await launcher.aclose()
+
+
+async def settled(launcher: Launcher) -> None:
+    """Wait until the zygote has seen every end that we have, and done what it was asked.
+
+    Its word may be one of a batch that holds a kernel's end too; the second word is of a later one.
+    """
+    await launcher.tidy()
+    await launcher.tidy()

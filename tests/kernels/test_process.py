@@ -34,7 +34,7 @@ def tell(child: Child, number: int) -> None:
 
 
 def watch(child: Child) -> Process:
-    return Process(child.pid, os.pidfd_open(child.pid))
+    return Process(os.pidfd_open(child.pid))
 
 
 @pytest.mark.parametrize(

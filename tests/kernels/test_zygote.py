@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import re
 import signal
-import subprocess
-import sys
-import sysconfig
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,70 +13,31 @@ import pytest
 from kernels.errors import LaunchError, ZygoteFailed
 from kernels.launch import Launcher
 from kernels.spec import KernelSpec
-from kernels.zygote import Zygote, lock
-from tests.kernels.talk import talking
-
-LIGHT = KernelSpec(preload=())
-
-
-@pytest.fixture
-def python_with(directory: Path) -> Callable[..., str]:
-    """Return a function that makes an interpreter with our libraries and the given packages."""
-
-    def make(**packages: str) -> str:
-        home = directory / "venv"
-        base = Path(sys.base_prefix) / "bin" / f"python{sysconfig.get_python_version()}"
-        command = [str(base), "-m", "venv", "--without-pip", "--symlinks", str(home)]
-        subprocess.run(command, check=True)
-        (libraries,) = home.glob("lib/python3*/site-packages")
-        (libraries / "ours.pth").write_text(sysconfig.get_path("purelib") + "\n")
-        for name, text in packages.items():
-            (libraries / name).mkdir()
-            (libraries / name / "__init__.py").write_text(text)
-        return str(home / "bin" / "python")
-
-    return make
-
-
-async def until_gone(pid: int) -> None:
-    """Wait for the end of a process that is not our child."""
-    loop = asyncio.get_running_loop()
-    try:
-        pidfd = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    gone = loop.create_future()
-    loop.add_reader(pidfd, lambda: gone.done() or gone.set_result(None))
-    try:
-        async with asyncio.timeout(20):
-            await gone
-    finally:
-        loop.remove_reader(pidfd)
-        os.close(pidfd)
+from kernels.warden import lock
+from kernels.zygote import Zygote
+from tests.kernels.talk import LIGHT, launching, process_of, settled, talking, until_gone
 
 
 async def test_another_interpreter_finds_its_own_package_of_our_name(
-    directory: Path, python_with: Callable[..., str]
+    directory: Path, isolation: str, python_with: Callable[..., str]
 ) -> None:
     python = python_with(kernels="whose = 'another project'")
-    launcher = Launcher(KernelSpec(python=python, preload=("kernels",)), directory)
-    async with talking(launcher) as talk:
+    spec = KernelSpec(python=python, preload=("kernels",))
+    async with launching(directory, isolation, spec) as launcher, talking(launcher) as talk:
         assert await talk.value("import sys; sys.executable") == repr(python)
         assert await talk.value("import kernels; kernels.whose") == "'another project'"
         assert (await talk.value("import kernels.spec")).startswith("ModuleNotFoundError")
         assert (await talk.value("import broker")).startswith("ModuleNotFoundError")
-    await launcher.aclose()
 
 
 async def test_a_preload_that_starts_a_thread_is_refused(
-    directory: Path, python_with: Callable[..., str]
+    directory: Path, isolation: str, python_with: Callable[..., str]
 ) -> None:
     code = "import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()"
     spec = KernelSpec(python=python_with(busy=code), preload=("busy",))
-    launcher = Launcher(spec, directory)
-    with pytest.raises(LaunchError, match=r"2 threads; a preloaded module started them"):
-        await launcher.launch()
-    await launcher.aclose()
+    async with launching(directory, isolation, spec) as launcher:
+        with pytest.raises(LaunchError, match=r"2 threads; a preloaded module started them"):
+            await launcher.launch()
 
 
 @pytest.mark.parametrize(
@@ -94,63 +51,67 @@ async def test_a_preload_that_starts_a_thread_is_refused(
     ],
 )
 async def test_a_broken_preload_fails_with_its_name_or_its_last_words(
-    directory: Path, python_with: Callable[..., str], text: str, says: str
+    directory: Path, isolation: str, python_with: Callable[..., str], text: str, says: str
 ) -> None:
-    launcher = Launcher(KernelSpec(python=python_with(bad=text), preload=("bad",)), directory)
-    with pytest.raises(ZygoteFailed, match=says):
-        await launcher.start()
-    await launcher.aclose()
+    spec = KernelSpec(python=python_with(bad=text), preload=("bad",))
+    async with launching(directory, isolation, spec) as launcher:
+        with pytest.raises(ZygoteFailed, match=says):
+            await launcher.start()
 
 
-async def test_an_unknown_preload_is_named(directory: Path) -> None:
-    launcher = Launcher(KernelSpec(preload=("no_such_module",)), directory)
-    with pytest.raises(ZygoteFailed, match="cannot import 'no_such_module'"):
-        await launcher.start()
+async def test_an_unknown_preload_is_named(directory: Path, isolation: str) -> None:
+    spec = KernelSpec(preload=("no_such_module",))
+    async with launching(directory, isolation, spec) as launcher:
+        with pytest.raises(ZygoteFailed, match="cannot import 'no_such_module'"):
+            await launcher.start()
 
 
-async def test_an_unknown_interpreter_is_named(directory: Path) -> None:
-    launcher = Launcher(KernelSpec(python="/no/such/python"), directory)
-    with pytest.raises(ZygoteFailed, match="cannot start /no/such/python"):
-        await launcher.start()
+async def test_an_unknown_interpreter_is_named(directory: Path, isolation: str) -> None:
+    spec = KernelSpec(python="/no/such/python")
+    async with launching(directory, isolation, spec) as launcher:
+        with pytest.raises(ZygoteFailed, match="cannot start /no/such/python"):
+            await launcher.start()
 
 
-async def test_an_interpreter_that_is_none_is_told_with_its_last_words(directory: Path) -> None:
-    launcher = Launcher(KernelSpec(python="/bin/false"), directory)
-    with pytest.raises(ZygoteFailed, match="the zygote ended"):
-        await launcher.start()
+async def test_an_interpreter_that_is_none_is_told_with_its_last_words(
+    directory: Path, isolation: str
+) -> None:
+    # To know what a sandbox must show, the interpreter is asked where it lives.
+    says = "the zygote ended" if isolation == "none" else "cannot start /bin/false: .* status 1"
+    async with launching(directory, isolation, KernelSpec(python="/bin/false")) as launcher:
+        with pytest.raises(ZygoteFailed, match=says):
+            await launcher.start()
 
 
 async def test_imports_that_take_too_long_are_given_up(
-    directory: Path, python_with: Callable[..., str]
+    directory: Path, isolation: str, python_with: Callable[..., str]
 ) -> None:
     spec = KernelSpec(
         name="slow", python=python_with(slow="import signal; signal.pause()"), preload=("slow",)
     )
-    launcher = Launcher(spec, directory, timeout=0.5)
-    with pytest.raises(ZygoteFailed, match=r"the imports of 'slow' took over 0\.5 s"):
-        await launcher.start()
+    async with launching(directory, isolation, spec, timeout=0.5) as launcher:
+        with pytest.raises(ZygoteFailed, match=r"the imports of 'slow' took over 0\.5 s"):
+            await launcher.start()
 
 
-async def test_a_changed_recipe_makes_a_new_zygote(directory: Path) -> None:
-    first = Launcher(LIGHT, directory)
-    await first.start()
-    pid = first.zygote_pid
-    await first.aclose(leave=True)
-
-    same = Launcher(LIGHT, directory)
-    await same.start()
-    assert same.zygote_pid == pid
-    await same.aclose(leave=True)
-
-    changed = Launcher(KernelSpec(preload=("decimal",)), directory)
-    await changed.start()
-    assert changed.zygote_pid != pid
-    await until_gone(pid)
-    await changed.aclose()
+async def test_a_changed_recipe_makes_a_new_zygote(directory: Path, isolation: str) -> None:
+    async with launching(directory, isolation) as first:
+        await first.start()
+        pid = first.zygote_pid
+        await first.aclose(leave=True)
+    async with launching(directory, isolation) as same:
+        await same.start()
+        assert same.zygote_pid == pid
+        await same.aclose(leave=True)
+    spec = KernelSpec(preload=("decimal",))
+    async with launching(directory, isolation, spec) as changed:
+        await changed.start()
+        assert changed.zygote_pid != pid
+        await until_gone(pid)
 
 
-async def test_the_zygote_ends_when_it_is_closed(directory: Path) -> None:
-    launcher = Launcher(LIGHT, directory)
+async def test_the_zygote_ends_when_it_is_closed(directory: Path, isolation: str) -> None:
+    launcher = Launcher(LIGHT, directory, isolation=isolation)
     kernel = await launcher.launch()
     pid = launcher.zygote_pid
     await launcher.aclose()
@@ -171,14 +132,18 @@ def memory_of(pid: int) -> Iterator[bytes]:
                 yield memory.read(end - start)
 
 
-async def test_no_key_is_ever_in_the_zygote_or_in_a_file(directory: Path) -> None:
+async def test_no_key_is_ever_in_the_zygote_or_in_a_file(directory: Path, isolation: str) -> None:
     secret = os.urandom(32)
-    launcher = Launcher(LIGHT, directory, secret=secret)
-    async with talking(launcher) as talk, talking(launcher) as other:
+    async with (
+        launching(directory, isolation, secret=secret) as launcher,
+        talking(launcher) as talk,
+        talking(launcher) as other,
+    ):
         assert await talk.value("1") == "1"
         for kernel in (talk.kernel, other.kernel):
             key = launcher._key(kernel.kernel_id).encode()
-            assert any(key in part for part in memory_of(kernel.pid)), "the scan finds nothing"
+            own = memory_of(process_of(kernel))
+            assert any(key in part for part in own), "the scan finds nothing"
             for needle in (key, bytes.fromhex(key.decode()), secret):
                 assert not any(needle in part for part in memory_of(launcher.zygote_pid))
                 for file in directory.rglob("*"):
@@ -186,39 +151,36 @@ async def test_no_key_is_ever_in_the_zygote_or_in_a_file(directory: Path) -> Non
                         assert needle not in file.read_bytes()
         # A later kernel's memory began as the zygote's: nor does it hold the first one's.
         first = launcher._key(talk.kernel.kernel_id).encode()
-        assert not any(first in part for part in memory_of(other.kernel.pid))
-    await launcher.aclose()
+        assert not any(first in part for part in memory_of(process_of(other.kernel)))
 
 
 async def test_the_zygote_stays_single_and_holds_no_descriptors_of_its_kernels(
-    directory: Path,
+    directory: Path, isolation: str
 ) -> None:
-    launcher = Launcher(LIGHT, directory)
-    await launcher.start()
-    descriptors = Path(f"/proc/{launcher.zygote_pid}/fd")
-    before = len(list(descriptors.iterdir()))
-    for _ in range(5):
-        async with talking(launcher) as talk:
-            assert await talk.value("1") == "1"
-    assert len(list(descriptors.iterdir())) == before
-    assert len(os.listdir(f"/proc/{launcher.zygote_pid}/task")) == 1
-    await launcher.aclose()
+    async with launching(directory, isolation) as launcher:
+        await settled(launcher)
+        descriptors = Path(f"/proc/{launcher.zygote_pid}/fd")
+        before = len(list(descriptors.iterdir()))
+        for _ in range(5):
+            async with talking(launcher) as talk:
+                assert await talk.value("1") == "1"
+        await settled(launcher)
+        assert len(list(descriptors.iterdir())) == before
+        assert len(os.listdir(f"/proc/{launcher.zygote_pid}/task")) == 1
 
 
 async def test_nothing_of_our_environment_reaches_the_zygote(
-    directory: Path, monkeypatch: pytest.MonkeyPatch
+    directory: Path, isolation: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BROKER_TOKEN", "a-secret-of-ours")
-    launcher = Launcher(LIGHT, directory)
-    async with talking(launcher) as talk:
-        for pid in (launcher.zygote_pid, talk.kernel.pid):
+    async with launching(directory, isolation) as launcher, talking(launcher) as talk:
+        for pid in (launcher.zygote_pid, talk.kernel.pid, process_of(talk.kernel)):
             assert b"a-secret-of-ours" not in Path(f"/proc/{pid}/environ").read_bytes()
         assert (await talk.value("import os; os.environ['BROKER_TOKEN']")).startswith("KeyError")
-    await launcher.aclose()
 
 
-async def test_orphans_end_after_their_time(directory: Path) -> None:
-    launcher = Launcher(LIGHT, directory, orphan_ttl=0.2)
+async def test_orphans_end_after_their_time(directory: Path, isolation: str) -> None:
+    launcher = Launcher(LIGHT, directory, isolation=isolation, orphan_ttl=0.2)
     kernel = await launcher.launch()
     pid = launcher.zygote_pid
     await launcher.aclose(leave=True)
@@ -240,19 +202,18 @@ async def test_a_zygote_that_is_wanted_again_in_time_stays(directory: Path) -> N
     with pytest.raises(LaunchError, match="the zygote is gone"):
         await zygote.kernels()
     with pytest.raises(LaunchError, match="the zygote is gone"):
-        await zygote.fork("k", [])
+        await zygote.fork("k", [], channels=0, workspace={"name": ""})
     zygote.close()
 
 
-async def test_a_killed_zygote_is_no_zombie(directory: Path) -> None:
-    launcher = Launcher(LIGHT, directory)
-    await launcher.start()
-    pid = launcher.zygote_pid
-    os.kill(pid, signal.SIGKILL)
-    await until_gone(pid)
-    await launcher.start()
-    assert not Path(f"/proc/{pid}").exists()
-    await launcher.aclose()
+async def test_a_killed_zygote_is_no_zombie(directory: Path, isolation: str) -> None:
+    async with launching(directory, isolation) as launcher:
+        await launcher.start()
+        pid = launcher.zygote_pid
+        os.kill(pid, signal.SIGKILL)
+        await until_gone(pid)
+        await launcher.start()
+        assert not Path(f"/proc/{pid}").exists()
 
 
 def test_one_process_at_a_time_has_the_directory(directory: Path) -> None:
