@@ -26,9 +26,11 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from ..sandbox import mounts, namespaces, network, reaper, system
+from ..sandbox import capabilities, mounts, namespaces, network, reaper, system
 
 RETIRED = 3
+# CHOWN DAC_OVERRIDE KILL SETGID SETUID SETPCAP NET_ADMIN SYS_CHROOT SYS_ADMIN, capability.h
+ZYGOTE_CAPABILITIES = (0, 1, 5, 6, 7, 8, 12, 18, 21)
 THREAD_STACK = 2 << 20  # bytes; what a thread of a kernel is given, by glibc, at its start
 BOOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "boot.py")
 
@@ -204,5 +206,8 @@ def _enter(sandbox: dict[str, Any], listener: int) -> None:
         system.prctl(system.PR_SET_DUMPABLE, 1)
     mounts.build_root(trees, network=sandbox["network"])
     socket.sethostname("sandbox")
+    if mode == "root-plain":
+        # There is no namespace between these powers and the host: keep those the zygote needs.
+        capabilities.bound(ZYGOTE_CAPABILITIES)
     if sandbox["network"] != "host":
         network.raise_loopback()

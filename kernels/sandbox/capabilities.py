@@ -8,11 +8,13 @@ from __future__ import annotations
 import errno
 import struct
 from array import array
+from collections.abc import Collection
 from typing import Final
 
 from .system import PR_CAP_AMBIENT, PR_CAPBSET_DROP, PR_SET_SECUREBITS, prctl, syscall
 
 PR_CAP_AMBIENT_CLEAR_ALL: Final = 4
+PR_CAPBSET_READ: Final = 23
 # Each with the bit that locks it: root's uid gives nothing (NOROOT), nor do changes of uid
 # (NO_SETUID_FIXUP), nor can a capability be made ambient. KEEP_CAPS is locked while unset.
 SECUREBITS: Final = (1 << 0 | 1 << 1) | (1 << 2 | 1 << 3) | 1 << 5 | (1 << 6 | 1 << 7)
@@ -26,17 +28,25 @@ def drop() -> None:
 
     PermissionError without CAP_SETPCAP; nothing has then changed.
     """
+    bound(())
+    prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
+    prctl(PR_SET_SECUREBITS, SECUREBITS)
+    syscall("capset", _HEADER, bytes(4 * _SETS))
+
+
+def bound(keep: Collection[int]) -> None:
+    """Drop from the bounding set what is not named: no later program has it, root's neither."""
     capability = 0
     try:
         while True:
-            prctl(PR_CAPBSET_DROP, capability)
+            if capability not in keep:
+                prctl(PR_CAPBSET_DROP, capability)
+            else:
+                prctl(PR_CAPBSET_READ, capability)
             capability += 1
     except OSError as error:
         if error.errno != errno.EINVAL:  # the number after the last that this Linux knows
             raise
-    prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
-    prctl(PR_SET_SECUREBITS, SECUREBITS)
-    syscall("capset", _HEADER, bytes(4 * _SETS))
 
 
 def have() -> int:
