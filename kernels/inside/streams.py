@@ -211,7 +211,9 @@ class CellStream(OutStream):
                 return
             text = self.budget.admit(self.name, self._decoder.decode(data))
             if text:
-                self.append(text)
+                # Whichever thread came by, a control request's among them: it is the cell's.
+                self.pending.add(self, self._parent_header_global, text)
+                self._schedule_flush()
 
     def flush(self) -> None:
         """Hand everything written so far to the IO thread.

@@ -26,6 +26,7 @@ def split(status: int, keep: Iterable[int] = ()) -> None:
     kernel = os.fork()
     if kernel == 0:
         os.close(status)
+        os.setsid()  # leads its own group: an interrupt of all of it is not forwarded once more
         signal.pthread_sigmask(signal.SIG_UNBLOCK, waited)
         return
     try:

@@ -15,7 +15,7 @@ import pytest_asyncio
 
 from kernels.launch import Launcher
 from kernels.spec import KernelSpec
-from tests.kernels.talk import Said, Talk, talking
+from tests.kernels.talk import Said, Talk, launching, process_of, talking
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -23,11 +23,10 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def launcher(module_directory: Path) -> AsyncIterator[Launcher]:
+async def launcher(module_directory: Path, isolation: str) -> AsyncIterator[Launcher]:
     spec = KernelSpec(env=(("GREETING", "hello"),))
-    launcher = Launcher(spec, module_directory)
-    yield launcher
-    await launcher.aclose()
+    async with launching(module_directory, isolation, spec) as launcher:
+        yield launcher
 
 
 @pytest_asyncio.fixture(loop_scope="module")
@@ -66,14 +65,14 @@ async def test_a_package_of_our_name_on_the_users_path_is_found(talk: Talk) -> N
 
 async def test_nothing_listens_on_tcp(talk: Talk) -> None:
     assert await talk.value("import matplotlib.pyplot, pandas; 1") == "1"
-    kinds = psutil.Process(talk.kernel.pid).net_connections("inet")
+    kinds = psutil.Process(process_of(talk.kernel)).net_connections("inet")
     assert kinds == []
 
 
 async def test_standard_descriptors_are_not_the_zygotes(talk: Talk, launcher: Launcher) -> None:
     log = os.readlink(f"/proc/{launcher.zygote_pid}/fd/1")
     assert log.endswith("zygote.log")
-    descriptors = Path(f"/proc/{talk.kernel.pid}/fd")
+    descriptors = Path(f"/proc/{process_of(talk.kernel)}/fd")
     targets = {entry.name: os.readlink(entry) for entry in descriptors.iterdir()}
     assert log not in targets.values()
     assert targets["0"] == "/dev/null"
@@ -81,13 +80,20 @@ async def test_standard_descriptors_are_not_the_zygotes(talk: Talk, launcher: La
     assert targets["2"].startswith("pipe:")
 
 
-async def test_the_kernel_has_a_session_an_environment_and_a_home_of_its_own(talk: Talk) -> None:
-    pid = talk.kernel.pid
+async def test_the_kernel_has_a_session_an_environment_and_a_home_of_its_own(
+    talk: Talk, launcher: Launcher, isolation: str
+) -> None:
+    pid = process_of(talk.kernel)
     assert os.getsid(pid) == os.getpgid(pid) == pid
-    home = str(talk.kernel.directory / "home")
+    home = "/home/user"
+    if isolation == "none":
+        assert talk.kernel.workspace is not None
+        home = str(launcher.directory / f"w-{talk.kernel.workspace.workspace_id}")
     names = "os.getcwd(), os.environ['HOME'], os.environ['GREETING']"
     assert (await talk.run(f"import os; print({names})")).text() == f"{home} {home} hello\n"
-    assert await talk.value("oct(os.umask(0o077))") == "'0o77'"
+    # Other users are a matter of the sandbox, and a workspace is closed to them anyway.
+    mask = "0o77" if isolation == "none" else "0o22"
+    assert await talk.value("oct(os.umask(0))") == repr(mask)
     assert not {"OPENBLAS_NUM_THREADS", "PYTEST_CURRENT_TEST"} & set(
         re.findall(r"'(\w+)':", await talk.value("dict(os.environ)"))
     )
@@ -236,6 +242,29 @@ async def test_an_interrupt_reaches_a_shell_command(talk: Talk) -> None:
     assert said.status == "error" or "code" in said.text()
 
 
+async def test_an_interrupt_is_seen_by_what_the_cell_started(talk: Talk) -> None:
+    child = (
+        "import signal\n"
+        "signal.signal(signal.SIGINT, lambda *_: (print('seen', flush=True), exit()))\n"
+        "print('in', flush=True)\nsignal.pause()"
+    )
+    said = await interrupted(
+        talk,
+        "import subprocess, sys\n"
+        f"child = subprocess.Popen([sys.executable, '-c', {child!r}])\n"
+        "try: child.wait()\nexcept KeyboardInterrupt: print(child.wait())",
+    )
+    assert said.text() == "in\nseen\n0\n"
+
+
+async def test_a_signal_from_outside_reaches_the_process_that_runs_the_cell(talk: Talk) -> None:
+    said = talk.start("import time\nprint('in')\ntime.sleep(60)")
+    await talk.until(lambda: "in" in said.text())
+    os.kill(talk.kernel.pid, signal.SIGINT)
+    await talk.end(said)
+    assert said.value.startswith("KeyboardInterrupt")
+
+
 async def test_an_interrupt_between_cells_harms_nothing(talk: Talk) -> None:
     for _ in range(20):
         await talk.interrupt()
@@ -246,8 +275,8 @@ async def test_interrupts_at_any_moment_leave_each_cell_answered(talk: Talk) -> 
     for _ in range(100):
         said = talk.start("1 + 1")
         await talk.until(lambda said=said: said.messages)
-        os.killpg(talk.kernel.pid, signal.SIGINT)
-        os.killpg(talk.kernel.pid, signal.SIGINT)
+        os.killpg(process_of(talk.kernel), signal.SIGINT)
+        os.killpg(process_of(talk.kernel), signal.SIGINT)
         await talk.end(said)
         assert said.status in ("ok", "error")
     assert await talk.value("1 + 1") == "2"
