@@ -174,7 +174,8 @@ class Cgroups(ABC):
     def sweep(self, live: Collection[str]) -> None:
         """Kill and remove every group whose kernel is not among the `live`."""
         for kernel in self.names() - set(live):
-            self.leftover(kernel).remove()
+            if NAME.fullmatch(kernel):  # somebody else's are left alone
+                self.leftover(kernel).remove()
 
 
 def checked(name: str) -> str:

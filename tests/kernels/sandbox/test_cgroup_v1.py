@@ -309,6 +309,14 @@ def test_a_later_broker_finds_the_group_and_sweeps_the_rest(groups: CgroupsV1) -
     assert not any(path.exists() for path in directories(groups).values())
 
 
+def test_a_directory_that_is_not_ours_is_left_alone(groups: CgroupsV1, group: Cgroup) -> None:
+    foreign = directories(groups)["pids"] / "not ours"
+    foreign.mkdir()
+    groups.sweep(())
+    assert groups.names() == {"not ours"}
+    foreign.rmdir()
+
+
 def test_two_brokers_do_not_disturb_each_other(groups: CgroupsV1) -> None:
     other = Cgroups.open(fresh_name())
     try:
