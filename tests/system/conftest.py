@@ -82,7 +82,8 @@ def broker_process(state_dir: Path, *flags: str, **env: str) -> Iterator[Running
     ready = state_dir / "ready.json"
     ready.unlink(missing_ok=True)
     clean = {name: value for name, value in os.environ.items() if not name.startswith("BROKER_")}
-    command = [str(BROKER), "serve", "--isolation", "none", "--host", "127.0.0.1", "--port", "0"]
+    command = [str(BROKER), "serve", "--isolation", "standard"]
+    command += ["--host", "127.0.0.1", "--port", "0"]
     command += ["--state-dir", str(state_dir), "--ready-file", str(ready), *flags]
     with (
         (state_dir / "serve.log").open("ab") as log,

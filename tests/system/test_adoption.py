@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.system.conftest import RunningBroker
-from tests.system.peer import attached, row_of, value_of
+from tests.system.peer import attached, gate, open_gate, row_of, value_of
 
 SETTINGS = """
 [session]
@@ -29,12 +29,10 @@ async def test_a_cell_that_outlives_the_broker_keeps_its_session_busy(
 ) -> None:
     directory = short_dir()
     (directory / "broker.toml").write_text(SETTINGS)
-    gate = directory / "gate"
-    os.mkfifo(gate)
     flags = ("--config", str(directory / "broker.toml"))
     with start_broker(directory, *flags) as first:
         async with attached(first, "long") as peer:
-            code = f"marker = 5\nprint('on')\nopen({str(gate)!r}).read()\nmarker += 1"
+            code = f"marker = 5\n{gate()}\nmarker += 1"
             await peer.send({"type": "execute", "id": "cell", "code": code})
             await peer.until("stream")
             os.kill(first.pid, signal.SIGKILL)
@@ -52,8 +50,7 @@ async def test_a_cell_that_outlives_the_broker_keeps_its_session_busy(
                 async with asyncio.timeout(1.5):
                     await peer.next()
             assert row_of(second, "long")["state"] == "busy"
-            with gate.open("w"):
-                pass
+            open_gate(row_of(second, "long")["pid"])
             assert (await peer.until("result"))["data"]["text/plain"] == "6"
             assert (await peer.until("done"))["generation"] == 1
         assert value_of(second, "long", "marker") == "6"

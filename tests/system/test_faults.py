@@ -24,8 +24,10 @@ from tests.system.peer import (
     call,
     child_of,
     execute,
+    gate,
     metric,
     new_name,
+    open_gate,
     row_of,
     steady,
     value_of,
@@ -160,29 +162,24 @@ async def test_an_endless_loop_without_a_timeout_is_ended_by_an_interrupt(
 
 
 async def test_a_client_that_vanishes_leaves_its_execution_running(
-    broker: RunningBroker, tmp_path: Path
+    broker: RunningBroker,
 ) -> None:
     session = new_name()
-    gate = str(tmp_path / "gate")
-    os.mkfifo(gate)
-    try:
-        async with attached(broker, session) as gone:
-            await gone.run("x = 20")
-            code = f"print('before')\nopen({gate!r}).read()\nprint('after')\nx += 22"
-            await gone.send({"type": "execute", "id": "a", "code": code})
-            seen = (await gone.until("stream", id="a"))["seq"]
-            gone.socket.transport.abort()
-        ask_until(lambda: row_of(broker, session)["clients"] == 0, "the client counted out")
-        assert row_of(broker, session)["state"] == "busy"
-        await asyncio.to_thread(Path(gate).write_text, "go")
-        async with attached(broker, session, after=seen) as peer:
-            assert (await peer.next())["state"] == "warm"
-            after = await peer.until("stream", id="a")
-            assert (after["text"], after["seq"]) == ("after\n", seen + 1)
-            assert (await peer.until("done", id="a"))["status"] == "ok"
-            assert await peer.value("x") == "42"
-    finally:
-        Path(gate).unlink()  # else a kernel would wait at it
+    async with attached(broker, session) as gone:
+        await gone.run("x = 20")
+        code = f"{gate('before')}\nprint('after')\nx += 22"
+        await gone.send({"type": "execute", "id": "a", "code": code})
+        seen = (await gone.until("stream", id="a"))["seq"]
+        gone.socket.transport.abort()
+    ask_until(lambda: row_of(broker, session)["clients"] == 0, "the client counted out")
+    assert row_of(broker, session)["state"] == "busy"
+    open_gate(row_of(broker, session)["pid"])
+    async with attached(broker, session, after=seen) as peer:
+        assert (await peer.next())["state"] == "warm"
+        after = await peer.until("stream", id="a")
+        assert (after["text"], after["seq"]) == ("after\n", seen + 1)
+        assert (await peer.until("done", id="a"))["status"] == "ok"
+        assert await peer.value("x") == "42"
 
 
 async def test_two_clients_at_once_get_one_kernel_and_the_same_events(

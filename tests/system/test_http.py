@@ -8,7 +8,6 @@ import http.client
 import json
 from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -23,8 +22,10 @@ from tests.system.peer import (
     attached,
     call,
     execute,
+    gate,
     metric,
     new_name,
+    open_gate,
     row_of,
     steady,
 )
@@ -142,11 +143,10 @@ class Stream:
             yield json.loads(line)
 
 
-def test_ndjson_arrives_while_the_cell_runs(broker: RunningBroker, tmp_path: Path) -> None:
-    gate = tmp_path / "gate"
-    code = f"import os; os.mkfifo({str(gate)!r}); print('before', flush=True)\n"
-    code += f"print(open({str(gate)!r}).read())\n6 * 7"
-    with closing(Stream(broker, f"/v1/sessions/{new_name()}/execute", code)) as stream:
+def test_ndjson_arrives_while_the_cell_runs(broker: RunningBroker) -> None:
+    name = new_name()
+    code = f"{gate('before')}\nprint('opened')\n6 * 7"
+    with closing(Stream(broker, f"/v1/sessions/{name}/execute", code)) as stream:
         assert stream.response.status == 200
         assert stream.response.headers["Content-Type"] == "application/x-ndjson"
         lines = iter(stream)
@@ -156,7 +156,7 @@ def test_ndjson_arrives_while_the_cell_runs(broker: RunningBroker, tmp_path: Pat
             if event["type"] == "stream":
                 break
         assert event["text"] == "before\n"
-        gate.write_text("opened")  # the cell waits for this, so it was still running
+        open_gate(row_of(broker, name)["pid"])  # the cell waits for this: it was still running
         rest = list(lines)
     assert kinds == ["started", "stream"]
     assert [event["type"] for event in rest] == ["stream", "result", "done"]
@@ -304,6 +304,19 @@ def test_interrupting_an_idle_session_is_409(broker: RunningBroker) -> None:
     execute(broker, name, "1")
     answer = call(broker, "POST", f"/v1/sessions/{name}/interrupt")
     assert (answer.status, answer.error["code"]) == (409, "not_running")
+
+
+def test_a_restart_that_does_not_say_whether_to_keep_files_changes_nothing(
+    broker: RunningBroker,
+) -> None:
+    name = new_name()
+    execute(broker, name, "1")
+    for query, field in (("keep_files=maybe", "keep_files"), ("files=1", "files")):
+        answer = call(broker, "POST", f"/v1/sessions/{name}/restart?{query}")
+        assert (answer.status, answer.error["field"]) == (400, field)
+    assert row_of(broker, name)["generation"] == 1
+    answer = call(broker, "POST", f"/v1/sessions/{name}/restart?keep_files=false")
+    assert answer.body["generation"] == 2
 
 
 def test_a_restart_is_the_next_generation_without_variables(broker: RunningBroker) -> None:

@@ -13,7 +13,17 @@ import psutil
 import pytest
 
 from tests.system.conftest import BROKER, RunningBroker
-from tests.system.peer import attached, call, execute, new_name, row_of, steady, value_of
+from tests.system.peer import (
+    attached,
+    call,
+    execute,
+    gate,
+    new_name,
+    open_gate,
+    row_of,
+    steady,
+    value_of,
+)
 
 StartBroker = Callable[..., AbstractContextManager[RunningBroker]]
 LEAN = "orphan_ttl = '20s'\n[profiles.python]\npreload = []\nwarm = 2\n"
@@ -92,18 +102,17 @@ async def test_kernels_outlive_a_killed_broker_and_the_next_one_adopts_them(
 
 
 async def test_a_running_cell_outlives_a_killed_broker(
-    start_broker: StartBroker, place: tuple[Path, str, str], tmp_path: Path
+    start_broker: StartBroker, place: tuple[Path, str, str]
 ) -> None:
-    name, gate = new_name(), tmp_path / "gate"
-    os.mkfifo(gate)
+    name = new_name()
     with start_broker(*place) as broker:
         async with attached(broker, name) as peer:
-            code = f"x = 20\nopen({str(gate)!r}).read()\nx += 22"
+            code = f"x = 20\n{gate()}\nx += 22"
             await peer.send({"type": "execute", "id": "a", "code": code})
-            await peer.until("started", id="a")
+            await peer.until("stream", id="a")
             kill(broker)
-    with start_broker(*place) as again, gate.open("w") as opened:
-        opened.close()
+    with start_broker(*place) as again:
+        open_gate(row_of(again, name)["pid"])
         assert value_of(again, name, "x") == "42"
         assert row_of(again, name)["generation"] == 1
 
@@ -152,22 +161,21 @@ def test_a_broker_told_to_stop_ends_everything_it_started(
 
 
 async def test_a_broker_told_to_stop_lets_a_running_cell_finish(
-    start_broker: StartBroker, place: tuple[Path, str, str], tmp_path: Path
+    start_broker: StartBroker, place: tuple[Path, str, str]
 ) -> None:
-    gate = tmp_path / "gate"
-    os.mkfifo(gate)
+    name = new_name()
     with start_broker(*place) as broker:
-        async with attached(broker, new_name()) as peer:
-            code = f"open({str(gate)!r}).read()\nprint('finished')"
+        async with attached(broker, name) as peer:
+            code = f"{gate()}\nprint('finished')"
             await peer.send({"type": "execute", "id": "a", "code": code})
-            await peer.until("started", id="a")
+            await peer.until("stream", id="a")
+            pid = row_of(broker, name)["pid"]
             broker.process.send_signal(signal.SIGTERM)
             while call(broker, "GET", "/readyz").status != 503:
                 pass
             refused = call(broker, "POST", "/v1/execute", {"code": "1"})
             assert (refused.status, refused.error["code"]) == (503, "draining")
-            with gate.open("w"):
-                pass
+            open_gate(pid)
             assert (await peer.until("stream"))["text"] == "finished\n"
             assert (await peer.until("done", id="a"))["status"] == "ok"
             assert (await peer.closed())[0] == 1001

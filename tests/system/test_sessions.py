@@ -11,7 +11,7 @@ import pytest
 
 from broker.client import AsyncBroker, Broker, NotRunning, UnknownSession
 from tests.system.conftest import RunningBroker
-from tests.system.peer import Peer, attached, new_name, row_of
+from tests.system.peer import Peer, attached, gate, new_name, open_gate, row_of
 
 PNG = b"\x89PNG\r\n\x1a\n"
 GRACE = "[profiles.python]\npreload = []\nwarm = 1\n[session]\ninterrupt_grace = '200ms'\n"
@@ -131,20 +131,18 @@ async def test_what_waits_is_told_its_position_and_runs_in_turn(broker: RunningB
 
 
 async def test_a_failure_aborts_what_the_same_client_has_queued_and_nobody_elses(
-    broker: RunningBroker, tmp_path: Path
+    broker: RunningBroker,
 ) -> None:
-    name, gate = new_name(), tmp_path / "gate"
+    name = new_name()
     async with attached(broker, name) as one, attached(broker, name) as other:
         await one.until("session")
-        wait = f"import os; os.mkfifo({str(gate)!r}); print('up', flush=True)\n"
-        wait += f"open({str(gate)!r}).read()\n1 / 0"
-        await one.send({"type": "execute", "id": "a", "code": wait})
+        await one.send({"type": "execute", "id": "a", "code": f"{gate()}\n1 / 0"})
         await one.until("stream", id="a")
         await one.send({"type": "execute", "id": "b", "code": "mine = 1"})
         await one.until("queued", id="b")
         await other.send({"type": "execute", "id": "c", "code": "theirs = 1"})
         await one.until("queued", id="c")
-        await asyncio.to_thread(gate.write_text, "go")
+        open_gate(row_of(broker, name)["pid"])
         ends = {}
         while len(ends) < 3:
             done = await other.until("done")
