@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 from typing import Any, NamedTuple, Protocol
 
-from broker.roles import SessionKernel
+from broker.roles import SessionKernel, Workspace
 
 
 class ServiceKernel(SessionKernel, Protocol):
     """What the service needs of a kernel beyond what its session does."""
+
+    @property
+    def workspace(self) -> Workspace | None:
+        """Give its files, if they can outlive it."""
 
     def label(self, text: str) -> None:
         """Note who is bound, where the next broker finds it."""
@@ -23,6 +27,15 @@ class Adopter(Protocol):
 
     async def adopt(self) -> list[tuple[Any, str]]:
         """Return each live kernel with its label."""
+
+
+def is_shared(kernel: ServiceKernel, workspace: Workspace | None) -> bool:
+    """Tell whether the kernel's files are those of the workspace."""
+    return (
+        kernel.workspace is not None
+        and workspace is not None
+        and kernel.workspace.workspace_id == workspace.workspace_id
+    )
 
 
 class Label(NamedTuple):

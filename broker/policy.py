@@ -36,6 +36,8 @@ class PoolView:
     stopping: int = 0
     binding: tuple[float, ...] = ()  # of the bound: when those still being bound were claimed
     waiting: int = 0  # callers that found nothing warm
+    direct: int = 0  # callers that need a start of their own, whatever is warm
+    promised: int = 0  # of the starting: such a caller's
     failures: int = 0  # failed starts in a row
     failed_at: float = 0.0  # when the last of them failed
     room: int | None = None  # kernels the node can still hold; None is no such bound
@@ -53,6 +55,7 @@ class Decision:
     """What to do now, and when to ask again if nothing happens before."""
 
     start: int = 0
+    direct: int = 0  # starts of a caller's own, beside the others
     stop: tuple[str, ...] = ()
     wake_at: float | None = None
 
@@ -76,8 +79,8 @@ def unserved(view: PoolView, limits: PoolLimits) -> int:
     """Return how many callers need a start that has not begun, and that the cap allows."""
     if view.failures:
         return 0  # a profile that cannot start takes nothing from one that can
-    coming = len(view.warm) + view.starting + view.stopping
-    return max(0, min(view.waiting - coming, limits.cap - view.total))
+    coming = len(view.warm) + view.starting - view.promised + view.stopping
+    return max(0, min(view.waiting + view.direct - coming, limits.cap - view.total))
 
 
 def decide(view: PoolView, limits: PoolLimits, now: float) -> Decision:
@@ -88,28 +91,34 @@ def decide(view: PoolView, limits: PoolLimits, now: float) -> Decision:
     slows a first answer. After a failed start only one is tried at a time, with growing pauses.
     """
     stop = _spare(view, limits)
-    coming = len(view.warm) - len(stop) + view.starting
+    coming = len(view.warm) - len(stop) + view.starting - view.promised
     for_callers = max(0, view.waiting - coming)
     for_target = max(0, view.waiting + limits.warm - coming - for_callers)
 
     retry_at = next_attempt(view.failures, view.failed_at, limits)
     if retry_at is not None and now < retry_at:
-        return Decision(0, stop, retry_at)
+        return Decision(stop=stop, wake_at=retry_at)
     room = startable(view, limits)
+    direct = min(view.direct, room)
+    room -= direct
     start = min(for_callers, room)
     pauses = [at + limits.bind_pause for at in view.binding if now < at + limits.bind_pause]
     if not pauses:
         start += min(for_target, max(0, room - start - view.owed))
-    most = limits.max_starting if retry_at is None else 1
-    start = max(0, min(start, most - view.starting))
-    return Decision(start, stop, max(pauses) if pauses and for_target else None)
+    most = (limits.max_starting if retry_at is None else 1) - view.starting
+    direct = max(0, min(direct, most))
+    start = max(0, min(start, most - direct))
+    return Decision(start, direct, stop, max(pauses) if pauses and for_target else None)
 
 
 def _spare(view: PoolView, limits: PoolLimits) -> tuple[str, ...]:
     """Return the warm kernels to stop: those over the target, or that make way on a full node."""
     surplus = len(view.warm) - view.waiting - limits.warm
     reclaimed = view.owed - max(0, view.room or 0) - view.ending if view.owed else 0
-    leaving = max(0, min(len(view.warm), max(surplus, reclaimed)))
+    # Their own callers outrank spare kernels as well, unless nothing can start in their place.
+    leaving_already = max(view.stopping, view.ending)
+    pressed = view.direct - startable(view, limits) - leaving_already if not view.failures else 0
+    leaving = max(0, min(len(view.warm), max(surplus, reclaimed, pressed)))
     return view.warm[len(view.warm) - leaving :]  # the youngest: the oldest is claimed next
 
 

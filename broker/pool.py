@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import deque
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from functools import partial
-from typing import Generic, Protocol, Self, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar
 
-from broker.errors import AtCapacity, BrokerError, Draining, ProfileBroken
+from broker import refusals
+from broker.callers import Caller, Callers
+from broker.errors import BrokerError, ProfileBroken
 from broker.metrics import Metrics
 from broker.policy import Budget, PoolLimits, PoolView, decide, next_attempt, startable
 from broker.stock import SHOWN, K, KernelRow, Life, PooledKernel, PoolSnapshot, Start, Stock
@@ -31,8 +32,11 @@ K_co = TypeVar("K_co", bound=PooledKernel, covariant=True)
 class KernelSource(Protocol[K_co]):
     """Where a pool's kernels come from."""
 
-    async def launch(self) -> K_co:
-        """Return a ready kernel; leave nothing behind when it raises or is cancelled."""
+    async def launch(self, *, workspace: Any = None) -> K_co:
+        """Return a ready kernel, with these files or none; leave no other behind if it fails."""
+
+    def drop_workspace(self, workspace: Any) -> None:
+        """Remove the files of a kernel that was told to leave them."""
 
 
 class Pool(Generic[K]):
@@ -53,12 +57,14 @@ class Pool(Generic[K]):
     ) -> None:
         self.profile = profile
         self.limits = limits
-        self._source = source
+        self.source = source
         self._clock = clock
         self._budget = budget
         self._metrics = metrics
         self._stock: Stock[K] = Stock(profile, clock)
-        self._callers: deque[asyncio.Future[K]] = deque()  # empty while anything is warm
+        self._callers: Callers[K] = Callers(  # nobody waits for any kernel while one is warm
+            profile, changed=self.wake, abandoned=self._abandoned
+        )
         self._watchers: list[asyncio.Future[None]] = []  # of ready()
         self._tasks: set[asyncio.Task[None]] = set()  # starts and stops under way
         self._unexplained: set[str] = set()  # bound kernels that ended; their session knows why
@@ -89,7 +95,7 @@ class Pool(Generic[K]):
         self._closed = True
         if self._reconciler is not None:
             self._reconciler.cancel()
-        self._fail_waiting(self._closing())
+        self._fail_waiting(refusals.closing(self.profile))
         for start in list(self._stock.starts):
             self._stock.cancel(start)
             if start.task is not None:
@@ -116,14 +122,15 @@ class Pool(Generic[K]):
                 return self._claim(life)
             self._exited(life, life.kernel.exited)  # it died a moment ago
         self._refuse_if_hopeless()
-        caller: asyncio.Future[K] = asyncio.get_running_loop().create_future()
-        self._callers.append(caller)
-        self.wake()
-        try:
-            async with asyncio.timeout(timeout):
-                return await caller
-        except (TimeoutError, asyncio.CancelledError) as error:
-            return self._left(caller, error, timeout)
+        return await self._callers.wait(timeout)
+
+    async def acquire_with(self, workspace: object, *, timeout: float) -> K:
+        """Start a kernel on a workspace that another one has left; else as `acquire()`.
+
+        A warm kernel, which has a workspace of its own, makes way if there is no room beside it.
+        """
+        self._refuse_if_hopeless()
+        return await self._callers.wait_direct(workspace, timeout)
 
     def bound(self, kernel: K) -> None:
         """Note that the kernel has its session; the refill, which waited for that, goes on."""
@@ -164,7 +171,7 @@ class Pool(Generic[K]):
         if self._was_ready:
             return
         if self._closed:
-            raise self._closing()
+            raise refusals.closing(self.profile)
         if self._failures:
             raise self._broken()
         watcher: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -194,8 +201,8 @@ class Pool(Generic[K]):
 
     def view(self) -> PoolView:
         """Return what the policy needs to know of this pool; the node's part is Budget's."""
-        waiting = sum(not caller.done() for caller in self._callers)
-        return self._stock.view(waiting, self._failures, self._failed_at)
+        asked = self._callers
+        return self._stock.view(asked.waiting, asked.direct, self._failures, self._failed_at)
 
     def wake(self) -> None:
         """Have the pool look at itself again soon."""
@@ -210,9 +217,10 @@ class Pool(Generic[K]):
             decision = decide(view, self.limits, self._clock())
             for kernel_id in decision.stop:
                 self._stop(self._stock.lives[kernel_id], "spare")
+            for _ in range(decision.direct):
+                self._begin(*self._callers.next_direct())
             for _ in range(decision.start):
-                start = self._stock.begin(self._failures)
-                start.task = self._own(self._launch(start))
+                self._begin()
             reached = len(view.warm) >= self.limits.warm
             if reached or not (view.starting or view.failures or startable(view, self.limits)):
                 self._was_ready = True
@@ -224,16 +232,27 @@ class Pool(Generic[K]):
                 async with asyncio.timeout(delay):
                     await self._event.wait()
 
-    async def _launch(self, start: Start) -> None:
+    def _begin(self, caller: Caller[K] | None = None, workspace: object = None) -> None:
+        start = self._stock.begin(self._failures, promised=caller is not None)
+        start.task = self._own(self._launch(start, caller, workspace))
+
+    async def _launch(self, start: Start, caller: Caller[K] | None, workspace: object) -> None:
         try:
             async with asyncio.timeout(self.limits.start_timeout):
-                kernel = await self._source.launch()
+                if caller is None:
+                    kernel = await self.source.launch()
+                else:
+                    kernel = await self.source.launch(workspace=workspace)
+                    kernel.keep_workspace = True  # whatever becomes of it
         except BaseException as error:
             unwanted = start.state is KernelState.STOPPING
-            words = _words(error, self.limits.start_timeout)
+            words = refusals.words(error, self.limits.start_timeout)
             self._stock.fail(start, "closing" if unwanted else words)
-            if not unwanted:
+            if caller is None and not unwanted:
                 self._start_failed(start.failures, words)
+            elif caller is not None:
+                at_fault = refusals.closing if unwanted else partial(refusals.unusable, why=words)
+                self._direct_failed(caller, at_fault(self.profile))
             if not isinstance(error, Exception):
                 raise
             return
@@ -245,7 +264,12 @@ class Pool(Generic[K]):
             return
         self._failures = 0
         self._error = ""
-        self._offer(life)
+        if caller is None:
+            self._offer(life)
+        elif caller.done():
+            self._stop(life, "its caller left")
+        else:
+            caller.set_result(self._claim(life))
         self.wake()
 
     def _start_failed(self, failures: int, words: str) -> None:
@@ -263,13 +287,19 @@ class Pool(Generic[K]):
             self._fail_waiting(self._broken())
         self.wake()
 
+    def _direct_failed(self, caller: Caller[K], error: BrokerError) -> None:
+        # It may be the workspace's own fault, which says nothing of the profile: no back-off.
+        logger.warning("pool=%s %s", self.profile, error)
+        if not caller.done():
+            caller.set_exception(error)
+        self.wake()
+
     def _offer(self, life: Life[K]) -> None:
-        while self._callers:
-            caller = self._callers.popleft()
-            if not caller.done():
-                caller.set_result(self._claim(life))
-                return
-        self._stock.offer(life)
+        caller = self._callers.next()
+        if caller is None:
+            self._stock.offer(life)
+        else:
+            caller.set_result(self._claim(life))
 
     def _claim(self, life: Life[K]) -> K:
         self._stock.claim(life, "claimed")
@@ -327,35 +357,19 @@ class Pool(Generic[K]):
             # A fault of ours: say so at once, rather than let every caller wait its time out.
             logger.critical("pool=%s the reconciler ended", self.profile, exc_info=error)
             self._closed = True
-            self._fail_waiting(self._closing())
+            self._fail_waiting(refusals.closing(self.profile))
 
     # What callers are told
 
-    def _left(self, caller: asyncio.Future[K], error: BaseException, timeout: float) -> K:
-        """Settle with a caller whose time is up, or who was cancelled."""
-        if caller in self._callers:
-            self._callers.remove(caller)
-        self.wake()
-        timed_out = isinstance(error, TimeoutError)
-        if caller.done() and not caller.cancelled():
-            failure = caller.exception()
-            if failure is not None and timed_out:
-                raise failure
-            if failure is None and timed_out:
-                return caller.result()  # it came in the very moment
-            if failure is None:
-                # Handed to someone who is gone: it was bound, so it is never warm again.
-                life = self._stock.lives.get(caller.result().kernel_id)
-                if life is not None:
-                    self._stop(life, "its caller left")
-        if timed_out:
-            message = f"no kernel of profile {self.profile} came up within {timeout:g} s"
-            raise AtCapacity(message) from None
-        raise error
+    def _abandoned(self, kernel: K) -> None:
+        # Handed to someone who is gone: it was bound, so it is never warm again.
+        life = self._stock.lives.get(kernel.kernel_id)
+        if life is not None:
+            self._stop(life, "its caller left")
 
     def _refuse_if_hopeless(self) -> None:
         if self._closed:
-            raise self._closing()
+            raise refusals.closing(self.profile)
         retry_at = next_attempt(self._failures, self._failed_at, self.limits)
         if retry_at is not None and not self._stock.starts and self._clock() < retry_at:
             raise self._broken()
@@ -363,33 +377,19 @@ class Pool(Generic[K]):
         room = startable(view, self.limits)
         if self._budget is not None:
             room = min(room + self._budget.reclaimable(self), self.limits.cap - view.total)
-        if view.waiting >= view.starting + view.stopping + room:
-            raise AtCapacity(
-                f"no room for a kernel of profile {self.profile}: {view.total} of at most"
-                f" {self.limits.cap} are there"
-                + ("" if view.room is None or view.room > 0 else ", and the node is full")
-            )
-
-    def _closing(self) -> Draining:
-        return Draining(f"the pool of profile {self.profile} is closing")
+        coming = view.starting - view.promised + len(view.warm) + view.stopping
+        if view.waiting + view.direct >= coming + room:
+            raise refusals.no_room(self.profile, view, self.limits.cap)
 
     def _broken(self) -> ProfileBroken:
-        left = self.snapshot().retry_in or 0.0
-        return ProfileBroken(
-            f"kernels of profile {self.profile} cannot start: {self._error};"
-            f" next attempt in {left:.1f} s",
-            retry_after=left,
-        )
+        return refusals.broken(self.profile, self._error, self.snapshot().retry_in or 0.0)
 
     def _complete_view(self) -> PoolView:
         view = self.view()
         return view if self._budget is None else self._budget.complete(view, self)
 
     def _fail_waiting(self, error: BrokerError) -> None:
-        while self._callers:
-            caller = self._callers.popleft()
-            if not caller.done():
-                caller.set_exception(error)
+        self._callers.fail(error)
         self._settle_watchers(error)
 
     def _settle_watchers(self, error: BrokerError | None) -> None:
@@ -397,10 +397,3 @@ class Pool(Generic[K]):
         for watcher in watchers:
             if not watcher.done():
                 watcher.set_exception(error) if error else watcher.set_result(None)
-
-
-def _words(error: BaseException, start_timeout: float) -> str:
-    """Return what to tell people of a failed start."""
-    if isinstance(error, TimeoutError) and not str(error):
-        return f"no answer within {start_timeout:g} s"
-    return str(error) or type(error).__name__

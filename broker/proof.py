@@ -43,8 +43,11 @@ class Source(Protocol):
     async def self_test(self) -> list[Finding]:
         """Return what hostile code could do in one of its kernels."""
 
-    async def launch(self) -> Any:
-        """Return a ready kernel."""
+    async def launch(self, *, workspace: Any = None) -> Any:
+        """Return a ready kernel, with its files in a workspace that is there already or anew."""
+
+    def drop_workspace(self, workspace: Any) -> None:
+        """Remove a session's files."""
 
     async def adopt(self) -> list[tuple[Any, str]]:
         """Return each kernel that outlived the last broker, with its label."""
@@ -128,10 +131,14 @@ class Proven:
             remedy=leaks[0].remedy or NOT_HERE,
         )
 
-    async def launch(self) -> Any:
+    async def launch(self, *, workspace: Any = None) -> Any:
         """Return a ready kernel. Raises as `prove()` does until the sandbox has held."""
         await self.prove()
-        return await self._source.launch()
+        return await self._source.launch(workspace=workspace)
+
+    def drop_workspace(self, workspace: Any) -> None:
+        """Remove a session's files; its kernel has ended, or ends without them."""
+        self._source.drop_workspace(workspace)
 
     async def adopt(self) -> list[tuple[Any, str]]:
         """Return each kernel that outlived the last broker, with its label.

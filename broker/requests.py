@@ -70,6 +70,7 @@ class Restart(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Replace the session's kernel by a new one."""
 
     id: RequestId
+    keep_files: bool = True
 
 
 class Close(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="close"):

@@ -14,8 +14,18 @@ from kernels.channels import Channels
 S_contra = TypeVar("S_contra", contravariant=True)  # the session, which stands in a higher row
 
 
+class Workspace(Protocol):
+    """A session's files."""
+
+    @property
+    def workspace_id(self) -> str:
+        """Name them, for ever."""
+
+
 class SessionKernel(Protocol):
     """What a session needs of a kernel."""
+
+    keep_workspace: bool  # whether its files stay when it is closed
 
     @property
     def kernel_id(self) -> str:

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from typing import Any
 from weakref import WeakValueDictionary
 
-from broker.adoption import Adopter, Label, ServiceKernel, read_label
+from broker.adoption import Adopter, Label, ServiceKernel, is_shared, read_label
+from broker.claims import Claims
 from broker.errors import (
     BadMessage,
     BrokerError,
@@ -73,6 +74,7 @@ class Service:
         self.default_profile = default_profile
         self.session_limits = session_limits
         self.limits = limits
+        self._claims = Claims(store, limits.record_ttl)
         self.metrics = metrics
         self.sessions: dict[Key, Session] = {}
         self.draining = False
@@ -164,7 +166,7 @@ class Service:
         pool = self.pools[session.profile]
         try:
             async with asyncio.timeout(None) as self._acquiring[session]:
-                kernel: ServiceKernel = await pool.acquire(timeout=self.limits.acquire_timeout)
+                kernel = await self._acquire(pool, session)
         except TimeoutError:
             raise _changed_meanwhile(session.state) from None
         finally:
@@ -175,6 +177,8 @@ class Service:
             self._own(pool.discard(kernel))
             raise
         session.created = claim.created
+        kernel.keep_workspace = True  # it is the session's now, and goes with it
+        session.workspace = kernel.workspace
         kernel.label(Label(*session.key, claim.generation).text)
         state = "fresh" if claim.generation == 1 else "lost"
         session.bind(kernel, claim.generation, state, claim.reason)
@@ -182,28 +186,22 @@ class Service:
         self.metrics.kernel_bound(session.profile, time.monotonic() - began)
         self._changed(session)
 
+    async def _acquire(self, pool: Pool[Any], session: Session) -> ServiceKernel:
+        timeout = self.limits.acquire_timeout
+        if session.workspace is not None:
+            kernel: ServiceKernel = await pool.acquire_with(session.workspace, timeout=timeout)
+        else:
+            kernel = await pool.acquire(timeout=timeout)
+        return kernel
+
     async def _claim(self, session: Session, kernel: ServiceKernel) -> Claim:
-        for _ in range(2):
-            claim = await self.store.claim(
-                session.tenant,
-                session.name,
-                kernel=kernel.kernel_id,
-                profile=session.profile,
-                now=time.time(),
-                expires=session.expires,
-            )
-            if claim.status == "claimed":
-                if session.state is SessionState.OPENING:
-                    return claim
-                refusal = _changed_meanwhile(session.state)
-                reason = self._ending.get(session, "node_lost")
-                await self._release(session, claim.generation, reason)
-                raise refusal
-            if claim.node != self.store.node:
-                raise await self._elsewhere(session.name, claim.node)
-            # Ours, of a kernel that is gone: its release did not reach the store.
-            await self._release(session, claim.generation, "node_lost")
-        raise StoreUnavailable("the session's claim changes hands; try again")
+        claim = await self._claims.claim(session, kernel.kernel_id)
+        if session.state is not SessionState.OPENING:
+            refusal = _changed_meanwhile(session.state)
+            reason = self._ending.get(session, "node_lost")
+            await self._claims.release(session, claim.generation, reason)
+            raise refusal
+        return claim
 
     # Ending
 
@@ -216,7 +214,7 @@ class Service:
     ) -> None:
         async with session.gate:
             await self.pools[session.profile].discard(kernel, reason)
-            await self._release(session, generation, reason)
+            await self._claims.release(session, generation, reason)
         self._changed(session)
 
     async def end(
@@ -233,7 +231,7 @@ class Service:
         """
         session = self.sessions.pop(key, None)
         if session is None:
-            await self._refuse_absent(key)
+            await self._claims.refuse_elsewhere(*key)
             raise UnknownSession(f"no session {key[1]!r}")
         # Before the gate, which a binding may hold: no kernel gets what is queued from here on.
         kernel = session.drop_kernel(reason)
@@ -247,13 +245,14 @@ class Service:
                 if kernel is not None:
                     await self.pools[session.profile].discard(kernel, reason)
                 if session.generation:
-                    await self._release(session, session.generation, reason)
+                    await self._claims.release(session, session.generation, reason)
         finally:
             del self._ending[session]
+            self.drop_files(session)
         logger.info("session=%s/%s ended: %s", *key, reason)
         return session.generation
 
-    async def restart(self, session: Session) -> int:
+    async def restart(self, session: Session, *, keep_files: bool = True) -> int:
         """Replace the kernel by a new one and return its generation."""
         async with session.gate:
             if session.state is SessionState.CLOSED:
@@ -262,31 +261,19 @@ class Service:
                 raise StoreUnavailable(OUT_OF_REACH)
             kernel = session.drop_kernel("restart")
             if kernel is not None:
-                self._own(self.pools[session.profile].discard(kernel, "restart"))
-                await self._release(session, session.generation, "restart")
+                # To its end: two kernels are not to write to the same files.
+                await self.pools[session.profile].discard(kernel, "restart")
+                await self._claims.release(session, session.generation, "restart")
+            if not keep_files:
+                self.drop_files(session)
             await self._bind(session)
         return session.generation
 
-    async def _refuse_absent(self, key: Key) -> None:
-        record = await self.store.get(*key)
-        if record and record.leased and record.node != self.store.node:
-            raise await self._elsewhere(key[1], record.node)
-
-    async def _elsewhere(self, name: str, node: str) -> SessionElsewhere:
-        urls = {one.node: one.url for one in await self.store.nodes()}
-        return SessionElsewhere(
-            f"session {name!r} is served by node {node}", node=node, url=urls.get(node, "")
-        )
-
-    async def _release(self, session: Session, generation: int, reason: str) -> None:
-        keep = 0.0 if session.passing else self.limits.record_ttl
-        try:
-            await self.store.release(
-                session.tenant, session.name, generation, reason=reason, now=time.time(), keep=keep
-            )
-        except StoreUnavailable as error:
-            # The lease runs out by itself; the next claim is told `node_lost` instead.
-            logger.warning("session=%s/%s not released: %s", *session.key, error)
+    def drop_files(self, session: Session) -> None:
+        """Remove the files of a session that has no kernel any more."""
+        workspace, session.workspace = session.workspace, None
+        if workspace is not None:
+            self.pools[session.profile].source.drop_workspace(workspace)
 
     # Used by sessions
 
@@ -313,6 +300,7 @@ class Service:
     def _forget(self, session: Session) -> None:
         if self.sessions.get(session.key) is session:
             del self.sessions[session.key]
+            self.drop_files(session)
             self._changed(session)
 
     # One-shot, adoption, listing
@@ -347,14 +335,17 @@ class Service:
         other = self.sessions.get(label.key) if label else None
         # Two kernels of one session are those of a restart that the last broker did not finish.
         if label is None or (other and other.generation >= label.generation):
+            kernel.keep_workspace = other is not None and is_shared(kernel, other.workspace)
             self._own(self.pools[profile].discard(kernel, "restart"))
             return
         if other is not None and (older := other.drop_kernel("restart")):
+            older.keep_workspace = is_shared(kernel, other.workspace)
             self._own(self.pools[other.profile].discard(older, "restart"))
         session = self._new(label.key, profile)
         if record is not None:
             session.created, session.last_used = record.created, record.last_used
         self.sessions[label.key] = session
+        kernel.keep_workspace, session.workspace = True, kernel.workspace
         session.bind(kernel, label.generation, "warm", "")
         logger.info("session=%s/%s adopted, generation %d", *label.key, label.generation)
         self._changed(session)

@@ -16,7 +16,7 @@ from broker.audience import Audience
 from broker.errors import BadMessage, BrokerError, NotRunning, QueueFull, StoreUnavailable
 from broker.execution import Event, Execution
 from broker.protocol import Execute
-from broker.roles import Client, Envelope, Host, SessionKernel, SessionLimits
+from broker.roles import Client, Envelope, Host, SessionKernel, SessionLimits, Workspace
 from kernels.errors import BadFrame
 from kernels.messages import Message
 from kernels.state import SESSION, SessionEvent, SessionState, advance
@@ -47,6 +47,7 @@ class Session:
         self.state = SessionState.OPENING
         self.generation = 0
         self.kernel: SessionKernel | None = None
+        self.workspace: Workspace | None = None  # of its kernels, one after another
         self.created = self.last_used = time.time()
         self.executions = 0
         self.audience = Audience(limits.replay_events, limits.replay_bytes, self._throttle)

@@ -35,6 +35,8 @@ class PooledKernel(Protocol):
     def exited(self) -> asyncio.Future[str]:
         """Resolve with the reason when the process has ended."""
 
+    keep_workspace: bool  # whether its files stay when it ends: they are a session's
+
     async def close(self) -> None:
         """End the process and wait for its exit; again is allowed."""
 
@@ -47,6 +49,7 @@ class Start:
     """A kernel that is starting."""
 
     failures: int  # failed starts in a row when this one began
+    promised: bool = False  # to a caller who needs this very one
     state: KernelState = KernelState.STARTING
     task: asyncio.Task[None] | None = None
 
@@ -104,9 +107,9 @@ class Stock(Generic[K]):
         self.lives: dict[str, Life[K]] = {}  # oldest first
         self.warm: deque[Life[K]] = deque()  # of those, the ones to hand out; oldest first
 
-    def begin(self, failures: int) -> Start:
+    def begin(self, failures: int, *, promised: bool = False) -> Start:
         """Count a kernel whose start begins."""
-        start = Start(failures)
+        start = Start(failures, promised)
         self.starts.add(start)
         return start
 
@@ -166,7 +169,7 @@ class Stock(Generic[K]):
         states = [start.state for start in self.starts]
         return sum(each == state for each in [*states, *(li.state for li in self.lives.values())])
 
-    def view(self, waiting: int, failures: int, failed_at: float) -> PoolView:
+    def view(self, waiting: int, direct: int, failures: int, failed_at: float) -> PoolView:
         """Return what the policy needs to know, but for the node's part."""
         lives = self.lives.values()
         counts = Counter(life.state for life in lives)
@@ -178,6 +181,10 @@ class Stock(Generic[K]):
             stopping=counts[KernelState.STOPPING],
             binding=tuple(life.claimed_at for life in lives if life.claimed_at is not None),
             waiting=waiting,
+            direct=direct,
+            promised=sum(
+                start.promised and start.state is KernelState.STARTING for start in self.starts
+            ),
             failures=failures,
             failed_at=failed_at,
         )

@@ -182,6 +182,7 @@ class Upkeep:
             session.drop_kernel("moved")
             session.close(CLOSE_MOVED, "the session has moved; reconnect")
             await self._service.pools[session.profile].discard(kernel, "moved")
+            self._service.drop_files(session)
 
     # Uses
 

@@ -212,8 +212,14 @@ class ForeignLauncher:
         """Return nothing: there is no sandbox to test."""
         return []
 
-    async def launch(self) -> ForeignKernel:
-        """Start a kernel and wait until it takes requests. Raises LaunchError, KernelDied."""
+    def drop_workspace(self, workspace: object) -> None:
+        """Do nothing: each kernel's files end with it."""
+
+    async def launch(self, *, workspace: object | None = None) -> ForeignKernel:
+        """Start a kernel and wait until it takes requests. Raises LaunchError, KernelDied.
+
+        It has no workspace to be given.
+        """
         await self.start()
         kernel_id = str(uuid.uuid4())
         directory = self.directory / kernel_id.replace("-", "")[:12]

@@ -118,9 +118,9 @@ class AsyncSession:
         """Take the execution `target` (an event's `id`) out of the queue; raises NotRunning."""
         return await self._answer("cancel", target=target)
 
-    async def restart(self) -> Any:
-        """Give the session a new kernel: generation + 1, no variables."""
-        return await self._answer("restart")
+    async def restart(self, *, keep_files: bool = True) -> Any:
+        """Give the session a new kernel: generation + 1, no variables, its files or none."""
+        return await self._answer("restart", keep_files=keep_files)
 
     async def close(self) -> Any:
         """End the session: its kernel is gone. `detach()` keeps it."""

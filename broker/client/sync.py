@@ -119,9 +119,9 @@ class Session:
         """Take the execution `target` (an event's `id`) out of the queue; raises NotRunning."""
         return self._answer("cancel", target=target)
 
-    def restart(self) -> Any:
-        """Give the session a new kernel: generation + 1, no variables."""
-        return self._answer("restart")
+    def restart(self, *, keep_files: bool = True) -> Any:
+        """Give the session a new kernel: generation + 1, no variables, its files or none."""
+        return self._answer("restart", keep_files=keep_files)
 
     def close(self) -> Any:
         """End the session: its kernel is gone. `detach()` keeps it."""

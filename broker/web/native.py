@@ -166,7 +166,7 @@ class NativeSocket(websocket.WebSocketHandler):
             self._background(request.id, self._close_session(request))
 
     async def _restart(self, request: Restart) -> None:
-        generation = await self.house.service.restart(self.session)
+        generation = await self.house.service.restart(self.session, keep_files=request.keep_files)
         self._reply(request.id, generation=generation)
 
     async def _close_session(self, request: Close) -> None:

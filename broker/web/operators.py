@@ -79,8 +79,15 @@ class RestartSession(Face):
     """`POST /v1/sessions/{session}/restart`."""
 
     async def post(self, session: str) -> None:
-        """Give it a new kernel."""
-        generation = await self.service.restart(_live(self, session))
+        """Give it a new kernel; `keep_files=false` without the files of the old one."""
+        _only(self, "keep_files")
+        keep = self.get_query_argument("keep_files", "true")
+        if keep not in ("true", "false", "1", "0"):
+            raise BadMessage(
+                f"keep_files: expected true or false, got {keep[:64]!r}", field="keep_files"
+            )
+        found = _live(self, session)
+        generation = await self.service.restart(found, keep_files=keep in ("true", "1"))
         self.answer({"session": session, "generation": generation})
 
 

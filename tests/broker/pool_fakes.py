@@ -56,7 +56,10 @@ def on_manual_time(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[]
 
 
 class FakeKernel:
-    def __init__(self, name: str) -> None:
+    keep_workspace = False
+
+    def __init__(self, name: str, workspace: object = None) -> None:
+        self.workspace = workspace
         self.kernel_id = name
         self.pid = 1
         self.exited: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -90,7 +93,7 @@ class FakeSource:
         self.launched: list[float] = []
         self.when_up: Callable[[], object] = lambda: None
 
-    async def launch(self) -> FakeKernel:
+    async def launch(self, *, workspace: object = None) -> FakeKernel:
         self.launched.append(now())
         gate: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.pending.append(gate)
@@ -100,7 +103,7 @@ class FakeSource:
             await gate
         finally:
             self.pending.remove(gate)
-        kernel = FakeKernel(f"{self.name}{len(self.kernels) + 1}")
+        kernel = FakeKernel(f"{self.name}{len(self.kernels) + 1}", workspace)
         self.kernels.append(kernel)
         self.when_up()
         return kernel

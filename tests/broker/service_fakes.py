@@ -141,8 +141,15 @@ class SilentChannels:
     def resume(self) -> None: ...
 
 
-class SilentKernel:
+class Files:
     def __init__(self, name: str) -> None:
+        self.workspace_id = name
+
+
+class SilentKernel:
+    def __init__(self, name: str, workspace: Files | None = None) -> None:
+        self.keep_workspace = False
+        self.workspace = workspace or Files(f"files of {name}")
         self.kernel_id = name
         self.pid = 1
         self.labels: list[str] = []
@@ -176,6 +183,8 @@ class FreePool:
         self.stuck = ""  # the kernel that cannot be discarded
         self.has_any = asyncio.Event()
         self.has_any.set()
+        self.source = self  # of kernels
+        self.dropped: list[str] = []  # workspaces
         self._names = itertools.count(1)
 
     async def acquire(self, *, timeout: float) -> SilentKernel:
@@ -189,6 +198,14 @@ class FreePool:
         self.given.append(SilentKernel(f"k{next(self._names)}"))
         return self.given[-1]
 
+    async def acquire_with(self, workspace: Files, *, timeout: float) -> SilentKernel:
+        kernel = await self.acquire(timeout=timeout)
+        kernel.workspace, kernel.keep_workspace = workspace, True
+        return kernel
+
+    def drop_workspace(self, workspace: Files) -> None:
+        self.dropped.append(workspace.workspace_id)
+
     def bound(self, kernel: SilentKernel) -> None:
         self.settled.append(kernel.kernel_id)
 
@@ -198,6 +215,8 @@ class FreePool:
             raise OSError("it does not end")
         self.discarded.append(kernel.kernel_id)
         self.reasons.append(reason)
+        if not kernel.keep_workspace:
+            self.drop_workspace(kernel.workspace)
         kernel.kill()
 
     def adopt(self, kernel: SilentKernel, *, bound: bool) -> None:

@@ -30,15 +30,15 @@ CASES = {
     "adopted over the cap": (PoolView(bound=9), Decision()),
     "more warm than wanted: the youngest go": (
         PoolView(warm=(*ABC, "d", "e")),
-        Decision(0, ("d", "e")),
+        Decision(0, stop=("d", "e")),
     ),
     "refill rests while a kernel is being bound": (
         PoolView(warm=("a", "b"), bound=1, binding=(NOW - 0.5,)),
-        Decision(0, (), NOW + 1.5),
+        Decision(0, wake_at=NOW + 1.5),
     ),
     "refill rests for the last of several bindings": (
         PoolView(bound=2, binding=(NOW - 1, NOW - 0.5)),
-        Decision(0, (), NOW + 1.5),
+        Decision(0, wake_at=NOW + 1.5),
     ),
     "a binding that takes too long no longer holds it back": (
         PoolView(warm=("a", "b"), bound=1, binding=(NOW - 2,)),
@@ -50,11 +50,11 @@ CASES = {
     ),
     "a caller is served while another kernel is being bound": (
         PoolView(bound=1, binding=(NOW,), waiting=1),
-        Decision(1, (), NOW + 2),
+        Decision(1, wake_at=NOW + 2),
     ),
     "after a failure nothing starts before its time": (
         PoolView(failures=1, failed_at=NOW - 0.25, waiting=1),
-        Decision(0, (), NOW + 0.25),
+        Decision(0, wake_at=NOW + 0.25),
     ),
     "after a failure one start is tried alone": (
         PoolView(failures=1, failed_at=NOW - 0.5),
@@ -66,14 +66,14 @@ CASES = {
     ),
     "surplus goes even while starts fail": (
         PoolView(warm=(*ABC, "d"), failures=1, failed_at=NOW),
-        Decision(0, ("d",), NOW + 0.5),
+        Decision(0, stop=("d",), wake_at=NOW + 0.5),
     ),
     "a full node starts nothing": (PoolView(room=0, waiting=1), Decision()),
     "a node over its bound starts nothing": (PoolView(room=-3), Decision()),
     "room for one": (PoolView(room=1), Decision(1)),
     "a caller elsewhere on a full node gets a spare kernel's place": (
         PoolView(warm=ABC, room=0, owed=1),
-        Decision(0, ("c",)),
+        Decision(0, stop=("c",)),
     ),
     "unless one is on its way out already": (
         PoolView(warm=ABC, room=0, owed=1, ending=1),
@@ -88,6 +88,30 @@ CASES = {
         PoolView(warm=("a", "b"), room=2, owed=1),
         Decision(1),
     ),
+    "a start of a caller's own comes although kernels are warm": (
+        PoolView(warm=ABC, direct=1),
+        Decision(direct=1),
+    ),
+    "and before those of others": (PoolView(warm=("a",), direct=1), Decision(1, direct=1)),
+    "even while another kernel is being bound": (
+        PoolView(warm=("a", "b"), bound=1, binding=(NOW,), direct=1),
+        Decision(direct=1, wake_at=NOW + 2),
+    ),
+    "a spare kernel makes way for it": (
+        PoolView(warm=ABC, bound=3, direct=1),
+        Decision(0, stop=("c",)),
+    ),
+    "once": (PoolView(warm=("a", "b"), bound=3, stopping=1, direct=1), Decision()),
+    "on a full node as well": (PoolView(warm=ABC, room=0, direct=1), Decision(stop=("c",))),
+    "but not while starts fail": (
+        PoolView(warm=ABC, bound=3, direct=1, failures=1, failed_at=NOW),
+        Decision(wake_at=NOW + 0.5),
+    ),
+    "a start promised to one caller does not serve another": (
+        PoolView(starting=1, promised=1, waiting=1),
+        Decision(1),
+    ),
+    "no more at once than may start": (PoolView(direct=3, waiting=3), Decision(direct=2)),
 }
 
 
@@ -116,6 +140,9 @@ def test_without_a_failure_there_is_no_pause() -> None:
         (PoolView(waiting=2, stopping=2), 0),
         (PoolView(waiting=2, bound=5), 1),
         (PoolView(waiting=2, failures=1), 0),
+        (PoolView(direct=1), 1),
+        (PoolView(direct=1, warm=("a",)), 0),  # which makes way
+        (PoolView(waiting=1, starting=1, promised=1), 1),
     ],
 )
 def test_callers_count_as_unserved_while_only_a_new_start_helps(
@@ -133,6 +160,8 @@ views = st.builds(
     stopping=counts,
     binding=st.lists(st.floats(90, 100), max_size=2).map(tuple),
     waiting=counts,
+    direct=counts,
+    promised=counts,
     failures=st.integers(0, 3),
     failed_at=st.floats(90, 100),
     room=st.none() | st.integers(-3, 6),
@@ -145,9 +174,11 @@ views = st.builds(
 def test_no_decision_breaks_a_bound(view: PoolView) -> None:
     decision = decide(view, LIMITS, NOW)
     assert decision.start >= 0
-    if decision.start:
-        assert view.total + decision.start <= LIMITS.cap
-        assert view.starting + decision.start <= LIMITS.max_starting
+    assert 0 <= decision.direct <= view.direct
+    if begun := decision.start + decision.direct:
+        assert view.total + begun <= LIMITS.cap
+        assert view.starting + begun <= LIMITS.max_starting
+        assert view.room is None or begun <= view.room
         assert view.room is None or decision.start <= view.room
     assert set(decision.stop) <= set(view.warm)
     assert decision.wake_at is None or decision.wake_at > NOW

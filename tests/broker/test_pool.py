@@ -293,6 +293,87 @@ async def test_callers_are_told_when_the_pool_ends() -> None:
         await coming
 
 
+# A kernel on a workspace that is there already
+
+
+@on_manual_time
+async def test_a_kernel_on_a_workspace_is_started_for_it_and_leaves_the_warm_ones() -> None:
+    files = object()
+    async with make(FakeSource(), warm=2) as pool:
+        await pool.ready()
+        kernel = await pool.acquire_with(files, timeout=5)
+        assert kernel.workspace is files
+        assert kernel.keep_workspace
+        assert repr(pool) == "<Pool python: 2 warm, 1 bound / 4>"
+
+
+@on_manual_time
+async def test_a_warm_kernel_makes_way_for_it_and_none_that_is_bound() -> None:
+    async with make(FakeSource(), warm=2, cap=2) as pool:
+        await pool.ready()
+        kernels = [await pool.acquire_with(object(), timeout=5) for _ in range(2)]
+        assert len({kernel.kernel_id for kernel in kernels}) == 2
+        with pytest.raises(AtCapacity, match="2 of at most 2"):
+            await pool.acquire_with(object(), timeout=5)
+        await pool.discard(kernels[0])
+        await pool.acquire_with(object(), timeout=5)
+
+
+@on_manual_time
+async def test_another_pools_spare_kernel_makes_way_for_it() -> None:
+    budget = Budget(3)
+    async with (
+        make(FakeSource("idle"), budget=budget, warm=3) as idle,
+        make(FakeSource("asked"), budget=budget, warm=0) as asked,
+    ):
+        await idle.ready()
+        kernel = await asked.acquire_with(object(), timeout=5)
+        assert kernel.kernel_id == "asked1"
+        assert idle.snapshot().warm == 2
+
+
+@on_manual_time
+async def test_a_start_on_a_workspace_that_fails_is_told_and_keeps_the_files() -> None:
+    source = FakeSource()
+    async with make(source, warm=1) as pool:
+        await pool.ready()
+        source.error = OSError("no")
+        with pytest.raises(ProfileBroken, match="no"):
+            await pool.acquire_with(object(), timeout=5)
+        assert pool.snapshot().warm == 1
+
+
+@on_manual_time
+async def test_a_kernel_whose_caller_left_meanwhile_ends_and_keeps_the_files() -> None:
+    source = FakeSource(held=True)
+    async with make(source, warm=0) as pool:
+        with pytest.raises(AtCapacity, match="within 1 s"):
+            await pool.acquire_with(object(), timeout=1)
+        source.up()
+        await elapse()
+        [kernel] = source.kernels
+        assert kernel.exited.done()
+        assert kernel.keep_workspace
+        source.held = False
+        leaving = asyncio.create_task(pool.acquire_with(object(), timeout=1))
+        await elapse(0.05)
+        leaving.cancel()
+        await elapse(1)
+        assert source.processes() == 0
+
+
+@on_manual_time
+async def test_the_end_of_a_pool_is_told_to_those_who_wait_for_a_kernel_of_their_own() -> None:
+    source = FakeSource(held=True)
+    async with make(source, warm=0) as pool:
+        coming = [asyncio.create_task(pool.acquire_with(object(), timeout=9)) for _ in range(3)]
+        await elapse()
+    for one in coming:
+        with pytest.raises(Draining, match="closing"):
+            await one
+    assert source.processes() == 0
+
+
 @on_manual_time
 async def test_a_caller_gets_the_place_of_another_pools_spare_kernel() -> None:
     budget = Budget(4)

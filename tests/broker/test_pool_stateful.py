@@ -70,6 +70,16 @@ class PoolsOfANode(RuleBasedStateMachine):
             )
         )
 
+    @rule(side=which)
+    def a_session_restarts(self, side: int) -> None:
+        self.happen(
+            lambda: self.calls[side].append(
+                asyncio.get_running_loop().create_task(
+                    self.pools[side].acquire_with(object(), timeout=20)
+                )
+            )
+        )
+
     @rule(side=which, index=st.integers(0, 9))
     def somebody_leaves(self, side: int, index: int) -> None:
         if self.calls[side]:

@@ -43,7 +43,7 @@ class FakeLauncher:
         self.tests += 1
         return self.findings
 
-    async def launch(self) -> Any:
+    async def launch(self, *, workspace: Any = None) -> Any:
         self.kernels.append(SilentKernel(f"k{len(self.kernels)}"))
         return self.kernels[-1]
 
