@@ -10,9 +10,11 @@ import os
 import shutil
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from kernels import watchdog
 from kernels.channels import Channels
 from kernels.process import Process
 from kernels.sandbox.cgroups import Cgroup
@@ -65,6 +67,8 @@ class Kernel:
         self.workspace = workspace
         self._drop_workspace = drop_workspace
         self._cgroup = cgroup
+        self._watchdog: watchdog.Watchdog | None = None
+        self._baseline = 0
         self._label = label
         self._loop = asyncio.get_running_loop()
         self._verdict = ""
@@ -89,28 +93,37 @@ class Kernel:
         self._label(self.kernel_id, text)
 
     def usage(self) -> Usage:
-        """Return what its process tree has used so far; without a cgroup nobody knows."""
-        if self._cgroup is None or self._closed:
+        """Return what its process tree has used so far; without a sandbox nobody knows."""
+        if self._closed or self.exited.done():
             return Usage()
         try:
-            memory, peak = self._cgroup.memory()
-            return Usage(self._cgroup.cpu_seconds(), memory, peak, self._cgroup.processes())
+            if self._cgroup is not None:
+                memory, peak = self._cgroup.memory()
+                return Usage(self._cgroup.cpu_seconds(), memory, peak, self._cgroup.processes())
+            if self._watchdog is not None:
+                return watchdog.usage(self.pid, self._baseline)
         except OSError:  # it has just ended
-            return Usage()
+            pass
+        return Usage()
 
-    def cpu_seconds(self) -> float | None:
-        """Return the CPU seconds of its process tree, or None where nobody knows."""
-        try:
-            return self._cgroup.cpu_seconds() if self._cgroup is not None else None
-        except OSError:
-            return None
+    def watch(self, dog: watchdog.Watchdog) -> None:
+        """Have its memory watched where no cgroup holds it."""
+        self._watchdog, self._baseline = dog, watchdog.inherited(self.pid)
+        self._limit_memory(self.spec.limits.memory)
 
     def tighten(
         self, *, memory: int | None = None, processes: int | None = None, cpu: float | None = None
     ) -> None:
-        """Lower its bounds: bytes, counts, cores. Without a cgroup they stay."""
+        """Lower its bounds: bytes, counts, cores. Without a cgroup, memory alone."""
         if self._cgroup is not None:
             self._cgroup.set(memory=memory, processes=processes, cpu=cpu)
+        elif memory is not None:
+            self._limit_memory(memory)
+
+    def _limit_memory(self, limit: int) -> None:
+        if self._watchdog is not None and limit:
+            with suppress(ProcessLookupError):  # it has just ended
+                self._watchdog.start(self.pid, limit, self.kill, baseline=self._baseline)
 
     def interrupt(self) -> None:
         """Ask the running cell to stop: a message first, because it reaches every descendant."""
@@ -145,7 +158,7 @@ class Kernel:
             self._cgroup.remove()
 
     def _look_for_oom(self) -> None:
-        if self._cgroup is not None and self._cgroup.oom_kills():
+        if self._cgroup is not None and self._cgroup.is_out_of_memory():
             self._ignore_oom()
             self.kill(OOM)
 
@@ -156,6 +169,8 @@ class Kernel:
 
     def _process_ended(self, ended: asyncio.Future[str]) -> None:
         self._ignore_oom()
+        if self._watchdog is not None:
+            self._watchdog.stop(self.pid)
         try:
             killed = self._cgroup is not None and self._cgroup.oom_kills() > 0
         except OSError:

@@ -38,6 +38,7 @@ from kernels.options import (
 from kernels.sandbox.cgroups import Cgroup
 from kernels.spec import Finding, KernelSpec, Order
 from kernels.succession import Succession
+from kernels.watchdog import Watchdog
 from kernels.zygote import Forked, Zygote
 
 __all__ = ["Kernel", "Launcher", "Workspace", "launch"]
@@ -95,6 +96,7 @@ class Launcher:
         self._heartbeat = heartbeat
         self._tied = tied
         self._examining = asyncio.Lock()
+        self._watchdog = Watchdog()
         self._succession = Succession(
             spec, directory, orphan_ttl=orphan_ttl, timeout=timeout, tied=tied
         )
@@ -206,6 +208,7 @@ class Launcher:
             kernel = self._kernel(forked, self._key(forked.kernel_id), cgroup, self._files(forked))
             kernel.keep_workspace = bool(forked.label)
             self._succession.remember(kernel, forked.label, of=zygote)
+            self._watch(kernel)
             found.append((kernel, forked.label))
         self._sweep(live)
         if found:
@@ -224,6 +227,7 @@ class Launcher:
 
     async def aclose(self, *, leave: bool = False) -> None:
         """Let go of the zygote: it ends with all its kernels, unless told to `leave` them."""
+        await self._watchdog.close()
         await self._succession.aclose(leave=leave)
         if not leave and self._isolation is not None and self._isolation.cgroups is not None:
             await asyncio.to_thread(self._isolation.cgroups.remove)
@@ -365,7 +369,12 @@ class Launcher:
         finally:
             child.close()
         kernel.keep_workspace = False
+        self._watch(kernel)
         return kernel
+
+    def _watch(self, kernel: Kernel) -> None:
+        if self.level == "standard":
+            kernel.watch(self._watchdog)
 
     async def _fork(
         self,
