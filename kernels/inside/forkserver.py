@@ -309,6 +309,7 @@ def main(arguments: list[str]) -> None:
             text = f"{type(error).__name__}: {error}"
             connection.send(json.dumps({"event": "failed", "error": text}).encode()[:MAX_PACKET])
             connection.close()
+            warden.send(b"failed")
         raise SystemExit(1) from error
     warden.send(b"ready")
     signal.signal(signal.SIGINT, signal.SIG_IGN)

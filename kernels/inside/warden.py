@@ -7,7 +7,7 @@ is an ordinary process that takes in the kernels of a dead zygote.
     broker ── listener ── warden ── zygote ── reaper ── kernel
                             └────── the next zygote
 
-A zygote says over its socket `ready`, `successor` (start another beside me) or `cancel` (end that
+A zygote says over its socket `ready` or `failed` (and has told whoever waited), `successor` (start another beside me) or `cancel` (end that
 one). It exits with 0 when it was told to stop or nobody came for it: then everything ends. It exits
 with RETIRED when another has taken its place; after any other end the next one is started when
 somebody connects.
@@ -40,7 +40,7 @@ class Zygote:
     """A zygote as its parent sees it."""
 
     connection: socket.socket | None
-    ready: bool = False
+    answered: bool = False  # whoever had it started knows what became of it
 
 
 class Warden:
@@ -119,8 +119,8 @@ class Warden:
             word = connection.recv(4096)
         except OSError:
             word = b""
-        if word == b"ready":
-            zygote.ready = True
+        if word in (b"ready", b"failed"):
+            zygote.answered = True
         elif word == b"successor" and len(self._zygotes) == 1:
             self._start()
         elif word == b"cancel":
@@ -148,7 +148,7 @@ class Warden:
             if status == 0:
                 return False
             self._alone_since = time.monotonic()
-            if not zygote.ready:
+            if not zygote.answered:
                 self._turn_away()
 
     def _turn_away(self) -> None:
