@@ -177,3 +177,14 @@ async def settled(launcher: Launcher) -> None:
     """
     await launcher.tidy()
     await launcher.tidy()
+
+
+def parent_of(pid: int) -> int:
+    """Return the host's id of a process's parent."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("PPid:"))
+
+
+def warden_of(launcher: Launcher) -> int:
+    """Return the host's id of the process that keeps the zygote."""
+    return parent_of(launcher.zygote_pid)
