@@ -39,7 +39,7 @@ Json = dict[str, Any]
 class Message:
     """One message from a kernel. `content` is decoded when it is first read."""
 
-    __slots__ = ("_content", "buffers", "content_bytes", "header", "metadata", "parent")
+    __slots__ = ("_content", "_heavy", "buffers", "content_bytes", "header", "metadata", "parent")
 
     def __init__(
         self,
@@ -55,6 +55,7 @@ class Message:
         self.content_bytes = content_bytes
         self.buffers = buffers
         self._content: Json | None = None
+        self._heavy: bool | None = None
 
     @property
     def type(self) -> str:
@@ -78,7 +79,9 @@ class Message:
     @property
     def is_heavy(self) -> bool:
         """Tell whether the content has more structure than will be decoded."""
-        return nested(self.content_bytes, MAX_NESTED) > MAX_NESTED
+        if self._heavy is None:
+            self._heavy = nested(self.content_bytes, MAX_NESTED) > MAX_NESTED
+        return self._heavy
 
     def __repr__(self) -> str:
         return f"<Message {self.type} for {self.parent_id or '-'}, {len(self.content_bytes)} B>"

@@ -25,6 +25,7 @@ class FakeChannels:
         self.receiver: Receiver | None = None
         self.broken: asyncio.Future[BadFrame] = asyncio.get_running_loop().create_future()
         self.sent: list[tuple[str, str, Any]] = []  # id, code, metadata
+        self.full = False
 
     def next_id(self) -> str:
         return f"k_{len(self.sent) + 1}"
@@ -32,6 +33,8 @@ class FakeChannels:
     def send(
         self, channel: str, kind: str, content: Any, *, msg_id: str = "info", metadata: Any = None
     ) -> str:
+        if self.full:
+            raise BlockingIOError("the kernel reads no more requests")
         if kind != "kernel_info_request":
             assert (channel, kind) == ("shell", "execute_request")
             self.sent.append((msg_id, content["code"], metadata))
@@ -537,6 +540,43 @@ async def test_a_kernel_that_breaks_the_protocol_is_killed_and_lost_as_such() ->
     scene.kernel.exited.set_result("signal SIGKILL")
     await elapse(2 * EXIT_SETTLE)
     assert scene.host.lost == ["bad_frame"]
+
+
+@on_manual_time
+async def test_a_kernel_that_answers_without_reading_is_killed_and_lost_as_such() -> None:
+    scene = Scene()
+    scene.kernel.channels.full = True
+    scene.submit("a", "b")
+    assert scene.kernel.killed
+    scene.kernel.exited.set_result("signal SIGKILL")
+    await elapse(2 * EXIT_SETTLE)
+    assert scene.host.lost == ["bad_frame"]
+    assert scene.client.dones == {"a": "lost", "b": "aborted"}
+
+
+@on_manual_time
+async def test_the_channels_learn_which_messages_stand_for_nothing() -> None:
+    scene = Scene()
+    scene.submit("a")
+    receiver = scene.kernel.channels.receiver
+    assert receiver is not None
+    text = orjson.dumps({"name": "stdout", "text": "x"})
+
+    def stands(channel: str, kind: str, parent: str) -> object:
+        return receiver(channel, Message({"msg_type": kind}, {"msg_id": parent}, {}, text, ()))
+
+    assert stands("iopub", "execute_input", "k_1") is True
+    assert stands("iopub", "stream", "k_1") is True
+    assert stands("iopub", "stream", "nobody") is True  # a thread of an earlier cell
+    for channel, kind, parent in (
+        ("iopub", "comm_msg", "k_1"),
+        ("iopub", "status", "nobody"),
+        ("iopub", "no such type", "nobody"),
+        ("shell", "execute_reply", "k_2"),
+        ("control", "stream", "k_1"),
+        ("stdin", "input_request", "k_1"),
+    ):
+        assert stands(channel, kind, parent) is False, (channel, kind)
 
 
 # Clients
