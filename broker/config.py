@@ -310,6 +310,11 @@ def _contradictions(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
                 (f"{at}.kernelspec", f"{at}.python"),
                 "a kernelspec names its own interpreter: leave out one of kernelspec and python",
             )
+        if profile.cpu_time and config.isolation == "none":
+            yield (
+                (f"{at}.cpu_time", "isolation"),
+                "nobody counts the CPU time of a kernel that isolation = none lets run free",
+            )
         if both := sorted({*profile.allow_imports} & {*profile.deny_imports}):
             yield (
                 (f"{at}.deny_imports", f"{at}.allow_imports"),

@@ -16,6 +16,7 @@ from typing import Any
 from broker.protocol import Execute
 from broker.replay import size_of
 from kernels.messages import Message
+from kernels.spec import Usage
 
 Event = dict[str, Any]
 
@@ -38,7 +39,9 @@ OUTPUTS = (
     "clear_output",
     "error",
 )
+EXPIRED = ("timeout", "cpu")  # its time is up: on the clock, or on its processors
 _BINARY = ("image/png", "image/jpeg", "image/gif", "image/webp", "application/pdf")
+UNKNOWN = Usage()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,9 @@ class Execution:
     limits: OutputLimits = field(default_factory=OutputLimits)
     told: bool = False  # an event has told of it: a `done` must follow
     started: float = 0.0
-    interrupted: str = ""  # why it was interrupted: `interrupted`, `timeout`
+    interrupted: str = ""  # why it was interrupted: `interrupted`, or one of EXPIRED
+    used_before: Usage = UNKNOWN  # by the kernel
+    used_after: Usage = UNKNOWN
     taken: bool = False  # the kernel has begun with it
     interrupt_due: bool = False  # to be interrupted as soon as it has
     count: int | None = None
@@ -142,7 +147,7 @@ class Execution:
         if not status:
             status = self._status or "lost"
             if self.interrupted and status == "error":
-                status = self.interrupted
+                status = "timeout" if self.interrupted in EXPIRED else self.interrupted
         event: Event = {"type": "done", "id": self.id, "status": status}
         if reason:
             event["reason"] = reason
@@ -151,13 +156,24 @@ class Execution:
             "execution_count": self.count,
             "duration": round(now - started, 6) if self.started else 0.0,
             "queued": round(started - self.submitted, 6),
-            "cpu": _number(self._metadata.get("cpu")),
-            "memory_peak": _number(self._metadata.get("memory_peak")),
+            "cpu": self._cpu(),
+            "memory_peak": self._memory_peak(),
             "output_bytes": self._text + self._rich,
         }
         if truncated := self._truncated():
             event["truncated"] = truncated
         return event
+
+    def _cpu(self) -> float | int | None:
+        """Return the CPU seconds used: as counted outside the kernel, or as it says itself."""
+        before, after = self.used_before.cpu_seconds, self.used_after.cpu_seconds
+        if before is None or after is None:
+            return _number(self._metadata.get("cpu"))
+        return round(after - before, 6)
+
+    def _memory_peak(self) -> float | int | None:
+        peak = self.used_after.memory_peak
+        return _number(self._metadata.get("memory_peak")) if peak is None else peak
 
     def late_start(self) -> Event | None:
         """Return the `started` that a kernel died too soon to send, or None if it was sent."""

@@ -10,6 +10,7 @@ from broker.errors import BrokerError
 from broker.execution import Event, OutputLimits
 from broker.protocol import Codec
 from kernels.channels import Channels
+from kernels.spec import Usage
 
 S_contra = TypeVar("S_contra", contravariant=True)  # the session, which stands in a higher row
 
@@ -38,6 +39,13 @@ class SessionKernel(Protocol):
     @property
     def channels(self) -> Channels:
         """Give the sockets."""
+
+    @property
+    def is_metered(self) -> bool:
+        """Tell whether `usage()` counts every process, and takes but microseconds."""
+
+    def usage(self) -> Usage:
+        """Return what it has used so far, where that is known."""
 
     @property
     def exited(self) -> asyncio.Future[str]:

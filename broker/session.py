@@ -13,8 +13,9 @@ from collections import deque
 from functools import partial
 
 from broker.audience import Audience
+from broker.deadline import Deadline, usage_of
 from broker.errors import BadMessage, BrokerError, NotRunning, QueueFull, StoreUnavailable
-from broker.execution import Event, Execution
+from broker.execution import EXPIRED, Event, Execution
 from broker.protocol import Execute
 from broker.roles import Client, Envelope, Host, SessionKernel, SessionLimits, Workspace
 from kernels.errors import BadFrame
@@ -24,7 +25,6 @@ from kernels.state import SESSION, SessionEvent, SessionState, advance
 logger = logging.getLogger(__name__)
 
 EXIT_SETTLE = 0.05  # s from a kernel's death until its last words, in its sockets, count as said
-EXPIRED = ("timeout", "cpu")  # an execution's time is up: on the clock, or on its processors
 
 
 class Session:
@@ -61,7 +61,7 @@ class Session:
         self._catching_up = False  # an adopted kernel may still run what it was given before
         self._request_id = ""  # the kernel's id of what runs
         self._stray: Execution | None = None  # counts what comes between executions
-        self._timer: asyncio.TimerHandle | None = None
+        self._deadline = Deadline(limits, self._expire, self._kill)
         self._verdict = ""  # why we killed the kernel
         self._answered = False  # by the kernel it has now
 
@@ -224,7 +224,7 @@ class Session:
         self._catching_up = False
         self.lost_reason = reason
         self.state = advance(SESSION, self.state, SessionEvent.LOST)
-        self._cancel_timer()
+        self._deadline.clear()
         if running is not None:
             expired = running.interrupted in EXPIRED and reason == running.interrupted
             self._finish(running, "timeout" if expired else "lost", reason)
@@ -290,9 +290,7 @@ class Session:
         execution = self._running = self._queue.popleft()
         execution.started = time.monotonic()
         self._stray = Execution(execution.request, None, 0.0, self.limits.output)
-        timeout = execution.request.timeout or self.limits.execution_timeout
-        if timeout:
-            self._timer = self._loop.call_later(timeout, self._expire, execution)
+        execution.used_before = self._deadline.set(self.kernel, execution.request.timeout)
         self._request_id = self.kernel.channels.next_id()
         try:
             self.kernel.channels.send(
@@ -305,13 +303,11 @@ class Session:
         except BlockingIOError:  # it gets one request at a time, and has answered without reading
             self._kill("bad_frame")
 
-    def _expire(self, execution: Execution) -> None:
-        if self._running is execution and self.kernel is not None:
-            execution.interrupted = "timeout"
+    def _expire(self, reason: str) -> None:
+        if self._running is not None:
+            self._running.interrupted = reason
             self._throttle()
-            self._interrupt_once_taken(execution)
-            grace = self.limits.interrupt_grace
-            self._timer = self._loop.call_later(grace, self._kill, "timeout")
+            self._interrupt_once_taken(self._running)
 
     def _interrupt_once_taken(self, running: Execution) -> None:
         # What reaches the kernel before it has taken up the cell would stop nothing.
@@ -345,7 +341,8 @@ class Session:
 
     def _complete(self, execution: Execution) -> None:
         self._running = None
-        self._cancel_timer()
+        self._deadline.clear()
+        execution.used_after = usage_of(self.kernel)
         self.state = advance(SESSION, self.state, SessionEvent.FINISHED)
         status = self._finish(execution)
         if status not in ("ok", "aborted") and execution.request.stop_on_error:
@@ -369,11 +366,6 @@ class Session:
         self.audience.emit(event)
         self._host.executed(self, event["status"], event["duration"])
         return str(event["status"])
-
-    def _cancel_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
 
     # The store's word
 

@@ -106,6 +106,7 @@ class ForeignKernel:
 
     workspace: object | None = None
     keep_workspace = False
+    is_metered = False
 
     def __init__(
         self,

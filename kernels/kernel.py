@@ -92,6 +92,11 @@ class Kernel:
         """Note who is bound to it, where a later broker finds it."""
         self._label(self.kernel_id, text)
 
+    @property
+    def is_metered(self) -> bool:
+        """Tell whether `usage()` counts every process, and takes but microseconds."""
+        return self._cgroup is not None
+
     def usage(self) -> Usage:
         """Return what its process tree has used so far; without a sandbox nobody knows."""
         if self._closed or self.exited.done():

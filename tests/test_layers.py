@@ -35,7 +35,7 @@ ROWS: list[list[str]] = [
     ["broker.replay", "broker.pool"],
     ["broker.execution"],
     ["broker.roles"],
-    ["broker.audience"],
+    ["broker.audience", "broker.deadline"],
     ["broker.session"],
     ["broker.auth", "broker.adoption", "broker.claims"],
     ["broker.service"],

@@ -14,6 +14,7 @@ from broker.pool import Pool
 from broker.roles import SessionLimits
 from broker.service import Service, ServiceLimits
 from broker.store import Claim, Lease, NodeRecord, Renewal, SessionRecord, Store, Touch
+from kernels.spec import Usage
 
 Key = tuple[str, str]
 
@@ -147,6 +148,11 @@ class Files:
 
 
 class SilentKernel:
+    is_metered = False
+
+    def usage(self) -> Usage:
+        return Usage()
+
     def __init__(self, name: str, workspace: Files | None = None) -> None:
         self.keep_workspace = False
         self.workspace = workspace or Files(f"files of {name}")

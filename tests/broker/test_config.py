@@ -198,6 +198,10 @@ def test_every_mistake_of_every_source_is_reported_together() -> None:
             "broker.toml: profiles.python.warm: 9 kernels kept warm are more than the cap of 8",
         ),
         (
+            'isolation = "none"\n[profiles.r]\ncpu_time = "5s"',
+            "broker.toml: profiles.r.cpu_time: nobody counts the CPU time of a kernel that",
+        ),
+        (
             '[profiles.r]\nallow_imports = "os,re"\ndeny_imports = "re"',
             "broker.toml: profiles.r.deny_imports: re cannot be both allowed and denied",
         ),

@@ -16,6 +16,7 @@ from broker.session import EXIT_SETTLE, Session
 from kernels.channels import Receiver
 from kernels.errors import BadFrame
 from kernels.messages import Message
+from kernels.spec import Usage
 from kernels.state import SessionState
 from tests.broker.pool_fakes import elapse, on_manual_time
 
@@ -55,6 +56,12 @@ class FakeKernel:
         self.exited: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.interrupts = 0
         self.killed = False
+        self.is_metered = False
+        self.keep_workspace = False
+        self.used = Usage()
+
+    def usage(self) -> Usage:
+        return self.used
 
     def interrupt(self) -> None:
         self.interrupts += 1

@@ -1,0 +1,186 @@
+"""Time on the clock and on the processors, on a clock set by hand."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from broker.deadline import RESOLUTION, Deadline
+from broker.roles import SessionLimits
+from kernels.spec import Usage
+from tests.broker.pool_fakes import elapse, now, on_manual_time
+from tests.broker.test_session import FakeKernel, Scene
+
+
+class BusyKernel(FakeKernel):
+    """Uses so many cores from its beginning on; counts how often it is asked."""
+
+    def __init__(self, cores: float, *, before: float = 100.0) -> None:
+        super().__init__()
+        self.is_metered = True
+        self.rate: Callable[[float], float] = lambda seconds: cores * seconds
+        self.before = before
+        self.began = now()
+        self.asked = 0
+        self.ended = False
+
+    def usage(self) -> Usage:
+        self.asked += 1
+        if self.ended:
+            return Usage()
+        return Usage(self.before + self.rate(now() - self.began), 5 << 20, 7 << 20, 3)
+
+
+class Told:
+    """A deadline, and when it said what."""
+
+    def __init__(self, **limits: Any) -> None:
+        self.began = now()
+        self.said: list[tuple[str, str, float]] = []
+        bounds = SessionLimits(**{"execution_timeout": 0.0, "interrupt_grace": 2.0, **limits})
+        self.deadline = Deadline(bounds, self.note("expired"), self.note("overdue"))
+
+    def note(self, what: str) -> Callable[[str], None]:
+        return lambda reason: self.said.append((what, reason, round(now() - self.began, 2)))
+
+
+@on_manual_time
+async def test_the_clock_expires_and_then_the_grace() -> None:
+    told = Told(execution_timeout=5.0)
+    told.deadline.set(FakeKernel(), None)
+    await elapse(60)
+    assert told.said == [("expired", "timeout", 5.0), ("overdue", "timeout", 7.0)]
+
+
+@on_manual_time
+async def test_a_timeout_of_its_own_takes_the_place_of_the_sessions() -> None:
+    told = Told(execution_timeout=5.0)
+    told.deadline.set(FakeKernel(), 1.0)
+    await elapse(2)
+    told.deadline.clear()
+    await elapse(60)
+    assert told.said == [("expired", "timeout", 1.0)]
+
+
+@on_manual_time
+async def test_cpu_time_expires_when_it_is_used_up_and_not_before() -> None:
+    told, kernel = Told(cpu_time=5.0, cpu=1.0), BusyKernel(0.5)
+    told.deadline.set(kernel, None)
+    await elapse(60)
+    assert told.said == [("expired", "cpu", pytest.approx(10.0, abs=2 * RESOLUTION)),
+                         ("overdue", "cpu", pytest.approx(12.0, abs=2 * RESOLUTION))]  # fmt: skip
+    assert kernel.asked < 16  # each look halves what is left
+
+
+@on_manual_time
+async def test_all_cores_at_once_use_it_up_that_much_sooner() -> None:
+    told, kernel = Told(cpu_time=6.0, cpu=3.0), BusyKernel(3.0)
+    told.deadline.set(kernel, None)
+    await elapse(60)
+    assert told.said[0] == ("expired", "cpu", 2.0)
+    assert kernel.asked < 6
+
+
+@on_manual_time
+async def test_a_cell_that_sleeps_is_looked_at_as_often_as_it_could_be_up() -> None:
+    told, kernel = Told(cpu_time=1.0, cpu=1.0), BusyKernel(0.0)
+    told.deadline.set(kernel, None)
+    await elapse(100.5)
+    assert told.said == []
+    assert kernel.asked <= 103
+    kernel.rate = lambda seconds: seconds - 100.5
+    await elapse(5)
+    assert told.said[0] == ("expired", "cpu", pytest.approx(101.5, abs=2 * RESOLUTION))
+
+
+@on_manual_time
+async def test_whichever_comes_first_is_the_reason() -> None:
+    told = Told(execution_timeout=3.0, cpu_time=5.0, cpu=1.0)
+    told.deadline.set(BusyKernel(1.0), None)
+    await elapse(60)
+    assert [said[:2] for said in told.said] == [("expired", "timeout"), ("overdue", "timeout")]
+    told = Told(execution_timeout=30.0, cpu_time=5.0, cpu=1.0)
+    told.deadline.set(BusyKernel(1.0), None)
+    await elapse(60)
+    assert [said[:2] for said in told.said] == [("expired", "cpu"), ("overdue", "cpu")]
+
+
+@on_manual_time
+async def test_a_kernel_that_ends_meanwhile_has_no_deadline() -> None:
+    told, kernel = Told(cpu_time=1.0), BusyKernel(0.1)
+    told.deadline.set(kernel, None)
+    kernel.ended = True
+    await elapse(60)
+    assert told.said == []
+
+
+@on_manual_time
+async def test_where_cores_have_no_bound_all_of_the_machine_may_be_busy() -> None:
+    told, kernel = Told(cpu_time=1.0, cpu=0.5), BusyKernel(os.cpu_count() or 1)
+    kernel.is_metered = False
+    told.deadline.set(kernel, None)
+    await elapse(60)
+    assert told.said[0][2] == pytest.approx(1.0 / (os.cpu_count() or 1), abs=2 * RESOLUTION)
+
+
+@on_manual_time
+async def test_without_a_limit_a_kernel_that_is_dear_to_ask_is_not_asked() -> None:
+    told, kernel = Told(), BusyKernel(1.0)
+    kernel.is_metered = False
+    assert told.deadline.set(kernel, None) == Usage()
+    assert kernel.asked == 0
+
+
+# In a session
+
+
+@on_manual_time
+async def test_a_cell_over_its_cpu_time_is_interrupted_and_the_kernel_lives_on() -> None:
+    scene = Scene(bound=False, cpu_time=3.0, cpu=1.0)
+    kernel = BusyKernel(1.0)
+    scene.session.bind(kernel, 1, "fresh", "")
+    scene.submit("a")
+    kernel.begin()
+    await elapse(2.9)
+    assert kernel.interrupts == 0
+    await elapse(0.2)
+    assert kernel.interrupts == 1
+    kernel.end("error")
+    done = scene.client.events[-1]
+    assert (done["status"], done["reason"]) == ("timeout", "cpu")
+    assert done["cpu"] == pytest.approx(3.1, abs=0.05)
+    assert done["memory_peak"] == 7 << 20
+    await elapse(60)
+    assert not kernel.killed
+
+
+@on_manual_time
+async def test_one_that_goes_on_loses_its_kernel_for_it() -> None:
+    scene = Scene(bound=False, cpu_time=3.0, cpu=1.0)
+    kernel = BusyKernel(1.0)
+    scene.session.bind(kernel, 1, "fresh", "")
+    scene.submit("a", "b")
+    kernel.begin()
+    await elapse(5.1)
+    assert kernel.killed
+    kernel.exited.set_result("signal SIGKILL")
+    await elapse(1)
+    assert scene.client.dones == {"a": "timeout", "b": "aborted"}
+    assert scene.client.told("state", "generation", "reason")[-1] == ("lost", 1, "cpu")
+
+
+@on_manual_time
+async def test_each_cell_has_its_own_cpu_time() -> None:
+    scene = Scene(bound=False, cpu_time=3.0, cpu=1.0)
+    kernel = BusyKernel(1.0)
+    scene.session.bind(kernel, 1, "fresh", "")
+    for name in ("a", "b", "c"):
+        scene.submit(name)
+        kernel.begin()
+        await elapse(2.5)
+        kernel.end()
+        assert scene.client.events[-1]["cpu"] == pytest.approx(2.5, abs=0.01)
+    assert (kernel.interrupts, set(scene.client.dones.values())) == (0, {"ok"})
