@@ -32,7 +32,10 @@ class Child:
 
     async def answer(self) -> dict[str, Any]:
         """Return the child's word. Raises LaunchError if it is of a failure, or of an end."""
-        word = await asyncio.get_running_loop().sock_recv(self.config, MAX_CONFIG)
+        try:
+            word = await asyncio.get_running_loop().sock_recv(self.config, MAX_CONFIG)
+        except ConnectionResetError:  # it ended before it had read what it was to be
+            word = b""
         if not word:
             reason = await self.forked.process.exited
             raise LaunchError(f"the kernel ended while it started: {reason}")

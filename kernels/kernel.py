@@ -85,7 +85,7 @@ class Kernel:
 
     @property
     def pid(self) -> int:
-        """Return the process id as seen from here; in a sandbox, the reaper's."""
+        """Return the process id as seen from here."""
         return self.process.pid
 
     def label(self, text: str) -> None:
@@ -106,14 +106,14 @@ class Kernel:
                 memory, peak = self._cgroup.memory()
                 return Usage(self._cgroup.cpu_seconds(), memory, peak, self._cgroup.processes())
             if self._watchdog is not None:
-                return watchdog.usage(self.pid, self._baseline)
+                return watchdog.usage(self.pid, self._baseline, reaper=self.process.reaper)
         except OSError:  # it has just ended
             pass
         return Usage()
 
-    def watch(self, dog: watchdog.Watchdog) -> None:
-        """Have its memory watched where no cgroup holds it."""
-        self._watchdog, self._baseline = dog, watchdog.inherited(self.pid)
+    def watch(self, dog: watchdog.Watchdog, zygote: int) -> None:
+        """Have its memory watched where no cgroup holds it; what it has of its zygote is free."""
+        self._watchdog, self._baseline = dog, watchdog.kept([zygote])
         self._limit_memory(self.spec.limits.memory)
 
     def tighten(
@@ -128,7 +128,13 @@ class Kernel:
     def _limit_memory(self, limit: int) -> None:
         if self._watchdog is not None and limit:
             with suppress(ProcessLookupError):  # it has just ended
-                self._watchdog.start(self.pid, limit, self.kill, baseline=self._baseline)
+                self._watchdog.start(
+                    self.pid,
+                    limit,
+                    self.kill,
+                    baseline=self._baseline,
+                    reaper=self.process.reaper,
+                )
 
     def interrupt(self) -> None:
         """Ask the running cell to stop: a message first, because it reaches every descendant."""

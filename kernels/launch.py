@@ -374,7 +374,7 @@ class Launcher:
 
     def _watch(self, kernel: Kernel) -> None:
         if self.level == "standard":
-            kernel.watch(self._watchdog)
+            kernel.watch(self._watchdog, self.zygote_pid)
 
     async def _fork(
         self,

@@ -50,16 +50,21 @@ def pid_of(pidfd: int) -> int:
 class Process:
     """Watch one process through its pidfd, which this object owns and closes.
 
-    `exited` resolves with the reason. Only a parent may read a status. In a sandbox that is the
-    kernel's reaper, which leaves it in the pipe `ending`; the process watched is the reaper, whose
-    end is the whole tree's. Else the zygote tells it through `set_status`; without its word the
-    system is asked, and where that cannot tell, the reason is `unknown`.
+    `exited` resolves with the reason. Only a parent may read a status. In a sandbox the process
+    watched and killed is the kernel's reaper, whose end is the whole tree's; `own` is of the kernel
+    itself, whose status is left in the pipe `ending`. Else the zygote, which is the parent, tells
+    it through `set_status`; without its word the system is asked, and where that cannot tell, the
+    reason is `unknown`.
     """
 
-    def __init__(self, pidfd: int, ending: int = -1) -> None:
-        self.pid = pid_of(pidfd)
+    def __init__(self, pidfd: int, own: int = -1, ending: int = -1) -> None:
+        self.pid = pid_of(pidfd if own < 0 else own)
+        self.reaper = 0 if own < 0 else pid_of(pidfd)
         self._pidfd = pidfd
+        self._own = own
         self._ending = ending
+        self._gone = False
+        self._told: int | None = None
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self.returncode: int | None = None  # as in `subprocess`; None while unknown
@@ -76,12 +81,18 @@ class Process:
         return self._pidfd
 
     @property
-    def ending(self) -> int:
-        """Return the reading end of the reaper's pipe, for passing on; -1 without one."""
-        return self._ending
+    def descriptors(self) -> list[int]:
+        """Return what another needs to watch it too; nothing once it has ended."""
+        return [each for each in (self._pidfd, self._own, self._ending) if each >= 0]
 
     def set_status(self, status: int) -> None:
-        """Take the wait status from whoever reaped the process."""
+        """Take the wait status from whoever reaped the process.
+
+        Where there is a reaper it is the kernel's; the reaper's own end is still to come.
+        """
+        if self._ending >= 0 and not self._gone:
+            self._told = status
+            return
         if not self.exited.done() and (said := self._last_word()) is not None:
             status = said
         self.returncode = os.waitstatus_to_exitcode(status)
@@ -89,13 +100,17 @@ class Process:
 
     def send_signal(self, number: int) -> None:
         """Signal the process; nothing happens if it has ended."""
-        if self._pidfd >= 0:
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self._pidfd, number)
+        self._signal(self._pidfd if self._own < 0 else self._own, number)
 
     def kill(self) -> None:
-        """Send SIGKILL."""
-        self.send_signal(signal.SIGKILL)
+        """End it and everything below it with SIGKILL."""
+        self._signal(self._pidfd, signal.SIGKILL)
+
+    @staticmethod
+    def _signal(pidfd: int, number: int) -> None:
+        if pidfd >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(pidfd, number)
 
     def _last_word(self) -> int | None:
         """Return the status that the reaper left, or None if it was killed before it could."""
@@ -110,7 +125,10 @@ class Process:
 
     def _ended(self) -> None:
         self._loop.remove_reader(self._pidfd)
-        if (status := self._last_word()) is not None:
+        self._gone = True
+        status = self._last_word()
+        status = self._told if status is None else status
+        if status is not None:
             self.returncode = os.waitstatus_to_exitcode(status)
             self._resolve(reason_of(status))
             return
@@ -135,6 +153,7 @@ class Process:
             self._loop.remove_reader(self._pidfd)
             os.close(self._pidfd)
             self._pidfd = -1
-        if self._ending >= 0:
-            os.close(self._ending)
-            self._ending = -1
+        for descriptor in (self._own, self._ending):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._own = self._ending = -1

@@ -15,7 +15,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final, NamedTuple
 
 from kernels.spec import Usage
@@ -44,6 +44,7 @@ class Watch(NamedTuple):
     limit: int
     baseline: int
     exceeded: Callable[[str], None]
+    reaper: int
 
 
 class Watchdog:
@@ -62,17 +63,24 @@ class Watchdog:
         return f"<Watchdog of {len(self._watches)}, {self._took * 1000:.1f} ms a look>"
 
     def start(
-        self, pid: int, limit: int, exceeded: Callable[[str], None], *, baseline: int = 0
+        self,
+        pid: int,
+        limit: int,
+        exceeded: Callable[[str], None],
+        *,
+        baseline: int = 0,
+        reaper: int = 0,
     ) -> None:
         """Call `exceeded("oom")` once, when the tree below `pid` keeps more than `limit` bytes.
 
-        `baseline` is what it has from its zygote: see `inherited`. The watch ends with the
-        process. Raises ProcessLookupError if we cannot see it.
+        `baseline` is what it has from its zygote: what that `kept`. Orphans of the tree are below
+        its `reaper`, if it has one. The watch ends with the process. Raises ProcessLookupError if
+        we cannot see it.
         """
         seen = look((pid,)).get(pid)
         if seen is None:
             raise ProcessLookupError(pid)
-        self._watches[pid] = Watch(seen.started, limit, baseline, exceeded)
+        self._watches[pid] = Watch(seen.started, limit, baseline, exceeded, reaper)
         self._changed.set()
         if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(self._run(), name="watchdog")
@@ -103,10 +111,11 @@ class Watchdog:
         """Look at every tree; return for how long nothing can happen."""
         begun = time.monotonic()
         watches = dict(self._watches)
+        roots = {pid: watch.reaper for pid, watch in watches.items()}
         if self._took > LONG:
-            found = await asyncio.to_thread(survey, watches)
+            found = await asyncio.to_thread(survey, roots)
         else:
-            found = survey(watches)
+            found = survey(roots)
         self._took = time.monotonic() - begun
         room = LATEST * GROWTH
         for pid, (root, members, memory) in found.items():
@@ -132,10 +141,10 @@ class Watchdog:
         return estimate if exact is None else min(exact, estimate)
 
 
-def usage(pid: int, baseline: int = 0) -> Usage:
+def usage(pid: int, baseline: int = 0, *, reaper: int = 0) -> Usage:
     """Return what the tree below the process uses; nothing is known of one that has ended."""
     table = look()
-    members = below(pid, table)
+    members = below(pid, table, reaper)
     if not members:
         return Usage()
     return Usage(
@@ -145,19 +154,13 @@ def usage(pid: int, baseline: int = 0) -> Usage:
     )
 
 
-def inherited(pid: int) -> int:
-    """Return what a freshly forked kernel and its reaper have from their zygote.
+def survey(roots: Mapping[int, int]) -> dict[int, tuple[Seen | None, list[int], int]]:
+    """Return for each tree, by its root, that root, its members, and the bytes they keep.
 
-    The reaper is the process itself. It never fills memory of its own, so this can be asked at
-    any time of the kernel's life, and by a later broker.
+    `roots` has the reaper of each, or 0.
     """
-    return 2 * kept((pid,))
-
-
-def survey(pids: Iterable[int]) -> dict[int, tuple[Seen | None, list[int], int]]:
-    """Return for each tree its root, its members, and the bytes they keep."""
     table = look()
-    trees = {pid: below(pid, table) for pid in pids}
+    trees = {pid: below(pid, table, reaper) for pid, reaper in roots.items()}
     return {pid: (table.get(pid), members, kept(members)) for pid, members in trees.items()}
 
 
@@ -176,14 +179,14 @@ def look(pids: Iterable[int] | None = None) -> dict[int, Seen]:
     return table
 
 
-def below(pid: int, table: dict[int, Seen]) -> list[int]:
-    """Return the process and all its descendants."""
+def below(pid: int, table: dict[int, Seen], reaper: int = 0) -> list[int]:
+    """Return the process and all its descendants, with the orphans that its reaper took in."""
     if pid not in table:
         return []
     children: dict[int, list[int]] = {}
     for number, seen in table.items():
         children.setdefault(seen.parent, []).append(number)
-    members = [pid]
+    members = [pid, *children.get(reaper, ())] if reaper else [pid]
     for member in members:
         members.extend(children.get(member, ()))
     return members

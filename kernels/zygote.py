@@ -32,6 +32,10 @@ class Forked(NamedTuple):
     files: int  # a descriptor of that directory, which the receiver owns; -1 without one
 
 
+class Vanished(ZygoteFailed):
+    """It ended before it had said a word."""
+
+
 class Zygote:
     """A connection to one profile's fork server.
 
@@ -75,6 +79,11 @@ class Zygote:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         recipe = recipe_of(spec, sandbox)
         connection = await asyncio.to_thread(connect, directory, recipe)
+        if connection is not None:
+            try:
+                return await cls._greet(connection, spec, directory, timeout)
+            except Vanished:  # its warden was about to end when we came
+                connection = await asyncio.to_thread(connect, directory, recipe)
         if connection is None:
             connection = spawn(spec, directory, recipe, orphan_ttl, sandbox)
         return await cls._greet(connection, spec, directory, timeout)
@@ -174,8 +183,7 @@ class Zygote:
         """Hand a kernel of an earlier zygote over, so that it is not forgotten by an orphan."""
         if process.pidfd >= 0:
             request = {"op": "adopt", "kernel": kernel_id, "label": label, "tied": tied}
-            passed = [process.pidfd, *([process.ending] if process.ending >= 0 else [])]
-            self._send({**request, "workspace": workspace}, passed)
+            self._send({**request, "workspace": workspace}, process.descriptors)
             self._processes[kernel_id] = process
 
     def drop(self, workspace: str) -> None:
@@ -198,7 +206,7 @@ class Zygote:
             self.lost.set_result(None)
         for future in (*self._forking.values(), self._listing, self._retiring, self._hello):
             if future is not None and not future.done():
-                error = ZygoteFailed if future is self._hello else LaunchError
+                error = Vanished if future is self._hello else LaunchError
                 future.set_exception(error(f"the zygote ended: {last_words(self._directory)}"))
                 future.exception()  # seen: whoever waits still gets it
 
@@ -273,14 +281,13 @@ class Zygote:
             os.close(forked.files)
 
     def _forked(self, event: dict[str, Any], descriptors: list[int]) -> Forked:
-        kernel_id, pidfd, rest = event["kernel"], descriptors[0], descriptors[1:]
-        ending = rest.pop(0) if event["ending"] else -1
+        kernel_id, count = event["kernel"], 3 if event["reaper"] else 1
+        own, rest = descriptors[:count], descriptors[count:]
         process = self._processes.get(kernel_id)
         if process is None:
-            process = self._processes[kernel_id] = Process(pidfd, ending)
+            process = self._processes[kernel_id] = Process(*own)
         else:
-            for descriptor in (pidfd, ending):
-                if descriptor >= 0:
-                    os.close(descriptor)
+            for descriptor in own:
+                os.close(descriptor)
         files = rest[0] if rest else -1
         return Forked(kernel_id, process, event["label"], event["workspace"], files)

@@ -10,7 +10,7 @@ import traceback
 from dataclasses import dataclass
 from typing import Any
 
-from ..sandbox import reaper, recipe, rlimits, selftest
+from ..sandbox import recipe, rlimits, selftest
 
 MAX_CONFIG = 160 << 10
 
@@ -22,7 +22,6 @@ class Request:
     config: socket.socket
     listeners: dict[str, int]
     box: recipe.Enclosure | None  # None without a sandbox
-    ending: int  # where its reaper leaves the wait status
 
 
 def become(request: Request) -> None:
@@ -33,7 +32,6 @@ def become(request: Request) -> None:
         os.umask(options.get("umask", 0o077))
         if request.box is not None:
             shut_in(request.box, options)
-            reaper.split(request.ending)
         else:
             rlimits.apply(options["limits"])
         if options["part"] == "probe":

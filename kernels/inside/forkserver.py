@@ -3,11 +3,11 @@
 Speaks JSON over SOCK_SEQPACKET, one object a packet, descriptors beside it:
 
     fork   {kernel, tied, channels, workspace} + [config, <channels listeners>, <cgroups>…]
-           -> {event: forked, kernel} + [pidfd, ending, workspace?],
+           -> {event: forked, kernel, reaper} + [pidfd, own?, ending?, workspace?],
            or {event: refused, kernel, error}
-    adopt  {kernel, label, tied, workspace} + [pidfd, ending]   of an earlier zygote; no answer
+    adopt  {kernel, label, tied, workspace} + [pidfd, own?, ending?]   of an earlier zygote
     label  {kernel, label}                   who is bound to it; no answer
-    list   {}   -> {event: kernel, kernel, label, workspace} + [pidfd, ending, workspace?]
+    list   {}   -> {event: kernel, kernel, label, workspace, reaper} + [pidfd, …] as for a fork
            for each, then {event: listed}; kernels that nobody knows any more are ended
     drop   {workspace}                       unmounts it; no answer
     retire {}   has the warden start a successor -> {event: retiring}
@@ -15,9 +15,10 @@ Speaks JSON over SOCK_SEQPACKET, one object a packet, descriptors beside it:
     stop   {}   kills every kernel and exits
 
 and unasked {event: hello | failed, …} + [own pidfd] on connecting, {event: exit, kernel, status}
-at an end. A workspace is {name, size, files}; `ending` is a pipe in which the reaper leaves the
-wait status. Nothing secret passes through here: a kernel's key goes down `config`, which only the
-child reads, because what was ever in this heap can be read by every later child.
+at an end. A workspace is {name, size, files}. In a sandbox `pidfd` is the reaper's, `own` the
+kernel's, and `ending` a pipe in which the warden leaves its wait status. Nothing secret passes
+through here: a kernel's key goes down `config`, which only the child reads, because what was ever
+in this heap can be read by every later child.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..sandbox import reaper
+from ..sandbox.recipe import Enclosure
 from .child import Request, become
 from .preload import preload
 from .warden import RETIRED
@@ -55,9 +57,11 @@ class Child:
     """One forked kernel as its parent sees it."""
 
     name: str
-    pidfd: int
+    pidfd: int  # of its reaper, where it has one: it ends last, and with it all
+    own: int = -1  # the kernel's
     pid: int = 0  # 0 for a kernel that another zygote forked
-    ending: int = -1  # the pipe in which its reaper leaves the wait status
+    reaper: int = 0
+    ending: int = -1  # the pipe in which the warden leaves the wait status
     label: str = ""
     workspace: str = ""
     tied: bool = False  # ends with the connection of whoever asked for it
@@ -177,34 +181,51 @@ class ForkServer:
             words = f"the zygote has {len(tasks)} threads; a preloaded module started them"
             self._refuse(kernel, words, descriptors)
             return None
-        files, box, ending = -1, None, (-1, -1)
-        if self._workspaces is not None:
+        child = Child(kernel, -1, workspace=wanted["name"], tied=request["tied"])
+        if self._workspaces is None:
+            files, box = -1, None
+            child.pid = os.fork()
+        else:
             try:
                 files, box = self._workspaces.open(wanted)
             except OSError as error:
                 self._refuse(kernel, f"workspace: {error}", descriptors)
                 return None
-            ending = os.pipe()
-            self._workspaces.enter_new_pid_namespace()
-        pid = os.fork()
-        if pid == 0:
-            self._selector.close()
-            count = 1 + request["channels"]
-            if box is not None:
-                box.cgroups = descriptors[count:]
-                self._close_in_child({*descriptors, box.workspaces, ending[1]})
-            else:
-                self._close_in_child({*descriptors})
-            listeners = dict(zip(CHANNELS, descriptors[1:count], strict=False))
-            return Request(socket.socket(fileno=descriptors[0]), listeners, box, ending[1])
-        for descriptor in (*descriptors, ending[1]):
-            if descriptor >= 0:
-                os.close(descriptor)
-        child = Child(kernel, os.pidfd_open(pid), pid, ending[0], tied=request["tied"])
-        child.workspace = wanted["name"]
+            child.pid = self._workspaces.fork_into(self._take_reaper(child))
+        if child.pid == 0:
+            return self._in_child(descriptors, 1 + request["channels"], box)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        child.own = os.pidfd_open(child.pid)
+        if child.reaper:
+            self._tell_warden("kernel", reaper=child.reaper, kernel=child.pid)
+        else:
+            child.pidfd = child.own
         self._watch(child)
         self._tell("forked", child, files)
         return None
+
+    def _in_child(self, descriptors: list[int], count: int, box: Enclosure | None) -> Request:
+        self._selector.close()
+        keep = set(descriptors)
+        if box is not None:
+            box.cgroups = descriptors[count:]
+            keep.add(box.workspaces)
+        self._close_in_child(keep)
+        listeners = dict(zip(CHANNELS, descriptors[1:count], strict=False))
+        return Request(socket.socket(fileno=descriptors[0]), listeners, box)
+
+    def _take_reaper(self, child: Child) -> int:
+        """Get a pid namespace from the warden, which has one ready; return a descriptor of it."""
+        self._warden.send(b"reaper")
+        data, descriptors, _, _ = socket.recv_fds(self._warden, MAX_PACKET, 3)
+        child.reaper = json.loads(data)["reaper"]
+        child.pidfd, child.ending, namespace = descriptors
+        return namespace
+
+    def _tell_warden(self, word: str, **said: object) -> None:
+        with contextlib.suppress(OSError):  # without a warden there is nobody to tell
+            self._warden.send(f"{word} {json.dumps(said)}".encode())
 
     def _refuse(self, kernel: str, error: str, descriptors: list[int]) -> None:
         for descriptor in descriptors:
@@ -213,13 +234,14 @@ class ForkServer:
 
     def _tell(self, word: str, child: Child, files: int) -> None:
         """Tell of a kernel, with what belongs to it; `files` is closed."""
-        passed = [each for each in (child.pidfd, child.ending, files) if each >= 0]
+        own = child.own if child.reaper else -1
+        passed = [each for each in (child.pidfd, own, child.ending, files) if each >= 0]
         event: dict[str, object] = {
             "event": word,
             "kernel": child.name,
             "label": child.label,
             "workspace": child.workspace,
-            "ending": child.ending >= 0,
+            "reaper": bool(child.reaper),
         }
         self._send(event, tuple(passed))
         if files >= 0:
@@ -227,7 +249,10 @@ class ForkServer:
 
     def _adopt(self, request: dict[str, Any], descriptors: list[int]) -> None:
         pidfd, *rest = descriptors
-        child = Child(request["kernel"], pidfd, ending=rest[0] if rest else -1)
+        child = Child(request["kernel"], pidfd)
+        if rest:
+            child.own, child.ending = rest
+            child.reaper = _pid_of(pidfd)
         child.label, child.tied = request["label"], request["tied"]
         child.workspace = request["workspace"]
         self._watch(child)
@@ -241,7 +266,10 @@ class ForkServer:
         self._send({"event": "listed"})
         if self._workspaces is not None:
             self._workspaces.drop_unused({child.workspace for child in self._children.values()})
-        self._end_strangers()
+            reapers = [child.reaper for child in self._children.values()]
+            self._tell_warden("keep", reapers=reapers)
+        else:
+            self._end_strangers()
 
     def _end_strangers(self) -> None:
         """Kill what a zygote before this one forked and nobody has handed over."""
@@ -254,18 +282,20 @@ class ForkServer:
 
     def _watch(self, child: Child) -> None:
         self._children[child.name] = child
-        self._selector.register(child.pidfd, selectors.EVENT_READ, lambda: self._reap(child))
+        watched = child.own if child.pid else child.pidfd
+        self._selector.register(watched, selectors.EVENT_READ, lambda: self._reap(child, watched))
 
-    def _reap(self, child: Child) -> None:
-        self._selector.unregister(child.pidfd)
-        os.close(child.pidfd)
-        if child.ending >= 0:
-            os.close(child.ending)
+    def _reap(self, child: Child, watched: int) -> None:
+        self._selector.unregister(watched)
         if self._children.get(child.name) is child:  # a restart may have given its name away
             del self._children[child.name]
         if child.pid:
             _, status = os.waitpid(child.pid, 0)
+            if child.reaper:
+                self._tell_warden("ended", reaper=child.reaper, status=status)
             self._send({"event": "exit", "kernel": child.name, "status": status})
+        for descriptor in {child.pidfd, child.own, child.ending} - {-1}:
+            os.close(descriptor)
 
     @staticmethod
     def _kill(children: Iterable[Child]) -> None:

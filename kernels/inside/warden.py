@@ -4,13 +4,21 @@ In a sandbox it is pid 1 of the zygotes' pid namespace and holds their mounts, t
 them; kernels whose zygote has gone are its children, and all of them end with it. Without one it
 is an ordinary process that takes in the kernels of a dead zygote.
 
-    broker ── listener ── warden ── zygote ── reaper ── kernel
-                            └────── the next zygote
+    broker ── listener ── warden ─┬─ zygote ── kernels
+                                  ├─ the next zygote
+                                  └─ reapers, one for each kernel
 
-A zygote says over its socket `ready` or `failed` (and has told whoever waited), `successor` (start another beside me) or `cancel` (end that
-one). It exits with 0 when it was told to stop or nobody came for it: then everything ends. It exits
-with RETIRED when another has taken its place; after any other end the next one is started when
-somebody connects.
+A zygote says over its socket, each word with a JSON object where it needs one:
+
+    ready, failed      whoever waited has been told
+    successor, cancel  start another beside me; end that one
+    reaper             -> {reaper: pid} + [pidfd, pipe, pid namespace], for the next kernel
+    kernel {reaper, kernel}, ended {reaper, status}   who is in it; how that one ended
+    keep {reapers}     those of the kernels that somebody knows; the others end
+
+It exits with 0 when it was told to stop or nobody came for it: then everything ends. It exits with
+RETIRED when another has taken its place; after any other end the next one is started when somebody
+connects.
 """
 
 from __future__ import annotations
@@ -27,10 +35,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..sandbox import capabilities, mounts, namespaces, network, reaper, system
+from .reapers import Reapers
 
 RETIRED = 3
 # CHOWN DAC_OVERRIDE KILL SETGID SETUID SETPCAP NET_ADMIN SYS_CHROOT SYS_ADMIN, capability.h
 ZYGOTE_CAPABILITIES = (0, 1, 5, 6, 7, 8, 12, 18, 21)
+MAX_WORD = 64 << 10  # bytes
 THREAD_STACK = 2 << 20  # bytes; what a thread of a kernel is given, by glibc, at its start
 BOOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "boot.py")
 
@@ -39,6 +49,7 @@ BOOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "boot.py")
 class Zygote:
     """A zygote as its parent sees it."""
 
+    pid: int
     connection: socket.socket | None
     answered: bool = False  # whoever had it started knows what became of it
 
@@ -53,6 +64,7 @@ class Warden:
         self._options = options
         self._command = command
         self._zygotes: dict[int, Zygote] = {}  # by pid
+        self._reapers = Reapers() if options["sandbox"] else None
         self._alone_since = time.monotonic()
 
     def serve(self) -> None:
@@ -79,9 +91,12 @@ class Warden:
             for connection, zygote in connections.items():
                 if connection in readable:
                     self._hear(zygote, connection)
+            if self._reapers is not None:
+                self._reapers.prepare()
             if wakeup in readable:
                 os.read(wakeup, 4096)
                 if not self._reap():
+                    self._listener.close()  # whoever comes now is to start another warden
                     return
             if self._listener in readable:
                 self._start()
@@ -112,24 +127,34 @@ class Warden:
         theirs.close()
         if keeper >= 0:
             os.close(keeper)
-        self._zygotes[pid] = Zygote(ours)
+        self._zygotes[pid] = Zygote(pid, ours)
 
     def _hear(self, zygote: Zygote, connection: socket.socket) -> None:
         try:
-            word = connection.recv(4096)
+            word, _, rest = connection.recv(MAX_WORD).partition(b" ")
         except OSError:
-            word = b""
-        if word in (b"ready", b"failed"):
+            word = rest = b""
+        said = json.loads(rest) if rest else {}
+        if not word:
+            connection.close()
+            zygote.connection = None  # it is ending; in which way, its status will say
+        elif word in (b"ready", b"failed"):
             zygote.answered = True
         elif word == b"successor" and len(self._zygotes) == 1:
             self._start()
         elif word == b"cancel":
-            for pid, other in self._zygotes.items():
+            for other in self._zygotes.values():
                 if other is not zygote:
-                    os.kill(pid, signal.SIGKILL)
-        elif not word:
-            connection.close()
-            zygote.connection = None  # it is ending; in which way, its status will say
+                    os.kill(other.pid, signal.SIGKILL)
+        elif self._reapers is not None:
+            if word == b"reaper":
+                self._reapers.grant(zygote.pid, connection)
+            elif word == b"kernel":
+                self._reapers.serve_kernel(said)
+            elif word == b"ended":
+                self._reapers.kernel_ended(said["reaper"], said["status"])
+            elif word == b"keep":
+                self._reapers.keep(said["reapers"])
 
     def _reap(self) -> bool:
         """Take in what has ended, and tell whether to go on."""
@@ -141,29 +166,45 @@ class Warden:
             if not pid:
                 return True
             zygote = self._zygotes.pop(pid, None)
-            if zygote is None:
-                continue  # a kernel whose zygote had gone
+            if zygote is None:  # a reaper, or a kernel whose zygote had gone
+                if self._reapers is not None:
+                    self._reapers.child_ended(pid, status)
+                continue
+            if self._reapers is not None:
+                self._reapers.forsake(pid)
+            if status and status >> 8 != RETIRED and not zygote.answered:
+                self._turn_away()
             if zygote.connection is not None:
                 zygote.connection.close()
-            if status == 0:
+            if status == 0 or not (self._zygotes or self._wanted or self._has_kernels):
                 return False
             self._alone_since = time.monotonic()
-            if not zygote.answered:
-                self._turn_away()
+
+    @property
+    def _wanted(self) -> bool:
+        return bool(select.select([self._listener], [], [], 0)[0])
+
+    @property
+    def _has_kernels(self) -> bool:
+        return bool(children()) if self._reapers is None else self._reapers.busy
 
     def _turn_away(self) -> None:
         """Close on whoever waits for a zygote that did not come up: they know when to try again."""
-        while select.select([self._listener], [], [], 0)[0]:
+        while self._wanted:
             self._listener.accept()[0].close()
 
     def end_all(self) -> None:
         """Kill what is left of the kernels. Pid 1 need not: they end with it."""
-        if os.getpid() == 1:
-            return
-        with contextlib.suppress(OSError), open(f"/proc/self/task/{os.getpid()}/children") as file:
-            for pid in file.read().split():
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(int(pid), signal.SIGKILL)
+        for pid in children() if os.getpid() != 1 else ():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def children() -> list[int]:
+    """Return the pids of this process's children."""
+    with contextlib.suppress(OSError), open(f"/proc/self/task/{os.getpid()}/children") as file:
+        return [int(pid) for pid in file.read().split()]
+    return []
 
 
 def main(arguments: list[str]) -> None:

@@ -70,11 +70,14 @@ class Workspaces:
                 if name not in used:
                     mounts.drop_workspace(name)
 
-    def enter_new_pid_namespace(self) -> None:
-        """Have the next fork begin a pid namespace."""
-        # Without a way back to our own, a second one could not be made.
-        system.setns(self._pids, system.CLONE_NEWPID)
-        system.unshare(system.CLONE_NEWPID)
+    def fork_into(self, namespace: int) -> int:
+        """Fork a child into a pid namespace and return its pid; the descriptor is closed."""
+        system.setns(namespace, system.CLONE_NEWPID)
+        os.close(namespace)
+        pid = os.fork()
+        if pid:
+            system.setns(self._pids, system.CLONE_NEWPID)
+        return pid
 
     def _free(self) -> int:
         """Return the lowest id that no workspace has."""

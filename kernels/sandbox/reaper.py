@@ -1,7 +1,7 @@
-"""Pid 1 of a kernel's pid namespace: takes in its orphans, and says how the kernel ended.
+"""Pid 1 of a kernel's pid namespace: takes in its orphans, and takes them all with it.
 
 A kernel that was pid 1 itself would not reap what its children leave behind, and a hundred dead
-orphans would use up its processes. When pid 1 ends, the system ends everything below it.
+orphans would use up its processes. When pid 1 ends, the system ends everything in its namespace.
 """
 
 from __future__ import annotations
@@ -9,52 +9,45 @@ from __future__ import annotations
 import os
 import signal
 import struct
-from collections.abc import Iterable
+from typing import NoReturn
 
-STATUS = struct.Struct("i")  # the wait status of the kernel
-FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1)
+from . import capabilities, seccomp, system
+
+STATUS = struct.Struct("i")  # the wait status of a kernel
 
 
-def split(status: int, keep: Iterable[int] = ()) -> None:
-    """Fork: return in the kernel; stay in the parent as its pid 1, which never returns.
+def serve(program: bytes) -> NoReturn:
+    """Be a reaper until somebody above kills it. Never returns.
 
-    `status` is the writing end of a pipe; the reaper keeps no descriptor but that and `keep`.
+    `program` is a seccomp filter.
     """
-    # Blocked signals stay pending, even those that pid 1 would otherwise never see.
-    waited = {signal.SIGCHLD, *FORWARDED}
-    signal.pthread_sigmask(signal.SIG_BLOCK, waited)
-    kernel = os.fork()
-    if kernel == 0:
-        os.close(status)
-        os.setsid()  # leads its own group: an interrupt of all of it is not forwarded once more
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, waited)
-        return
     try:
-        close_all_but({status, *keep})
-        _serve(kernel, status, waited)
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+        signal.set_wakeup_fd(-1)
+        os.setsid()
+        close_all_but(set())
+        null = os.open(os.devnull, os.O_RDWR)
+        for descriptor in (0, 1, 2):
+            os.dup2(null, descriptor)
+        os.close(null)
+        capabilities.drop()
+        system.prctl(system.PR_SET_NO_NEW_PRIVS, 1)
+        system.prctl(system.PR_SET_DUMPABLE, 0)
+        seccomp.install(program)
+        while True:
+            signal.sigwait({signal.SIGCHLD})
+            while _take_one():
+                pass
     finally:
         os._exit(1)
 
 
-def _serve(kernel: int, status: int, waited: set[signal.Signals]) -> None:
-    while True:
-        number = signal.sigwait(waited)
-        if number != signal.SIGCHLD:
-            os.kill(kernel, number)
-        while (ended := _next_ended()) is not None:
-            pid, code = ended
-            if pid == kernel:
-                os.write(status, STATUS.pack(code))
-                exit_code = os.waitstatus_to_exitcode(code)
-                os._exit(exit_code if exit_code >= 0 else 128 - exit_code)
-
-
-def _next_ended() -> tuple[int, int] | None:
+def _take_one() -> bool:
+    """Take in a child that has ended, and tell whether there was one."""
     try:
-        pid, code = os.waitpid(-1, os.WNOHANG)
+        return os.waitpid(-1, os.WNOHANG)[0] > 0
     except ChildProcessError:
-        return None
-    return (pid, code) if pid else None
+        return False
 
 
 def close_all_but(keep: set[int]) -> None:
@@ -64,8 +57,4 @@ def close_all_but(keep: set[int]) -> None:
         if descriptor >= lower:
             os.closerange(lower, descriptor)
             lower = descriptor + 1
-    os.closerange(lower, _highest())
-
-
-def _highest() -> int:
-    return os.sysconf("SC_OPEN_MAX")
+    os.closerange(lower, os.sysconf("SC_OPEN_MAX"))
