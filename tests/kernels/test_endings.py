@@ -108,8 +108,10 @@ async def test_its_children_end_with_it(talk: Talk) -> None:
 async def test_nothing_in_it_can_end_the_process_above(talk: Talk) -> None:
     said = await talk.run(
         "import os, signal\n"
-        "for number in set(signal.Signals) - {signal.SIGINT, signal.SIGTERM, signal.SIGHUP,"
-        " signal.SIGQUIT, signal.SIGUSR1}:\n  os.kill(1, number)\n'alive'"
+        "for number in signal.Signals:\n"
+        "  try: os.kill(1, number)\n"
+        "  except PermissionError: pass\n"
+        "'alive'"
     )
     assert said.value == "'alive'"
 
