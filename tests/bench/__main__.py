@@ -19,7 +19,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from tests.bench import report as reporting
 from tests.bench.lab import Lab, Mood, machine
-from tests.bench.rows import ROWS
+from tests.bench.sandbox import ROWS
 
 RESULTS = Path("bench-results")
 

@@ -15,6 +15,9 @@ from tests.bench import ours
 from tests.bench.stock import StockKernel, stock_kernel
 
 OURS = "broker"
+UNSHUT = "no sandbox"
+WITH_CGROUP = "with its cgroup"
+UNDISTURBED = "undisturbed"
 GATEWAY = "Kernel Gateway"
 STOCK = "stock ipykernel"
 ZMQ = "stock ipykernel, raw ZMQ"
@@ -40,6 +43,7 @@ class Lab:
         self.side = side
         self.advance = advance
         self._broker: ours.Broker | None = None
+        self._unshut: ours.Broker | None = None
         self._gateway: kernel_gateway.Gateway | None = None
         self._rooms = 0
 
@@ -59,6 +63,14 @@ class Lab:
             self.advance("starting the broker")
             self._broker = await self.stack.enter_async_context(ours.broker(self.room()))
         return self._broker
+
+    async def unshut_broker(self) -> ours.Broker:
+        """Return a broker whose kernels have no sandbox."""
+        if self._unshut is None:
+            self.advance("starting a broker without a sandbox")
+            started = ours.broker(self.room(), isolation="none")
+            self._unshut = await self.stack.enter_async_context(started)
+        return self._unshut
 
     async def gateway(self) -> kernel_gateway.Gateway:
         if self._gateway is None:

@@ -54,6 +54,17 @@ class Session:
                 return events
         raise ConnectionError("the broker closed the connection")
 
+    async def begin(self, code: str) -> None:
+        """Send a cell that will not end, and return when it has begun."""
+        self._count += 1
+        message = {"type": "execute", "id": f"r{self._count}", "code": code}
+        packed = msgpack.packb(message) if self._binary else orjson.dumps(message).decode()
+        await self._connection.send(packed)
+        async for frame in self._connection:
+            event = msgpack.unpackb(frame) if self._binary else orjson.loads(frame)
+            if event["type"] == "started":
+                return
+
     async def execute(self, code: str) -> list[dict[str, Any]]:
         events = await self.ask("execute", code=code)
         if events[-1]["status"] != "ok":
@@ -83,6 +94,9 @@ class Broker:
         row = await request("GET", f"{self.url}/v1/sessions/{session}", self.headers)
         assert isinstance(row, dict)
         return row
+
+    async def kill(self, session: str) -> None:
+        await request("DELETE", f"{self.url}/v1/sessions/{session}", self.headers)
 
     async def pools(self) -> dict[str, Any]:
         """Return the operators' view of kernels and their memory."""
@@ -118,10 +132,12 @@ class Broker:
 
 
 @contextlib.asynccontextmanager
-async def broker(directory: Path, *, warm: int = 4) -> AsyncIterator[Broker]:
+async def broker(
+    directory: Path, *, warm: int = 4, isolation: str = "standard"
+) -> AsyncIterator[Broker]:
     """Start `broker serve` with its embedded store on a free port, end it with the block."""
     ready_file = directory / "ready.json"
-    argv = [str(BROKER), "serve", "--isolation", "none", "--port", "0", "--warm", str(warm)]
+    argv = [str(BROKER), "serve", "--isolation", isolation, "--port", "0", "--warm", str(warm)]
     argv += ["--state-dir", str(directory / "state"), "--ready-file", str(ready_file)]
     env = {name: value for name, value in os.environ.items() if not name.startswith("BROKER_")}
     # Nothing outlives the measurement, even when the broker has to be killed.

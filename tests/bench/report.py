@@ -75,6 +75,14 @@ def judge(
     if against.ratio is not None:
         wanted.append(f"≥ {against.ratio:g}x")
         verdicts.append(None if ratio is None else ratio >= against.ratio)
+    if against.more_at_most is not None:
+        wanted.append(f"≤ {against.more_at_most:g} {unit} more")
+        more = ours.p50 - peer.p50 if ours and peer else None
+        verdicts.append(None if more is None else more <= against.more_at_most)
+    if against.tail_at_most is not None:
+        wanted.append(f"p95 ≤ {against.tail_at_most:g}x")
+        tail = ours.p95 / peer.p95 if ours and peer else None
+        verdicts.append(None if tail is None else tail <= against.tail_at_most)
     met = None if not verdicts or None in verdicts else all(verdicts)
     return {"peer": against.peer, "ratio": ratio, "target": ", ".join(wanted), "met": met}
 

@@ -31,6 +31,8 @@ class Against:
     peer: str
     ratio: float | None = None  # the peer's p50 is at least so many times ours
     ours_at_most: float | None = None  # our p50, in the row's unit
+    more_at_most: float | None = None  # our p50 less the peer's, likewise
+    tail_at_most: float | None = None  # our p95 is at most so many times the peer's
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,9 @@ async def launch(lab: Lab, rounds: int) -> Samples:
             from kernels.launch import Launcher
             from kernels.spec import KernelSpec
 
-            launcher = Launcher(KernelSpec(name="bench"), lab.room(), orphan_ttl=5)
+            launcher = Launcher(
+                KernelSpec(name="bench"), lab.room(), isolation="standard", orphan_ttl=5
+            )
             stack.push_async_callback(launcher.aclose)
             await launcher.start()
 
