@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
+from broker.bounds import of_the_tree
+from broker.requests import bad_field
 from broker.roles import SessionKernel, Workspace
 
 
@@ -38,12 +42,23 @@ def is_shared(kernel: ServiceKernel, workspace: Workspace | None) -> bool:
     )
 
 
+def tighten(kernel: SessionKernel, asked: Mapping[str, float]) -> None:
+    """Hold the kernel to what a client asked for. Raises BadMessage if it has more already."""
+    bounds = of_the_tree(asked)
+    try:
+        kernel.tighten(**bounds)
+    except OSError as error:
+        rule = f"not even a fresh kernel keeps to it: {error.strerror}"
+        raise bad_field(", ".join(bounds), rule) from error
+
+
 class Label(NamedTuple):
     """Whose a kernel is."""
 
     tenant: str
     session: str
     generation: int
+    asked: Mapping[str, float] = MappingProxyType({})  # bounds that its client has lowered
 
     @property
     def key(self) -> tuple[str, str]:
@@ -53,13 +68,15 @@ class Label(NamedTuple):
     @property
     def text(self) -> str:
         """Return what `read_label` reads."""
-        return json.dumps(self._asdict())
+        known = self._asdict() | {"asked": dict(self.asked)}
+        return json.dumps({name: value for name, value in known.items() if value != {}})
 
 
 def read_label(text: str) -> Label | None:
     """Return whose the kernel is, or None when the text does not tell."""
     try:
         known = json.loads(text)
-        return Label(str(known["tenant"]), str(known["session"]), int(known["generation"]))
-    except (ValueError, KeyError, TypeError):
+        asked = {name: value + 0 for name, value in known.get("asked", {}).items()}
+        return Label(str(known["tenant"]), str(known["session"]), int(known["generation"]), asked)
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None

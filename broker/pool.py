@@ -12,31 +12,29 @@ import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from functools import partial
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Generic, Self
 
 from broker import refusals
 from broker.callers import Caller, Callers
 from broker.errors import BrokerError, ProfileBroken
 from broker.metrics import Metrics
 from broker.policy import Budget, PoolLimits, PoolView, decide, next_attempt, startable
-from broker.stock import SHOWN, K, KernelRow, Life, PooledKernel, PoolSnapshot, Start, Stock
+from broker.stock import (
+    SHOWN,
+    K,
+    KernelRow,
+    KernelSource,
+    Life,
+    PooledKernel,
+    PoolSnapshot,
+    Start,
+    Stock,
+)
 from kernels.state import KernelState
 
 __all__ = ["Budget", "KernelRow", "KernelSource", "Pool", "PoolSnapshot", "PooledKernel"]
 
 logger = logging.getLogger(__name__)
-
-K_co = TypeVar("K_co", bound=PooledKernel, covariant=True)
-
-
-class KernelSource(Protocol[K_co]):
-    """Where a pool's kernels come from."""
-
-    async def launch(self, *, workspace: Any = None) -> K_co:
-        """Return a ready kernel, with these files or none; leave no other behind if it fails."""
-
-    def drop_workspace(self, workspace: Any) -> None:
-        """Remove the files of a kernel that was told to leave them."""
 
 
 class Pool(Generic[K]):

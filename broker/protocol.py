@@ -11,12 +11,13 @@ import base64
 import functools
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NoReturn, Protocol
 
 import msgpack
 import orjson
 
+from broker.bounds import ASKED, asked_limits
 from broker.errors import BadFrame, BadMessage, BadSessionName, TooLarge
 from broker.requests import (
     MAX_SEQ,
@@ -63,6 +64,7 @@ __all__ = [
     "choose_subprotocol",
     "codec",
     "execute_body",
+    "execute_query",
     "open_query",
 ]
 
@@ -73,12 +75,16 @@ SUBPROTOCOLS = (MSGPACK, JSON)  # best first
 
 @dataclass(frozen=True, slots=True)
 class OpenQuery:
-    """How a client attaches to a session. `after` is the last sequence number it has seen."""
+    """How a client attaches to a session. `after` is the last sequence number it has seen.
+
+    `limits` are the bounds it asks for instead of the profile's, by name.
+    """
 
     profile: str | None = None
     after: int | None = None
     mode: Literal["run", "watch"] = "run"
     create: bool = True
+    limits: Mapping[str, float] = field(default_factory=dict)
 
 
 class Codec(Protocol):
@@ -227,10 +233,7 @@ def open_query(args: Mapping[str, str]) -> OpenQuery:
 
     `token` may stand there too and belongs to auth.
     """
-    known = ("profile", "after", "mode", "create", "token")
-    for name in args:
-        if name not in known:
-            raise unknown_field(name, known, "query parameter")
+    _only(args, "profile", "after", "mode", "create")
     profile = args.get("profile")
     if profile is not None and not 1 <= len(profile) <= 64:
         raise bad_field("profile", "expected 1 to 64 characters")
@@ -252,7 +255,21 @@ def open_query(args: Mapping[str, str]) -> OpenQuery:
         after=after,
         mode="watch" if mode == "watch" else "run",
         create=create in ("true", "1"),
+        limits=asked_limits(args),
     )
+
+
+def execute_query(args: Mapping[str, str], profile: str | None) -> OpenQuery:
+    """Return how to open the session to run a body's code; raises BadMessage naming the field."""
+    _only(args)
+    return OpenQuery(profile=profile, limits=asked_limits(args))
+
+
+def _only(args: Mapping[str, str], *names: str) -> None:
+    known = (*names, *ASKED, "token")
+    for name in args:
+        if name not in known:
+            raise unknown_field(name, known, "query parameter")
 
 
 # Bytes to plain values.

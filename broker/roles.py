@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, TypeVar
 
+from broker.bounds import ASKED, check_lower, check_same, still_lower
 from broker.errors import BrokerError
 from broker.execution import Event, OutputLimits
 from broker.protocol import Codec
@@ -43,6 +45,11 @@ class SessionKernel(Protocol):
     @property
     def is_metered(self) -> bool:
         """Tell whether `usage()` counts every process, and takes but microseconds."""
+
+    def tighten(
+        self, *, memory: int | None = None, processes: int | None = None, cpu: float | None = None
+    ) -> None:
+        """Lower its bounds: bytes, counts, cores."""
 
     def usage(self) -> Usage:
         """Return what it has used so far, where that is known."""
@@ -110,6 +117,31 @@ class SessionLimits:
     replay_bytes: int = 4 << 20
     replay_events: int = 1000
     output: OutputLimits = field(default_factory=OutputLimits)
+    asked: Mapping[str, float] = field(default_factory=dict)  # of these, what a client has lowered
+
+    def lowered(self, asked: Mapping[str, float], level: str) -> SessionLimits:
+        """Return the bounds with what a client asks for; raises BadMessage for what is more.
+
+        `level` is the isolation that is to hold a kernel to them.
+        """
+        check_lower(asked, self._askable, level)
+        return self._with(asked)
+
+    def still_lowered(self, asked: Mapping[str, float]) -> SessionLimits:
+        """Return the bounds with what is left of those asked for under other settings."""
+        return self._with(still_lower(asked, self._askable))
+
+    def check_same(self, asked: Mapping[str, float]) -> None:
+        """Raise BadMessage if a client asks for others than these."""
+        check_same(asked, self._askable)
+
+    def _with(self, asked: Mapping[str, float]) -> SessionLimits:
+        changes: dict[str, Any] = {**asked}
+        return replace(self, **changes, asked=asked)
+
+    @property
+    def _askable(self) -> dict[str, float]:
+        return {name: getattr(self, name) for name in ASKED}
 
     def told(self) -> dict[str, float]:
         """Return what clients are told of the bounds."""

@@ -16,10 +16,9 @@ from dataclasses import dataclass
 from typing import Any
 from weakref import WeakValueDictionary
 
-from broker.adoption import Adopter, Label, ServiceKernel, is_shared, read_label
+from broker.adoption import Adopter, Label, ServiceKernel, is_shared, read_label, tighten
 from broker.claims import Claims
 from broker.errors import (
-    BadMessage,
     BrokerError,
     Draining,
     SessionElsewhere,
@@ -31,6 +30,7 @@ from broker.errors import (
 from broker.metrics import Metrics
 from broker.pool import Pool
 from broker.protocol import OpenQuery
+from broker.requests import bad_field
 from broker.roles import Client, SessionKernel, SessionLimits
 from broker.session import Session
 from broker.store import Claim, SessionRecord, Store
@@ -120,13 +120,15 @@ class Service:
         if session is None:
             if self.draining:
                 raise Draining("this node is draining and takes no new sessions")
-            session = self._new(key, profile)
+            level = self.pools[profile].source.level
+            limits = self.session_limits[profile].lowered(query.limits, level)
+            session = self._new(key, profile, limits)
             self.sessions[key] = session
             self._changed(session)
         elif query.profile is not None and query.profile != session.profile:
-            raise BadMessage(
-                f"profile: session {name!r} is of profile {session.profile!r}", field="profile"
-            )
+            raise bad_field("profile", f"session {name!r} is of profile {session.profile!r}")
+        else:
+            session.limits.check_same(query.limits)
         if session.kernel is None:
             self.need_kernel(session)
         return session
@@ -172,6 +174,7 @@ class Service:
         finally:
             del self._acquiring[session]
         try:
+            tighten(kernel, session.limits.asked)
             claim = await self._claim(session, kernel)
         except BaseException:
             self._own(pool.discard(kernel))
@@ -179,7 +182,7 @@ class Service:
         session.created = claim.created
         kernel.keep_workspace = True  # it is the session's now, and goes with it
         session.workspace = kernel.workspace
-        kernel.label(Label(*session.key, claim.generation).text)
+        kernel.label(Label(*session.key, claim.generation, session.limits.asked).text)
         state = "fresh" if claim.generation == 1 else "lost"
         session.bind(kernel, claim.generation, state, claim.reason)
         asyncio.get_running_loop().call_later(REFILL_AFTER, pool.bound, kernel)
@@ -306,10 +309,10 @@ class Service:
     # One-shot, adoption, listing
 
     @asynccontextmanager
-    async def once(self, tenant: str, profile: str | None) -> AsyncIterator[Session]:
+    async def once(self, tenant: str, query: OpenQuery) -> AsyncIterator[Session]:
         """Open a session for one execution; it is gone, record and all, with the block."""
         name = f"once-{uuid.uuid4().hex}"
-        session = await self.open(tenant, name, OpenQuery(profile=profile))
+        session = await self.open(tenant, name, query)
         session.passing = True
         try:
             yield session
@@ -341,7 +344,8 @@ class Service:
         if other is not None and (older := other.drop_kernel("restart")):
             older.keep_workspace = is_shared(kernel, other.workspace)
             self._own(self.pools[other.profile].discard(older, "restart"))
-        session = self._new(label.key, profile)
+        limits = self.session_limits[profile].still_lowered(label.asked)
+        session = self._new(label.key, profile, limits)
         if record is not None:
             session.created, session.last_used = record.created, record.last_used
         self.sessions[label.key] = session
@@ -371,12 +375,11 @@ class Service:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=5)
 
-    def _new(self, key: Key, profile: str) -> Session:
+    def _new(self, key: Key, profile: str, limits: SessionLimits) -> Session:
         # One gate a name, kept for as long as any session of that name is still ending.
         gate = self._gates.get(key)
         if gate is None:
             gate = self._gates[key] = asyncio.Lock()
-        limits = self.session_limits[profile]
         return Session(*key, profile, limits=limits, gate=gate, host=self)
 
     def _own(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:

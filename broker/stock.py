@@ -10,7 +10,7 @@ import logging
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from broker.policy import PoolView
 from kernels.state import KERNEL, KernelEvent, KernelState, advance
@@ -42,6 +42,21 @@ class PooledKernel(Protocol):
 
 
 K = TypeVar("K", bound=PooledKernel)
+K_co = TypeVar("K_co", bound=PooledKernel, covariant=True)
+
+
+class KernelSource(Protocol[K_co]):
+    """Where a pool's kernels come from."""
+
+    @property
+    def level(self) -> str:
+        """Give the isolation of its kernels."""
+
+    async def launch(self, *, workspace: Any = None) -> K_co:
+        """Return a ready kernel, with these files or none; leave no other behind if it fails."""
+
+    def drop_workspace(self, workspace: Any) -> None:
+        """Remove the files of a kernel that was told to leave them."""
 
 
 @dataclass(slots=True, eq=False)

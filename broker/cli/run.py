@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 @click.option("--file", type=click.Path(path_type=Path), help="Run this file, whatever its name.")
 @click.option("--profile", help="The kernel's profile, if the session is new.")
 @click.option("--timeout", type=Duration(), help="Stop the code after this time, such as 30s.")
+@click.option("--cpu-time", metavar="DURATION", help="CPU time of each execution, if it is new.")
+@click.option("--memory", metavar="SIZE", help="Its kernel's memory, such as 256M, if it is new.")
+@click.option("--processes", metavar="N", help="Its kernel's processes, if it is new.")
+@click.option("--cpu", metavar="CORES", help="Its kernel's cores, such as 0.5, if it is new.")
 @click.option(
     "--save-images", type=click.Path(path_type=Path, file_okay=False), help="Write images here."
 )
@@ -44,6 +48,7 @@ def run(
     profile: str | None,
     timeout: float | None,
     save_images: Path | None,
+    **limits: str | None,
 ) -> None:
     """Run code in a session, and print what a REPL would.
 
@@ -57,7 +62,8 @@ def run(
         raise click.UsageError("--timeout is over 0; leave it out for the server's own")
     source = read_source(code, file)
     printer = Printer(sys.stdout, sys.stderr, save_images)
-    session = broker.session(name, profile)
+    asked = {limit: text for limit, text in limits.items() if text is not None}
+    session = broker.session(name, profile, limits=asked)
     try:
         if source is None:
             from .prompt import converse

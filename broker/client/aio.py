@@ -13,7 +13,7 @@ from .errors import BrokerError, ConnectionLost, SessionGone
 from .find import Place, find
 from .result import Event, Result, collect, collect_answer
 from .socket import closed_error, connect_options, opening_error
-from .wire import LAST, Link, socket_url
+from .wire import LAST, Limits, Link, socket_url
 
 if TYPE_CHECKING:
     from websockets.asyncio.client import ClientConnection
@@ -32,9 +32,15 @@ class AsyncBroker:
         self.place: Place = find(url, token, state_dir)
         self._door = Door(self.place)
 
-    def session(self, name: str, profile: str | None = None) -> AsyncSession:
-        """Return a session by name; it starts, or is joined, at its first use."""
-        return AsyncSession(self.place, name, profile)
+    def session(
+        self, name: str, profile: str | None = None, *, limits: Limits | None = None
+    ) -> AsyncSession:
+        """Return a session by name; it starts, or is joined, at its first use.
+
+        `limits` lowers the profile's bounds: `memory`, `processes`, `cpu`, `cpu_time`,
+        `execution_timeout`, such as {"memory": "256M", "cpu_time": 5}.
+        """
+        return AsyncSession(self.place, name, profile, limits)
 
     async def execute(
         self,
@@ -42,9 +48,12 @@ class AsyncBroker:
         *,
         profile: str | None = None,
         timeout: float | None = None,
+        limits: Limits | None = None,
     ) -> Result:
         """Run code in a fresh kernel that is gone afterwards."""
-        return collect_answer(await asyncio.to_thread(self._door.execute, code, profile, timeout))
+        return collect_answer(
+            await asyncio.to_thread(self._door.execute, code, profile, timeout, limits)
+        )
 
     async def sessions(self, *, state: str | None = None, idle: float | None = None) -> list[Row]:
         """Return a row per session: those in one state, or idle for so many seconds."""
@@ -66,9 +75,16 @@ class AsyncSession:
     their calls. A connection that was lost is made anew by the next call.
     """
 
-    def __init__(self, place: Place, name: str, profile: str | None = None) -> None:
+    def __init__(
+        self,
+        place: Place,
+        name: str,
+        profile: str | None = None,
+        limits: Limits | None = None,
+    ) -> None:
         self.name = name
         self.profile = profile
+        self.limits = limits
         self._place = place
         self._link = Link()
         self._attaching = asyncio.Lock()
@@ -188,7 +204,7 @@ class AsyncSession:
         from websockets.asyncio.client import connect
         from websockets.exceptions import WebSocketException
 
-        url = socket_url(self._place.url, self.name, profile=self.profile)
+        url = socket_url(self._place.url, self.name, profile=self.profile, limits=self.limits)
         stack = AsyncExitStack()
         try:
             socket = await stack.enter_async_context(

@@ -9,7 +9,7 @@ from urllib.parse import urlencode, urlsplit
 
 from .errors import BadRequest, BrokerError, ConnectionLost, NoServer, ServerFault, from_fault
 from .find import Place
-from .wire import session_path
+from .wire import Limits, session_path
 
 if TYPE_CHECKING:
     from http.client import HTTPConnection
@@ -84,10 +84,12 @@ class Door:
             **self.call("GET", "/v1/pools", query={"memory": "true"} if memory else {}),
         }
 
-    def execute(self, code: str, profile: str | None, timeout: float | None) -> Row:
+    def execute(
+        self, code: str, profile: str | None, timeout: float | None, limits: Limits | None = None
+    ) -> Row:
         """Run code in a fresh kernel that is gone afterwards."""
         body = {"code": code, "profile": profile, "timeout": timeout}
-        answer: Row = self.call("POST", "/v1/execute", body=body, wait=True)
+        answer: Row = self.call("POST", "/v1/execute", query=limits, body=body, wait=True)
         return answer
 
     def _prefix(self) -> str:

@@ -14,7 +14,7 @@ from .errors import BrokerError, ConnectionLost, SessionGone
 from .find import Place, find
 from .result import Event, Result, collect, collect_answer
 from .socket import closed_error, connect_options, opening_error
-from .wire import LAST, Link, socket_url
+from .wire import LAST, Limits, Link, socket_url
 
 if TYPE_CHECKING:
     from websockets.sync.client import ClientConnection
@@ -36,15 +36,26 @@ class Broker:
         self.place: Place = find(url, token, state_dir)
         self._door = Door(self.place)
 
-    def session(self, name: str, profile: str | None = None) -> Session:
-        """Return a session by name; it starts, or is joined, at its first use."""
-        return Session(self.place, name, profile)
+    def session(
+        self, name: str, profile: str | None = None, *, limits: Limits | None = None
+    ) -> Session:
+        """Return a session by name; it starts, or is joined, at its first use.
+
+        `limits` lowers the profile's bounds: `memory`, `processes`, `cpu`, `cpu_time`,
+        `execution_timeout`, such as {"memory": "256M", "cpu_time": 5}.
+        """
+        return Session(self.place, name, profile, limits)
 
     def execute(
-        self, code: str, *, profile: str | None = None, timeout: float | None = None
+        self,
+        code: str,
+        *,
+        profile: str | None = None,
+        timeout: float | None = None,
+        limits: Limits | None = None,
     ) -> Result:
         """Run code in a fresh kernel that is gone afterwards."""
-        return collect_answer(self._door.execute(code, profile, timeout))
+        return collect_answer(self._door.execute(code, profile, timeout, limits))
 
     def sessions(self, *, state: str | None = None, idle: float | None = None) -> Iterator[Row]:
         """Yield a row per session: those in one state, or idle for so many seconds."""
@@ -66,9 +77,16 @@ class Session:
     A connection that was lost is made anew by the next call.
     """
 
-    def __init__(self, place: Place, name: str, profile: str | None = None) -> None:
+    def __init__(
+        self,
+        place: Place,
+        name: str,
+        profile: str | None = None,
+        limits: Limits | None = None,
+    ) -> None:
         self.name = name
         self.profile = profile
+        self.limits = limits
         self._place = place
         self._link = Link()
         self._attaching = threading.Lock()
@@ -196,7 +214,7 @@ class Session:
         from websockets.exceptions import WebSocketException
         from websockets.sync.client import connect
 
-        url = socket_url(self._place.url, self.name, profile=self.profile)
+        url = socket_url(self._place.url, self.name, profile=self.profile, limits=self.limits)
         stack = ExitStack()
         try:
             options = connect_options(self._place.token)

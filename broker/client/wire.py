@@ -7,7 +7,7 @@ import json
 import os
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 from urllib.parse import quote, urlencode, urlsplit, urlunsplit
 
@@ -25,6 +25,9 @@ MAX_FRAME = 64 * 1024 * 1024
 LAST = {"execute": "done", "ping": "pong"}
 
 Deliver = Callable[[Event | BrokerError], None]
+# Bounds lower than the profile's: `memory` (bytes, or text such as "256M"), `processes`, `cpu`
+# (cores), `cpu_time` and `execution_timeout` (seconds, or text such as "90s").
+Limits = Mapping[str, str | float]
 
 
 def session_path(name: str, action: str = "") -> str:
@@ -34,7 +37,14 @@ def session_path(name: str, action: str = "") -> str:
     return f"/v1/sessions/{quote(name, safe=':@')}{action}"
 
 
-def socket_url(url: str, name: str, *, profile: str | None = None, after: int | None = None) -> str:
+def socket_url(
+    url: str,
+    name: str,
+    *,
+    profile: str | None = None,
+    after: int | None = None,
+    limits: Limits | None = None,
+) -> str:
     """Return the WebSocket address of a session on the broker at `url`.
 
     With `after`, the broker first sends again what came later than that sequence number.
@@ -42,7 +52,7 @@ def socket_url(url: str, name: str, *, profile: str | None = None, after: int | 
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise BadRequest(f"not an http(s) address: {url!r}", code="bad_message", field="url")
-    asked = {"profile": profile, "after": after}
+    asked = {"profile": profile, "after": after, **(limits or {})}
     query = urlencode({key: value for key, value in asked.items() if value is not None})
     scheme = "wss" if parts.scheme == "https" else "ws"
     path = parts.path.rstrip("/") + session_path(name, "/ws")

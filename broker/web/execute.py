@@ -13,7 +13,13 @@ from typing import Any
 from tornado.iostream import StreamClosedError
 
 from broker.errors import BrokerError, SessionLost
-from broker.protocol import ExecuteBody, OpenQuery, check_session_name, execute_body
+from broker.protocol import (
+    ExecuteBody,
+    OpenQuery,
+    check_session_name,
+    execute_body,
+    execute_query,
+)
 from broker.roles import Envelope
 from broker.session import Session
 from broker.web.door import Face, described
@@ -66,13 +72,17 @@ class ExecuteOnce(Face):
     async def post(self) -> None:
         """Run the body's code."""
         body = execute_body(self.request.body, self.house.bounds)
-        async with self.service.once(self.principal.tenant, body.profile) as session:
+        async with self.service.once(self.principal.tenant, self._query(body)) as session:
             await self._run(session, body)
 
     def on_connection_close(self) -> None:
         """End what nobody else could ever ask about."""
         if self._follower is not None and not self.outlives_caller:
             self._follower.end(0, "its caller has gone")
+
+    def _query(self, body: ExecuteBody) -> OpenQuery:
+        args = {name: self.get_query_argument(name) for name in self.request.query_arguments}
+        return execute_query(args, body.profile)
 
     async def _run(self, session: Session, body: ExecuteBody) -> None:
         async with follow(session, body) as follower:
@@ -108,8 +118,7 @@ class ExecuteInSession(ExecuteOnce):
         """Run the body's code in the session."""
         name = check_session_name(session)
         body = execute_body(self.request.body, self.house.bounds)
-        query = OpenQuery(profile=body.profile)
-        found = await self.service.open(self.principal.tenant, name, query)
+        found = await self.service.open(self.principal.tenant, name, self._query(body))
         await self._run(found, body)
 
 

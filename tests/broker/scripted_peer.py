@@ -30,6 +30,7 @@ class Peer:
         self.answers: dict[str, list[dict[str, Any]]] = {}
         self.attach: dict[str, dict[str, Any]] = {}  # session → fields of its `session` event
         self.http: dict[tuple[str, str], tuple[int, Any]] = {}  # method, path → status, answer
+        self.queries: list[dict[str, str]] = []  # of the sockets
         self.requests: list[dict[str, Any]] = []
         self.asked: list[tuple[str, str, dict[str, str], Any]] = []
         self.sockets: list[Socket] = []
@@ -95,6 +96,9 @@ class Socket(tornado.websocket.WebSocketHandler):
 
     def open(self, session: str) -> None:
         self.session = session
+        self.peer.queries.append(
+            {key: self.get_query_argument(key) for key in self.request.query_arguments}
+        )
         self.peer.sockets.append(self)
         fields = {"generation": 1, "state": "fresh", "profile": "python"}
         fields |= self.peer.attach.get(session, {})

@@ -153,8 +153,15 @@ class SilentKernel:
     def usage(self) -> Usage:
         return Usage()
 
+    def tighten(self, **bounds: float) -> None:
+        if bounds.get("memory", 1 << 30) < self.needs:
+            raise OSError(16, "Device or resource busy")
+        self.bounds = bounds
+
     def __init__(self, name: str, workspace: Files | None = None) -> None:
         self.keep_workspace = False
+        self.needs = 1 << 20
+        self.bounds: dict[str, float] = {}
         self.workspace = workspace or Files(f"files of {name}")
         self.kernel_id = name
         self.pid = 1
@@ -190,6 +197,7 @@ class FreePool:
         self.has_any = asyncio.Event()
         self.has_any.set()
         self.source = self  # of kernels
+        self.level = "full"
         self.dropped: list[str] = []  # workspaces
         self._names = itertools.count(1)
 

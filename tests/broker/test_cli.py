@@ -190,6 +190,20 @@ ROWS = [
 ]  # fmt: skip
 
 
+def test_run_asks_for_lower_bounds(run: Run, peer: Peer) -> None:
+    peer.answers["1"] = [ends("ok")]
+    bounds = ["--memory", "256M", "--cpu-time", "5s", "--processes", "40", "--cpu", "0.5"]
+    assert run("run", "-s", "a", *bounds, "1").returncode == 0
+    assert peer.queries[-1] == {
+        "memory": "256M",
+        "cpu_time": "5s",
+        "processes": "40",
+        "cpu": "0.5",
+    }
+    assert run("run", "-s", "a", "1").returncode == 0
+    assert peer.queries[-1] == {}
+
+
 def test_ls_is_a_table_for_people_and_json_for_programs(run: Run, peer: Peer) -> None:
     peer.http[("GET", "/v1/sessions")] = (200, {"sessions": ROWS, "next": None})
     lines = run("ls").stdout.splitlines()

@@ -187,6 +187,18 @@ def test_other_clients_events_are_not_ours(session: Session, peer: Peer) -> None
     assert [event["type"] for event in coming] == ["done"]
 
 
+def test_a_session_asks_for_lower_bounds_each_time_it_connects(broker: Broker, peer: Peer) -> None:
+    with broker.session("a", "data", limits={"memory": "256M", "cpu_time": 5}) as session:
+        session.ping()
+    assert peer.queries == [{"profile": "data", "memory": "256M", "cpu_time": "5"}]
+
+
+def test_a_one_shot_asks_for_lower_bounds(broker: Broker, peer: Peer) -> None:
+    peer.http[("POST", "/v1/execute")] = (200, {"status": "ok", "outputs": [], "done": {}})
+    broker.execute("1", limits={"memory": "64M"})
+    assert peer.asked[-1][2:] == ({"memory": "64M"}, {"code": "1"})
+
+
 def test_restart_is_news_to_the_next_execution(session: Session) -> None:
     session.execute("x")
     assert session.restart() == {"generation": 2}

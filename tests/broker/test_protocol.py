@@ -15,6 +15,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from broker import requests
+from broker.bounds import ASKED
 from broker.errors import BadFrame, BadMessage, BadSessionName, ClientError, TooLarge
 from broker.protocol import (
     JSON,
@@ -446,6 +447,11 @@ def test_a_session_name_is_taken_whole_or_refused(name: str) -> None:
         ),
         ({"after": str(2**63 - 1), "mode": "run", "create": "1"}, OpenQuery(after=2**63 - 1)),
         ({"after": "007", "create": "0"}, OpenQuery(after=7, create=False)),
+        (
+            {"memory": "256M", "processes": "40", "cpu": "0.5", "cpu_time": "5s"},
+            OpenQuery(limits={"memory": 256 << 20, "processes": 40, "cpu": 0.5, "cpu_time": 5.0}),
+        ),
+        ({"execution_timeout": "90"}, OpenQuery(limits={"execution_timeout": 90.0})),
     ],
 )
 def test_a_query_says_how_to_attach(args: dict[str, str], expected: OpenQuery) -> None:
@@ -465,6 +471,13 @@ def test_a_query_says_how_to_attach(args: dict[str, str], expected: OpenQuery) -
         ({"after": "9" * 9999}, "after", "expected a sequence number"),
         ({"mode": "look"}, "mode", "expected run or watch, got 'look'"),
         ({"create": "no"}, "create", "expected true or false, got 'no'"),
+        ({"memory": "much"}, "memory", "expected a size such as 512K, 8M, 1G or a number of bytes"),
+        ({"memory": "1K"}, "memory", "expected 32M to 16T; got '1K'"),
+        ({"processes": "1.5"}, "processes", "expected a whole number; got '1.5'"),
+        ({"cpu": "-1"}, "cpu", "expected a number such as 1 or 0.5; got '-1'"),
+        ({"cpu_time": ""}, "cpu_time", "expected a duration"),
+        ({"execution_timeout": ""}, "execution_timeout", "expected a bound, got nothing"),
+        ({"memroy": "1G"}, "memroy", "no such query parameter; did you mean memory?"),
         ({"profil": "x"}, "profil", "no such query parameter; did you mean profile?"),
         ({"q": "x"}, "q", "no such query parameter; known: profile, after"),
     ],
@@ -476,7 +489,7 @@ def test_a_wrong_query_parameter_is_named(args: dict[str, str], field: str, text
     assert text in caught.value.message
 
 
-@given(st.dictionaries(st.sampled_from(["profile", "after", "mode", "create"]), st.text()))
+@given(st.dictionaries(st.sampled_from(["profile", "after", "mode", "create", *ASKED]), st.text()))
 @QUICK
 def test_any_query_is_taken_or_refused(args: dict[str, str]) -> None:
     refusal = refusal_of(lambda: open_query(args))

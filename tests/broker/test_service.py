@@ -380,7 +380,7 @@ def test_a_one_shot_is_remembered_by_nothing(dies: bool) -> None:
     @on_manual_time
     async def scene() -> None:
         house = House()
-        async with house.service.once("acme", None):
+        async with house.service.once("acme", OpenQuery()):
             await elapse()
             assert len(house.store.records) == 1
             if dies:

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from broker.errors import StoreUnavailable
-from broker.protocol import Execute
+from broker.protocol import Execute, OpenQuery
 from broker.upkeep import Upkeep
 from kernels.state import SessionState
 from tests.broker.pool_fakes import elapse, now, on_manual_time
@@ -111,7 +111,7 @@ async def test_a_gate_that_is_held_does_not_hold_up_the_renewals() -> None:
 async def test_a_one_shot_that_ends_during_a_renewal_leaves_nothing_behind() -> None:
     house = House()
     async with upkeep(house):
-        async with house.service.once("acme", None):
+        async with house.service.once("acme", OpenQuery()):
             await elapse()
             house.store.hold_renewals.clear()
             await elapse(LEASE / 3)
