@@ -14,7 +14,7 @@ $(STAMP): requirements.lock pyproject.toml deploy/setup-venv
 	touch $(STAMP)
 
 run: $(STAMP) ## a broker on loopback with an embedded Valkey and warm kernels
-	exec $(BIN)/broker serve --isolation none --state-dir $(STATE) --port $(PORT)
+	exec $(BIN)/broker serve --isolation standard --state-dir $(STATE) --port $(PORT)
 
 test: $(STAMP) ## every test
 	$(BIN)/pytest -n 2 $(ARGS)

@@ -24,12 +24,12 @@ from typing import Any, ClassVar, NamedTuple, TypeVar
 from jupyter_client.provisioning.local_provisioner import LocalProvisioner
 from jupyter_client.provisioning.provisioner_base import KernelProvisionerBase
 from jupyter_core.paths import jupyter_runtime_dir
-from traitlets import Float, List, Unicode
+from traitlets import Enum, Float, List, Unicode
 
 from kernels.channels import PORTS
 from kernels.errors import LaunchError, ZygoteFailed
 from kernels.launch import MAX_PATH, Kernel, Launcher
-from kernels.spec import KernelSpec, Limits, Order
+from kernels.spec import ISOLATION, KernelSpec, Limits, Order
 from kernels.warden import BOOT, lock
 
 MODULES = ("ipykernel_launcher", "ipykernel")
@@ -104,23 +104,34 @@ class ZygoteThread:
         """Call a function on the thread's loop, soon."""
         self._loop.call_soon_threadsafe(function, *arguments)
 
-    async def launcher(self, spec: KernelSpec, orphan_ttl: float) -> Launcher:
+    async def launcher(
+        self, spec: KernelSpec, orphan_ttl: float, isolation: str = "none"
+    ) -> Launcher:
         """Return the launcher of this interpreter and these imports. Raises LaunchError.
 
         A failure is kept: an interpreter that cannot be a zygote is asked once.
         """
-        slot = str(_root() / _fingerprint(spec))
+        slot = str(_root() / _fingerprint(spec, isolation))
         opened = self._launchers.get(slot)
         # Somebody may have cleaned the runtime directory; what runs goes on without it.
         if opened is None or (opened.done() and not _is_there(opened)):
-            opened = asyncio.create_task(self._open(slot, spec, orphan_ttl))
+            opened = asyncio.create_task(self._open(slot, spec, orphan_ttl, isolation))
             self._launchers[slot] = opened
         return await asyncio.shield(opened)
 
-    async def _open(self, slot: str, spec: KernelSpec, orphan_ttl: float) -> Launcher:
+    async def _open(
+        self, slot: str, spec: KernelSpec, orphan_ttl: float, isolation: str
+    ) -> Launcher:
         directory, descriptor = _take(slot)
         self._locks.append(descriptor)
-        launcher = Launcher(spec, directory, orphan_ttl=orphan_ttl, heartbeat=True, tied=True)
+        launcher = Launcher(
+            spec,
+            directory,
+            isolation=isolation,
+            orphan_ttl=orphan_ttl,
+            heartbeat=True,
+            tied=True,
+        )
         await launcher.tidy()
         return launcher
 
@@ -132,12 +143,12 @@ def _is_there(opened: asyncio.Task[Launcher]) -> bool:
     return opened.exception() is not None or opened.result().directory.is_dir()
 
 
-def _fingerprint(spec: KernelSpec) -> str:
+def _fingerprint(spec: KernelSpec, isolation: str) -> str:
     """Name what a zygote is made of: a package installed meanwhile makes another zygote."""
     libraries = Path(spec.python).parent.parent.glob("lib/python3*/site-packages")
     files = [*sorted(libraries), *sorted(BOOT.parent.glob("*.py"))]
     stamps = (f"{file} {file.stat().st_mtime_ns}" for file in files)
-    made_of = [spec.python, *spec.preload, *stamps]
+    made_of = [spec.python, isolation, *spec.preload, *stamps]
     return hashlib.sha256("\n".join(made_of).encode()).hexdigest()[:8]
 
 
@@ -193,6 +204,8 @@ class ForkedProcess:
     def send_signal(self, number: int) -> None:
         """Signal the kernel and its children, which are one process group."""
         if self.returncode is None:
+            if number == signal.SIGKILL:
+                self._process.kill()  # in a sandbox, with all that has left its group
             with suppress(ProcessLookupError):
                 os.killpg(self.pid, number)
 
@@ -215,6 +228,9 @@ class ZygoteProvisioner(LocalProvisioner):
     preload = List(Unicode(), config=True, help="Modules the zygote imports for all kernels.")
     orphan_ttl = Float(
         300.0, min=0, config=True, help="Seconds a zygote waits for the next process to use it."
+    )
+    isolation = Enum(
+        ISOLATION, "none", config=True, help="The least isolation that will do for kernels."
     )
     # The base class knows only `Popen`, and a parent that may be missing.
     process: Any = None
@@ -320,11 +336,32 @@ class ZygoteProvisioner(LocalProvisioner):
         )
         thread = ZygoteThread.instance()
         try:
-            opening = thread.submit(thread.launcher(spec, self.orphan_ttl))
+            opening = thread.submit(thread.launcher(spec, self.orphan_ttl, self.isolation))
             return await asyncio.wrap_future(opening)
         except ZygoteFailed as error:
             self.log.warning("Kernels of %s are started, not forked: %s", python, error)
             return None
+
+
+class SandboxedProvisioner(ZygoteProvisioner):
+    """Fork the kernel into a sandbox, as strong as this host allows, or not at all.
+
+    It sees none of the host's files, its working directory included, and has no network.
+    """
+
+    isolation = Enum(ISOLATION[1:], "standard", config=True, help=ZygoteProvisioner.isolation.help)
+
+    def _forkable(self, kwargs: dict[str, Any]) -> Command | None:
+        command = super()._forkable(kwargs)
+        if command is None:
+            raise LaunchError("this kernelspec cannot be forked, and is not started unprotected")
+        return command
+
+    async def _launcher(self) -> Launcher | None:
+        launcher = await super()._launcher()
+        if launcher is None:
+            raise LaunchError("its interpreter can be no zygote, and is not started unprotected")
+        return launcher
 
 
 async def _launch(launcher: Launcher, order: Order) -> Kernel:

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import pytest
 
 CACHE = Path(__file__).parents[2] / ".cache" / "suites"
+SANDBOX = "kernel-broker-sandbox"
 PROVISIONERS = ("local-provisioner", "kernel-broker-zygote")
 CLOSING = re.compile(r"(\d+) (passed|failed|skipped|errors?|xfailed|xpassed)")
 PYTEST = (
@@ -60,6 +61,9 @@ SUITES = (
         ),
     ),
 )
+
+# Of these, the files whose tests share no files with their kernels.
+SANDBOXED = (SUITES[0], SUITES[1]._replace(files=("tests/test_message_spec.py",)))
 
 
 def download(suite: Suite) -> Path:
@@ -132,6 +136,21 @@ def counts(output: str) -> dict[str, int]:
     """Read the closing line."""
     last = next(line for line in reversed(output.splitlines()) if CLOSING.search(line))
     return {word: int(number) for number, word in CLOSING.findall(last)}
+
+
+@pytest.mark.faces
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("suite", SANDBOXED, ids=lambda suite: suite.project)
+def test_a_suite_ends_in_the_sandbox_as_outside_of_it(suite: Suite, home: Path) -> None:
+    running = {name: start(suite, name, home) for name in (PROVISIONERS[0], SANDBOX)}
+    outputs = {name: process.communicate()[0] for name, process in running.items()}
+    stock, ours = (counts(outputs[name]) for name in (PROVISIONERS[0], SANDBOX))
+    report = f"stock {stock}, ours {ours}\n{outputs[SANDBOX][-6000:]}"
+    sys.stdout.write(report.splitlines()[0])
+    assert set(ours) <= {"passed", "skipped"}, report
+    assert ours.get("skipped") == stock.get("skipped"), report
+    assert ours["passed"] >= stock["passed"] > 0, report
+    assert list((home / SANDBOX / "r" / "zygotes").iterdir())
 
 
 @pytest.mark.faces
