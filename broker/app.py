@@ -274,7 +274,7 @@ def _launcher(
 ) -> Launcher | ForeignLauncher:
     spec = recipe.kernel_spec(name, profile, config)
     directory = state / "k" / name
-    if spec.kernelspec:
+    if spec.kernelspec and config.isolation == "none":
         return ForeignLauncher(spec, directory, timeout=config.pool.start_timeout)
     return Launcher(
         spec,

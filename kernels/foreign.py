@@ -1,7 +1,7 @@
-"""Kernels of any other installed Jupyter kernelspec, behind the same face as our own.
+"""Kernels of any other installed Jupyter kernelspec, free of a sandbox, with our own kernels' face.
 
 They start through their own provisioner, cold, and end with this process: there is nothing to
-adopt. Their sockets are unix sockets in our directory.
+adopt. Their sockets are unix sockets in our directory. Those in a sandbox are `launch`'s.
 """
 
 from __future__ import annotations
@@ -12,22 +12,19 @@ import os
 import shutil
 import signal
 import uuid
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
+from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 from jupyter_client.provisioning.factory import KernelProvisionerFactory
 
 from kernels.channels import PORTS, Channels
-from kernels.errors import KernelDied, LaunchError, LaunchTimeout
-from kernels.messages import Message
+from kernels.errors import LaunchError, LaunchTimeout
+from kernels.kernelspecs import find, inherited
 from kernels.process import UNKNOWN, reason_of
+from kernels.readiness import until_ready
 from kernels.spec import Finding, KernelSpec, Usage
-
-NUDGE = 0.5  # s between two requests to a kernel that is still starting
-INHERITED = ("PATH", "LANG", "TZ")  # a kernelspec's program is found on the path of the server
 
 
 class ForeignProcess:
@@ -200,11 +197,7 @@ class ForeignLauncher:
     async def start(self) -> None:
         """Look the kernelspec up. Raises LaunchError naming the installed ones."""
         name = self.spec.kernelspec
-        try:
-            found = await asyncio.to_thread(self._specs.get_kernel_spec, name)
-        except NoSuchKernel:
-            installed = ", ".join(sorted(self._specs.find_kernel_specs())) or "none"
-            raise LaunchError(f"no kernelspec {name!r}; installed: {installed}") from None
+        found = await asyncio.to_thread(find, self._specs, name)
         if not KernelProvisionerFactory.instance().is_provisioner_available(found):
             raise LaunchError(f"the provisioner that kernelspec {name!r} names is not installed")
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -236,7 +229,7 @@ class ForeignLauncher:
             raise
         try:
             async with asyncio.timeout(self.timeout):
-                await _until_ready(kernel)
+                await until_ready(kernel)
         except TimeoutError:
             await kernel.close()
             raise LaunchTimeout(f"the kernel was not ready within {self.timeout:g} s") from None
@@ -271,8 +264,7 @@ class ForeignLauncher:
             **{f"{channel}_port": number for channel, number in PORTS.items()},
         )
         home = str(directory / "home")
-        environment = {name: os.environ[name] for name in INHERITED if name in os.environ}
-        environment.update({"HOME": home, "TERM": "dumb", **dict(self.spec.env)})
+        environment = {**inherited(), "HOME": home, "TERM": "dumb", **dict(self.spec.env)}
         try:
             await manager.start_kernel(cwd=home, env=environment)
         except OSError:
@@ -295,65 +287,3 @@ class ForeignLauncher:
         return ForeignKernel(
             kernel_id, spec=self.spec, directory=directory, manager=manager, channels=channels
         )
-
-
-async def _until_ready(kernel: ForeignKernel) -> None:
-    """Wait for an answer and for a first output message. Raises KernelDied.
-
-    Only the newest kernels greet a subscriber, so one that has answered is asked again until the
-    subscription shows.
-    """
-    channels = kernel.channels
-    heard = asyncio.Event()
-    answered = asyncio.Event()
-
-    def check() -> None:
-        if answered.is_set() and channels.subscribed.done():
-            heard.set()
-
-    def take(channel: str, message: Message) -> None:
-        if channel == "iopub" and not channels.subscribed.done():
-            channels.subscribed.set_result(None)
-        if message.type == "kernel_info_reply":
-            answered.set()
-        check()
-
-    channels.subscribed.add_done_callback(lambda _: check())
-    channels.receiver = take
-    kernel.exited.add_done_callback(lambda _: heard.set())
-    while not heard.is_set():
-        channels.send("shell", "kernel_info_request", {})
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(NUDGE):
-                await heard.wait()
-    if kernel.exited.done():
-        raise KernelDied(kernel.exited.result())
-    await _settle(kernel)
-
-
-async def _settle(kernel: ForeignKernel) -> None:
-    """Wait until the last answer to the nudges is through, so that no one else receives it."""
-    channels = kernel.channels
-    last = channels.next_id()
-    done = asyncio.Event()
-    missing = {"shell", "iopub"}
-
-    def take(channel: str, message: Message) -> None:
-        if message.parent_id != last:
-            return
-        if channel == "shell":
-            missing.discard("shell")
-        elif message.type == "status" and message.content.get("execution_state") == "idle":
-            missing.discard("iopub")
-        if not missing:
-            done.set()
-
-    channels.receiver = take
-    channels.send("shell", "kernel_info_request", {}, msg_id=last)
-    ended = partial(lambda _: done.set())
-    kernel.exited.add_done_callback(ended)
-    await done.wait()
-    kernel.exited.remove_done_callback(ended)
-    channels.receiver = None
-    if kernel.exited.done():
-        raise KernelDied(kernel.exited.result())

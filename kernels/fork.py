@@ -36,10 +36,11 @@ class Child:
             word = await asyncio.get_running_loop().sock_recv(self.config, MAX_CONFIG)
         except ConnectionResetError:  # it ended before it had read what it was to be
             word = b""
-        if not word:
+        answer: dict[str, Any] = json.loads(word) if word else {"last_words": ""}
+        if "last_words" in answer:
             reason = await self.forked.process.exited
-            raise LaunchError(f"the kernel ended while it started: {reason}")
-        answer: dict[str, Any] = json.loads(word)
+            said = answer["last_words"].strip()
+            raise LaunchError(f"the kernel ended while it started: {reason}{said and f'; {said}'}")
         if "error" not in answer:
             return answer
         if layer := answer.get("layer"):

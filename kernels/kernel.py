@@ -41,7 +41,7 @@ class Kernel:
     """A live kernel that takes requests.
 
     `exited` resolves with the reason when its process ends. Whoever holds it closes it. While
-    `keep_workspace` is not set, its files go with it.
+    `keep_workspace` is not set, its files go with it. `by_signal` is how it is interrupted.
     """
 
     keep_workspace = False
@@ -58,6 +58,7 @@ class Kernel:
         workspace: Workspace | None = None,
         drop_workspace: Callable[[Workspace], None] | None = None,
         cgroup: Cgroup | None = None,
+        by_signal: bool = False,
     ) -> None:
         self.kernel_id = kernel_id
         self.spec = spec
@@ -69,6 +70,7 @@ class Kernel:
         self._cgroup = cgroup
         self._watchdog: watchdog.Watchdog | None = None
         self._baseline = 0
+        self._by_signal = by_signal
         self._label = label
         self._loop = asyncio.get_running_loop()
         self._verdict = ""
@@ -137,11 +139,15 @@ class Kernel:
                 )
 
     def interrupt(self) -> None:
-        """Ask the running cell to stop: a message first, because it reaches every descendant."""
-        try:
-            self.channels.send("control", "interrupt_request", {})
-        except BlockingIOError:
-            self.process.send_signal(signal.SIGINT)
+        """Ask the running cell to stop: a message first, because it reaches every descendant.
+
+        A signal where its kernelspec wants one: its parent hands it on to all of its group.
+        """
+        if not self._by_signal:
+            with suppress(BlockingIOError):
+                self.channels.send("control", "interrupt_request", {})
+                return
+        self.process.send_signal(signal.SIGINT)
 
     def kill(self, reason: str = "") -> None:
         """End it at once; `exited` tells when it has, and with this reason if one is given."""

@@ -12,29 +12,23 @@ import os
 import re
 import shutil
 import socket
-import sys
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from hashlib import sha256
 from hmac import digest
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from kernels.channels import PORTS, Channels
-from kernels.errors import LaunchError, LaunchTimeout
+from kernels.errors import KernelDied, LaunchError, LaunchTimeout
 from kernels.fork import Child, fork, listen
 from kernels.isolation import Isolation, isolate
 from kernels.kernel import Kernel, Workspace
-from kernels.options import (
-    HOME,
-    PREFIX,
-    Place,
-    kernel_options,
-    moved_into_sandbox,
-    ordered_options,
-    sandbox_options,
-)
+from kernels.kernelspecs import Program, look_up
+from kernels.options import Place, child_options, programs_of, sandbox_options
+from kernels.readiness import until_ready
 from kernels.sandbox.cgroups import Cgroup
 from kernels.spec import Finding, KernelSpec, Order
 from kernels.succession import Succession
@@ -92,6 +86,7 @@ class Launcher:
         self._minimum = isolation
         self._without = without
         self._isolation: Isolation | None = None
+        self._program: Program | None = None  # of a kernelspec
         self._secret = secret or os.urandom(32)
         self._heartbeat = heartbeat
         self._tied = tied
@@ -242,10 +237,17 @@ class Launcher:
         async with self._examining:
             if self._isolation is None:
                 self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-                self._isolation = await asyncio.to_thread(
-                    isolate, self.spec, self.directory, self._minimum, without=self._without
-                )
+                self._isolation = await asyncio.to_thread(self._examine)
         return await self._succession.zygote(self._isolation.sandbox)
+
+    def _examine(self) -> Isolation:
+        spec = self.spec
+        if spec.kernelspec:
+            if self._minimum == "none":
+                raise LaunchError("free of a sandbox, kernelspecs are for their own launcher")
+            self._program = look_up(spec.kernelspec)
+            spec = replace(spec, paths=(*spec.paths, *self._program.paths))
+        return isolate(spec, self.directory, self._minimum, without=self._without)
 
     def directory_of(self, kernel_id: str) -> Path:
         """Return the directory of a kernel; `k-1` to `k-5` in it are its sockets."""
@@ -275,6 +277,7 @@ class Launcher:
             workspace=workspace,
             drop_workspace=self.drop_workspace,
             cgroup=cgroup,
+            by_signal=bool(self._program and self._program.interrupt_mode == "signal"),
         )
 
     # Workspaces and what kernels of an earlier life left behind
@@ -321,18 +324,12 @@ class Launcher:
     def _options(
         self, key: str, directory: Path, order: Order | None, workspace: Workspace
     ) -> dict[str, Any]:
-        programs = os.path.dirname(self.spec.python or sys.executable)
+        outside = None
         if self._shut_in.sandbox is None:
-            if order is not None:
-                return ordered_options(order, str(directory / "k"))
             home = str(self._home(workspace))
-            place = Place(home, str(directory / "k"), str(directory), programs)
-            return kernel_options(self.spec, key, place)
-        bounds = sandbox_options(self.spec.limits)
-        if order is not None:
-            return moved_into_sandbox(ordered_options(order, "")) | bounds
-        place = Place(HOME, PREFIX, "/tmp", programs)  # noqa: S108
-        return kernel_options(self.spec, key, place) | bounds
+            outside = Place(home, str(directory / "k"), str(directory), programs_of(self.spec))
+        program = self._program
+        return child_options(self.spec, key, order=order, program=program, outside=outside)
 
     async def _start(
         self, zygote: Zygote, kernel_id: str, order: Order | None, room: Room
@@ -359,12 +356,14 @@ class Launcher:
         try:
             async with asyncio.timeout(self.timeout):
                 await child.answer()
-                await kernel.channels.subscribed
+                await (until_ready(kernel) if self._program else kernel.channels.subscribed)
         except TimeoutError:
             await kernel.close()
             raise LaunchTimeout(f"the kernel was not ready within {self.timeout:g} s") from None
-        except BaseException:
+        except BaseException as error:
             await asyncio.shield(kernel.close())
+            if isinstance(error, KernelDied):
+                raise LaunchError(f"the kernel ended while it started: {error.reason}") from None
             raise
         finally:
             child.close()

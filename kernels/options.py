@@ -1,21 +1,58 @@
-"""What a forked child is told to become: plain data, sent down its own socket. Pure.
+"""What a forked child is told to become: plain data, sent down its own socket.
 
 `kernels/inside/child.py` reads it. The paths are those the child sees.
 """
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from kernels.channels import PORTS
+from kernels.kernelspecs import Program
 from kernels.spec import KernelSpec, Limits, Order
 
 INLINE = "module://matplotlib_inline.backend_inline"
 HOME = "/home/user"  # of a kernel in a sandbox
 PREFIX = "/run/k"  # its sockets' address there: a name only, nothing is at it
+CONNECTION_FILE = "/tmp/kernel.json"  # noqa: S108 - of a program that binds its sockets itself
+SOCKETS = "/tmp/.sockets"  # noqa: S108 - its own, where it has no network of its own
+PORT = 61_000  # its ports follow this one: above those that connections are made from
 STACK = 8 << 20  # bytes of the main thread's stack
 PENDING_SIGNALS = 1024  # and POSIX timers
 LOCKED = 64 << 10  # bytes of memory that cannot be paged out
+
+
+def child_options(
+    spec: KernelSpec,
+    key: str,
+    *,
+    order: Order | None = None,
+    program: Program | None = None,
+    outside: Place | None = None,
+) -> dict[str, Any]:
+    """Return what a child is told: of an order, a kernelspec's program, or as its profile says.
+
+    `outside` is where it is if that is not in a sandbox.
+    """
+    if outside is not None:
+        if order is not None:
+            return ordered_options(order, outside.prefix)
+        return kernel_options(spec, key, outside)
+    bounds = sandbox_options(spec.limits)
+    if order is not None:
+        return moved_into_sandbox(ordered_options(order, "")) | bounds
+    if program is not None:
+        return program_options(spec, program, key) | bounds
+    place = Place(HOME, PREFIX, "/tmp", programs_of(spec))  # noqa: S108
+    return kernel_options(spec, key, place) | bounds
+
+
+def programs_of(spec: KernelSpec) -> str:
+    """Return the directory of a profile's interpreter, where its other programs are too."""
+    return os.path.dirname(spec.python or sys.executable)
 
 
 class Place(NamedTuple):
@@ -70,6 +107,33 @@ def ordered_options(order: Order, prefix: str) -> dict[str, Any]:
         "allow_imports": [],
         "deny_imports": [],
         "limits": {"core_bytes": 0},
+    }
+
+
+def program_options(spec: KernelSpec, program: Program, key: str) -> dict[str, Any]:
+    """Return what a kernelspec's program is told; it is always in a sandbox.
+
+    It binds ports where it has a network of its own. On the host's, others could reach those, and
+    it binds unix sockets in its own /tmp.
+    """
+    home = {"HOME": HOME, "USER": "user", "TERM": "dumb", "IPYTHONDIR": "/tmp/.ipython"}  # noqa: S108
+    alone = spec.network != "host"
+    connection: dict[str, Any] = {
+        "transport": "tcp" if alone else "ipc",
+        "ip": "127.0.0.1" if alone else f"{SOCKETS}/k",
+        "key": key,
+        "signature_scheme": "hmac-sha256",
+        "kernel_name": program.name,
+    }
+    for channel, number in PORTS.items():
+        connection[f"{channel}_port"] = PORT + number if alone else number
+    return {
+        "part": "program",
+        "argv": program.command(CONNECTION_FILE),
+        "env": program.environment({**home, **dict(spec.env)}),
+        "cwd": HOME,
+        "connection": connection,
+        "connection_file": CONNECTION_FILE,
     }
 
 

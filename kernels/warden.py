@@ -76,7 +76,7 @@ def spawn(
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     options = {
         "python": _python(spec),
-        "preload": list(spec.preload),
+        "preload": [] if spec.kernelspec else list(spec.preload),
         "kernel": not spec.kernelspec,
         "orphan_ttl": orphan_ttl,
         "sandbox": sandbox,

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..sandbox import recipe, rlimits, selftest
+from . import program
 
 MAX_CONFIG = 160 << 10
 
@@ -36,6 +37,8 @@ def become(request: Request) -> None:
             rlimits.apply(options["limits"])
         if options["part"] == "probe":
             selftest.become(request.config, options)
+        if options["part"] == "program":
+            program.become(request.config, request.listeners, options)
         # Imported by the zygote: what is not, no sandbox shows.
         part = importlib.import_module("_kernel.inside.app")
     except BaseException as error:
