@@ -110,7 +110,8 @@ class Zygote:
     async def succeed(self, spec: KernelSpec, timeout: float) -> Zygote:
         """Have a fresh zygote started beside this one, and return it when it is ready.
 
-        This one serves until it is told to `leave`. Raises ZygoteFailed; then it goes on.
+        This one serves until it is told to `leave`. Raises ZygoteFailed; then it goes on, and the
+        other ends.
         """
         if self.lost.done():
             raise ZygoteFailed("the zygote is gone")
@@ -120,10 +121,14 @@ class Zygote:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             connection.connect(str(self._directory / "zygote.sock"))
+            return await self._greet(connection, spec, self._directory, timeout)
         except OSError as error:
             connection.close()
+            self._send({"op": "stay"})
             raise ZygoteFailed(f"no successor can be reached: {error}") from error
-        return await self._greet(connection, spec, self._directory, timeout)
+        except BaseException:
+            self._send({"op": "stay"})
+            raise
 
     async def settle(self) -> None:
         """Wait until no fork is under way."""

@@ -11,6 +11,7 @@ Speaks JSON over SOCK_SEQPACKET, one object a packet, descriptors beside it:
            for each, then {event: listed}; kernels that nobody knows any more are ended
     drop   {workspace}                       unmounts it; no answer
     retire {}   has the warden start a successor -> {event: retiring}
+    stay   {}   after all: the successor is no good, and ends; no answer
     leave  {}   exits; kernels go on as the warden's
     stop   {}   kills every kernel and exits
 
@@ -128,7 +129,10 @@ class ForkServer:
         self._controller = None
         self._alone_since = time.monotonic()
         self._kill(child for child in self._children.values() if child.tied)
-        if self._retiring:  # nobody is left to hand the kernels over
+        self._stay()  # nobody is left to hand the kernels over
+
+    def _stay(self) -> None:
+        if self._retiring:
             self._retiring = False
             self._warden.send(b"cancel")
             self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
@@ -169,6 +173,8 @@ class ForkServer:
             self._selector.unregister(self._listener)
             self._warden.send(b"successor")
             self._send({"event": "retiring"})
+        elif op == "stay":
+            self._stay()
         elif op in EXIT_WORDS:
             self._exit = EXIT_WORDS[op]
         return None

@@ -140,11 +140,12 @@ class Warden:
             zygote.connection = None  # it is ending; in which way, its status will say
         elif word in (b"ready", b"failed"):
             zygote.answered = True
-        elif word == b"successor" and len(self._zygotes) == 1:
+        elif word == b"successor":  # its own predecessor may still be on its way out
             self._start()
         elif word == b"cancel":
             for other in self._zygotes.values():
                 if other is not zygote:
+                    other.answered = True  # nobody waits for it any more
                     os.kill(other.pid, signal.SIGKILL)
         elif self._reapers is not None:
             if word == b"reaper":

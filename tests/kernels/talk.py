@@ -124,11 +124,6 @@ class Talk:
         return (await self.run(code)).value
 
 
-def process_of(kernel: Kernel) -> int:
-    """Return the host's id of the process that runs the cells."""
-    return kernel.pid
-
-
 async def until_gone(pid: int) -> None:
     """Wait for the end of a process that need not be our child."""
     loop = asyncio.get_running_loop()

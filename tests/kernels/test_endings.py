@@ -14,7 +14,7 @@ import pytest_asyncio
 from kernels.launch import Kernel, Launcher
 from kernels.safe_open import open_beneath
 from kernels.spec import KernelSpec, Limits
-from tests.kernels.talk import Talk, launching, process_of, talking, until_gone
+from tests.kernels.talk import Talk, launching, talking, until_gone
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -95,9 +95,7 @@ async def test_its_children_end_with_it(talk: Talk) -> None:
         "for _ in range(3): subprocess.Popen(['sleep', '1000'], start_new_session=True)"
     )
     assert said.status == "ok"
-    children = [
-        child.pid for child in psutil.Process(process_of(talk.kernel)).children(recursive=True)
-    ]
+    children = [child.pid for child in psutil.Process(talk.kernel.pid).children(recursive=True)]
     assert len(children) == 3
     talk.start("import os; os._exit(0)")
     await end_of(talk)
@@ -130,7 +128,7 @@ async def test_memory_over_the_limit_ends_the_whole_kernel(
         "the workspace": f"{NOTE}file = open('full', 'wb', buffering=0)\n"
         f"while True:\n  {TICK}\n  file.write(b'x' * (1 << 20))",
     }[where]
-    pid = process_of(talk.kernel)
+    pid = talk.kernel.pid
     talk.start(code)
     assert await end_of(talk) == "oom"
     assert delay_of(talk.kernel) < SOON

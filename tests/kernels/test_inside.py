@@ -15,7 +15,7 @@ import pytest_asyncio
 
 from kernels.launch import Launcher
 from kernels.spec import KernelSpec
-from tests.kernels.talk import Said, Talk, launching, process_of, talking
+from tests.kernels.talk import Said, Talk, launching, talking
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -65,14 +65,14 @@ async def test_a_package_of_our_name_on_the_users_path_is_found(talk: Talk) -> N
 
 async def test_nothing_listens_on_tcp(talk: Talk) -> None:
     assert await talk.value("import matplotlib.pyplot, pandas; 1") == "1"
-    kinds = psutil.Process(process_of(talk.kernel)).net_connections("inet")
+    kinds = psutil.Process(talk.kernel.pid).net_connections("inet")
     assert kinds == []
 
 
 async def test_standard_descriptors_are_not_the_zygotes(talk: Talk, launcher: Launcher) -> None:
     log = os.readlink(f"/proc/{launcher.zygote_pid}/fd/1")
     assert log.endswith("zygote.log")
-    descriptors = Path(f"/proc/{process_of(talk.kernel)}/fd")
+    descriptors = Path(f"/proc/{talk.kernel.pid}/fd")
     targets = {entry.name: os.readlink(entry) for entry in descriptors.iterdir()}
     assert log not in targets.values()
     assert targets["0"] == "/dev/null"
@@ -83,7 +83,7 @@ async def test_standard_descriptors_are_not_the_zygotes(talk: Talk, launcher: La
 async def test_the_kernel_has_a_session_an_environment_and_a_home_of_its_own(
     talk: Talk, launcher: Launcher, isolation: str
 ) -> None:
-    pid = process_of(talk.kernel)
+    pid = talk.kernel.pid
     assert os.getsid(pid) == os.getpgid(pid) == pid
     home = "/home/user"
     if isolation == "none":
@@ -275,8 +275,8 @@ async def test_interrupts_at_any_moment_leave_each_cell_answered(talk: Talk) -> 
     for _ in range(100):
         said = talk.start("1 + 1")
         await talk.until(lambda said=said: said.messages)
-        os.killpg(process_of(talk.kernel), signal.SIGINT)
-        os.killpg(process_of(talk.kernel), signal.SIGINT)
+        os.killpg(talk.kernel.pid, signal.SIGINT)
+        os.killpg(talk.kernel.pid, signal.SIGINT)
         await talk.end(said)
         assert said.status in ("ok", "error")
     assert await talk.value("1 + 1") == "2"

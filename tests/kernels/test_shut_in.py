@@ -16,7 +16,7 @@ from kernels.errors import IsolationUnavailable
 from kernels.launch import Launcher
 from kernels.sandbox import landlock
 from kernels.spec import KernelSpec, Limits
-from tests.kernels.talk import Talk, launching, process_of, talking
+from tests.kernels.talk import Talk, launching, talking
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -103,7 +103,7 @@ async def test_it_is_an_ordinary_user_of_a_small_machine(talk: Talk) -> None:
     )
     ids, names, rest = said.text().splitlines()
     assert ids.startswith("1000 1000 1000 [") and ids.endswith("] user")  # noqa: PT018
-    assert names == "/home/user sandbox 2 1"
+    assert names == "/home/user sandbox 2 0"  # its reaper is no parent of it
     devices = (
         "'fd', 'full', 'null', 'random', 'shm', 'stderr', 'stdin', 'stdout', 'urandom', 'zero'"
     )
@@ -120,7 +120,7 @@ async def test_two_kernels_see_no_process_of_each_other(launcher: Launcher) -> N
         assert "987654" not in listed
         assert "boot.py" in listed
         # Numbers of the host mean nothing in it.
-        for pid in (one.kernel.pid, process_of(one.kernel), launcher.zygote_pid, os.getpid()):
+        for pid in (one.kernel.pid, one.kernel.process.reaper, launcher.zygote_pid, os.getpid()):
             assert (await other.value(f"import os; os.kill({pid}, 0)")).startswith("ProcessLookup")
 
 

@@ -11,7 +11,7 @@ import pytest_asyncio
 
 from kernels.launch import Launcher
 from kernels.spec import KernelSpec, Limits
-from tests.kernels.talk import Said, Talk, launching, process_of, talking
+from tests.kernels.talk import Said, Talk, launching, talking
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -160,7 +160,7 @@ async def test_each_execution_has_its_own_budget(talk: Talk) -> None:
 
 async def memory_peak(talk: Talk) -> int:
     """Return how many bytes were resident at most, so far."""
-    status = Path(f"/proc/{process_of(talk.kernel)}/status").read_text()
+    status = Path(f"/proc/{talk.kernel.pid}/status").read_text()
     found = re.search(r"VmHWM:\s+(\d+) kB", status)
     assert found
     return int(found[1]) * 1024

@@ -15,7 +15,7 @@ from kernels.launch import Launcher
 from kernels.spec import KernelSpec
 from kernels.warden import lock
 from kernels.zygote import Zygote
-from tests.kernels.talk import LIGHT, launching, process_of, settled, talking, until_gone
+from tests.kernels.talk import LIGHT, launching, settled, talking, until_gone
 
 
 async def test_another_interpreter_finds_its_own_package_of_our_name(
@@ -142,7 +142,7 @@ async def test_no_key_is_ever_in_the_zygote_or_in_a_file(directory: Path, isolat
         assert await talk.value("1") == "1"
         for kernel in (talk.kernel, other.kernel):
             key = launcher._key(kernel.kernel_id).encode()
-            own = memory_of(process_of(kernel))
+            own = memory_of(kernel.pid)
             assert any(key in part for part in own), "the scan finds nothing"
             for needle in (key, bytes.fromhex(key.decode()), secret):
                 assert not any(needle in part for part in memory_of(launcher.zygote_pid))
@@ -151,7 +151,7 @@ async def test_no_key_is_ever_in_the_zygote_or_in_a_file(directory: Path, isolat
                         assert needle not in file.read_bytes()
         # A later kernel's memory began as the zygote's: nor does it hold the first one's.
         first = launcher._key(talk.kernel.kernel_id).encode()
-        assert not any(first in part for part in memory_of(process_of(other.kernel)))
+        assert not any(first in part for part in memory_of(other.kernel.pid))
 
 
 async def test_the_zygote_stays_single_and_holds_no_descriptors_of_its_kernels(
@@ -174,7 +174,7 @@ async def test_nothing_of_our_environment_reaches_the_zygote(
 ) -> None:
     monkeypatch.setenv("BROKER_TOKEN", "a-secret-of-ours")
     async with launching(directory, isolation) as launcher, talking(launcher) as talk:
-        for pid in (launcher.zygote_pid, talk.kernel.pid, process_of(talk.kernel)):
+        for pid in (launcher.zygote_pid, talk.kernel.pid):
             assert b"a-secret-of-ours" not in Path(f"/proc/{pid}/environ").read_bytes()
         assert (await talk.value("import os; os.environ['BROKER_TOKEN']")).startswith("KeyError")
 
