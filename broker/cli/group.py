@@ -15,6 +15,7 @@ COMMANDS = {
     "kill": "broker.cli.sessions",
     "status": "broker.cli.status",
     "config": "broker.cli.serve",
+    "doctor": "broker.cli.doctor",
     "completion": "broker.cli.completion",
 }
 
