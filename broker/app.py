@@ -89,7 +89,7 @@ async def _until_signalled(config: Config, ready_file: Path | None) -> None:
 
 async def serve(config: Config, *, stop: asyncio.Event, ready: Callable[[Running], None]) -> None:
     """Be a broker until `stop` is set. Raises BrokerError or KernelError if it cannot begin."""
-    state = statedir.prepare(Path(config.state_dir).expanduser().absolute())
+    state = statedir.prepare(statedir.find(config.state_dir))
     async with AsyncExitStack() as stack:
         stack.callback(statedir.take(state))
         token = config.token or load_or_make_token(state / "token")
@@ -273,7 +273,9 @@ def _launcher(
     name: str, profile: Profile, config: Config, state: Path, secret: bytes
 ) -> Launcher | ForeignLauncher:
     spec = recipe.kernel_spec(name, profile, config)
-    directory = state / "k" / name
+    directory = statedir.kernels(state, name)
+    if spec.network == "host":
+        logger.warning("profile=%s network host: its kernels reach what this machine does", name)
     if spec.kernelspec and config.isolation == "none":
         return ForeignLauncher(spec, directory, timeout=config.pool.start_timeout)
     return Launcher(

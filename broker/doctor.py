@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from broker import recipe
+from broker import recipe, statedir
 from broker.config import Config
 from kernels.errors import IsolationUnavailable, KernelError
 from kernels.examine import examine
@@ -32,6 +33,14 @@ class Checkup:
         return ISOLATION.index(self.level) >= ISOLATION.index(self.least)
 
 
+def _groups(config: Config, profile: str) -> Path | None:
+    """Return the broker's own directory where its control groups may be all that we have.
+
+    Root makes others, so that those of a broker that runs are left alone.
+    """
+    return statedir.kernels(statedir.find(config.state_dir), profile) if os.geteuid() else None
+
+
 async def check(config: Config, profile: str) -> Checkup:
     """Examine the host, and try the profile's sandbox. Changes nothing that stays."""
     spec = recipe.kernel_spec(profile, config.profiles[profile], config)
@@ -41,7 +50,11 @@ async def check(config: Config, profile: str) -> Checkup:
     with tempfile.TemporaryDirectory(prefix="kb-", ignore_cleanup_errors=True) as directory:
         # Asked for the least there is above none, it takes the best there is.
         launcher = Launcher(
-            spec, Path(directory), isolation=ISOLATION[1], timeout=config.pool.start_timeout
+            spec,
+            Path(directory),
+            isolation=ISOLATION[1],
+            timeout=config.pool.start_timeout,
+            groups=_groups(config, profile),
         )
         try:
             cases = await launcher.self_test()

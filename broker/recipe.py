@@ -40,8 +40,9 @@ def kernel_spec(name: str, profile: Profile, config: Config) -> KernelSpec:
 
 
 def session_limits(profile: Profile, config: Config) -> SessionLimits:
-    """Return the bounds on a session of the profile."""
+    """Return the bounds on a session of the profile; 0 where nothing holds a kernel to one."""
     bounds = config.session
+    held = config.isolation != "none"
     own = profile.execution_timeout
     return SessionLimits(
         queue=bounds.queue,
@@ -49,10 +50,10 @@ def session_limits(profile: Profile, config: Config) -> SessionLimits:
         max_lifetime=bounds.max_lifetime,
         execution_timeout=bounds.execution_timeout if own is None else own,
         cpu_time=profile.cpu_time,
-        memory=profile.memory,
-        processes=profile.processes,
-        cpu=profile.cpu,
-        workspace_bytes=profile.workspace,
+        memory=profile.memory if held else 0,
+        processes=profile.processes if held else 0,
+        cpu=profile.cpu if held else 0.0,
+        workspace_bytes=profile.workspace if held else 0,
         interrupt_grace=bounds.interrupt_grace,
         replay_bytes=bounds.replay_bytes,
         replay_events=bounds.replay_events,

@@ -102,7 +102,7 @@ class Host(Protocol[S_contra]):
 
 @dataclass(frozen=True, slots=True)
 class SessionLimits:
-    """Bounds on one session. Seconds, counts, bytes, cores; 0 seconds is no bound."""
+    """Bounds on one session. Seconds, counts, bytes, cores; 0 is no bound."""
 
     queue: int = 32
     idle_timeout: float = 1800.0

@@ -14,6 +14,16 @@ from pathlib import Path
 from broker.errors import StateDirError
 
 
+def find(setting: str) -> Path:
+    """Return the directory that a setting means."""
+    return Path(setting).expanduser().absolute()
+
+
+def kernels(state: Path, profile: str) -> Path:
+    """Return the directory of a profile's zygote and kernels."""
+    return state / "k" / profile
+
+
 def prepare(state: Path) -> Path:
     """Make the directory, and see that it can be written. Raises StateDirError."""
     try:

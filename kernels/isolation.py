@@ -6,7 +6,6 @@ a self-test in a real sandbox says whether it held.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -49,11 +48,17 @@ class Isolation:
 
 
 def isolate(
-    spec: KernelSpec, directory: Path, minimum: str, *, without: Sequence[str] = ()
+    spec: KernelSpec,
+    directory: Path,
+    minimum: str,
+    *,
+    groups: Path | None = None,
+    without: Sequence[str] = (),
 ) -> Isolation:
     """Return the best isolation this host offers. Raises IsolationUnavailable below `minimum`.
 
-    `none` is what one asks for by name, and gets. `without` leaves layers out, for tests.
+    `none` is what one asks for by name, and gets. Control groups are named for the directory, or
+    for another one's: `groups`. `without` leaves layers out, for tests.
     """
     if minimum == "none":
         return Isolation()
@@ -65,7 +70,7 @@ def isolate(
         )
     cgroups = None
     try:
-        cgroups = Cgroups.open(hashlib.sha256(os.fsencode(directory)).hexdigest()[:12])
+        cgroups = Cgroups.open(hashlib.sha256(os.fsencode(groups or directory)).hexdigest()[:12])
     except Unavailable as missing:
         if minimum == "full":
             raise IsolationUnavailable(
@@ -124,9 +129,10 @@ def proc_covers(mountinfo: str) -> list[str]:
 def subordinate_ids() -> tuple[int, int] | None:
     """Return the first and the count of this user's subordinate ids, uids and gids alike."""
     uid = os.getuid()
-    names = {str(uid)}
-    with contextlib.suppress(KeyError):  # without an entry there can still be a range by number
-        names.add(pwd.getpwuid(uid).pw_name)
+    try:
+        names = {str(uid), pwd.getpwuid(uid).pw_name}
+    except KeyError:  # newuidmap does nothing for who has no name
+        return None
     ranges = [_range_of(names, Path(file)) for file in ("/etc/subuid", "/etc/subgid")]
     if ranges[0] is None or ranges[0] != ranges[1]:
         return None

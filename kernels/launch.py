@@ -58,7 +58,8 @@ class Launcher:
     `secret` derives each kernel's key, so that no key is ever written down: a broker that comes
     back with the same secret can speak to the kernels that outlived it. `isolation` is the least
     that will do; `level` and `mode` tell what there is, once started. `tied` kernels end when this
-    process does. `without` leaves layers of the sandbox out, to show what each is for.
+    process does. `groups` is the directory whose control groups to use instead. `without` leaves
+    layers of the sandbox out, to show what each is for.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class Launcher:
         timeout: float = 60.0,
         heartbeat: bool = False,
         tied: bool = False,
+        groups: Path | None = None,
         without: Sequence[str] = (),
     ) -> None:
         longest = os.fsencode(directory / ("x" * 12) / "k-5")
@@ -84,6 +86,7 @@ class Launcher:
         self.directory = directory
         self.timeout = timeout
         self._minimum = isolation
+        self._groups = groups
         self._without = without
         self._isolation: Isolation | None = None
         self._program: Program | None = None  # of a kernelspec
@@ -247,7 +250,9 @@ class Launcher:
                 raise LaunchError("free of a sandbox, kernelspecs are for their own launcher")
             self._program = look_up(spec.kernelspec)
             spec = replace(spec, paths=(*spec.paths, *self._program.paths))
-        return isolate(spec, self.directory, self._minimum, without=self._without)
+        return isolate(
+            spec, self.directory, self._minimum, groups=self._groups, without=self._without
+        )
 
     def directory_of(self, kernel_id: str) -> Path:
         """Return the directory of a kernel; `k-1` to `k-5` in it are its sockets."""

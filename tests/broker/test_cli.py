@@ -165,7 +165,7 @@ def test_without_a_server_the_next_step_is_told(run: Run, tmp_path: Path) -> Non
     done = run("ls", BROKER_URL="", BROKER_TOKEN="")
     assert done.returncode == 1
     assert "no broker runs here" in done.stderr
-    assert "`make run` or `broker serve --isolation none`" in done.stderr
+    assert "`make run` or `broker serve`" in done.stderr
     assert run("ls", BROKER_URL="http://127.0.0.1:1").stderr.startswith("broker: no broker answers")
 
 

@@ -91,6 +91,13 @@ def test_a_profile_may_have_a_timeout_of_its_own_and_tells_its_sessions_their_bo
     }
 
 
+def test_what_nothing_holds_a_kernel_to_is_told_as_no_bound() -> None:
+    config = load('isolation = "none"').config
+    told = session_limits(config.profiles["python"], config).told()
+    assert {told[name] for name in ("memory", "processes", "cpu", "workspace_bytes")} == {0}
+    assert told["execution_timeout"] == 300.0
+
+
 def test_a_timeout_of_0_is_no_timeout_and_not_the_sessions() -> None:
     config = load("[profiles.a]\nexecution_timeout = 0").config
     assert session_limits(config.profiles["a"], config).execution_timeout == 0.0
