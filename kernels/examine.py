@@ -42,6 +42,7 @@ NAMESPACES = {
     "uts": ("uts", "CONFIG_UTS_NS", "a host name of its own"),
     "cgroup": ("cgroup", "CONFIG_CGROUPS", "no view of the host's groups"),
 }
+NO_SANDBOX = "the sandbox cannot be made"  # as the warden says it
 IN_A_CONTAINER = "in a container, use the seccomp profile that comes with the broker"
 V2_REMEDY = (
     "run the broker as a systemd unit with Delegate=yes, or under systemd-run --user --scope -p"
@@ -87,6 +88,25 @@ def examine(host: Host | None = None, limits: Limits | None = None) -> list[Find
         *(_workspace(here), _yama(here)),
     )
     return [*rows]
+
+
+def why_not(words: str) -> IsolationUnavailable | None:
+    """Return the refusal for a warden's last words, if they are of a sandbox it could not make.
+
+    Its layer and remedy are those of the first thing amiss here.
+    """
+    _, found, said = words.partition(f"{NO_SANDBOX}: ")
+    if not found:
+        return None
+    amiss = next((finding for finding in examine() if not finding.safe), None)
+    return IsolationUnavailable(
+        f"{NO_SANDBOX}: {said.strip()}",
+        layer=amiss.layer if amiss else "namespaces",
+        remedy=amiss.remedy
+        if amiss
+        else f"something above forbids it: {IN_A_CONTAINER}, with"
+        " systempaths=unconfined; in a systemd unit, leave out what restricts namespaces",
+    )
 
 
 def _system(host: Host) -> Finding:

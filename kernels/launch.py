@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from kernels.channels import PORTS, Channels
-from kernels.errors import KernelDied, LaunchError, LaunchTimeout
+from kernels.errors import KernelDied, LaunchError, LaunchTimeout, ZygoteFailed
+from kernels.examine import why_not
 from kernels.fork import Child, fork, listen
 from kernels.isolation import Isolation, isolate
 from kernels.kernel import Kernel, Workspace
@@ -241,7 +242,10 @@ class Launcher:
             if self._isolation is None:
                 self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
                 self._isolation = await asyncio.to_thread(self._examine)
-        return await self._succession.zygote(self._isolation.sandbox)
+        try:
+            return await self._succession.zygote(self._isolation.sandbox)
+        except ZygoteFailed as error:
+            raise why_not(str(error)) or error from None
 
     def _examine(self) -> Isolation:
         spec = self.spec

@@ -40,6 +40,7 @@ from .reapers import Reapers
 RETIRED = 3
 # CHOWN DAC_OVERRIDE KILL SETGID SETUID SETPCAP NET_ADMIN SYS_CHROOT SYS_ADMIN, capability.h
 ZYGOTE_CAPABILITIES = (0, 1, 5, 6, 7, 8, 12, 18, 21)
+NO_SANDBOX = "the sandbox cannot be made"  # the broker knows this line
 MAX_WORD = 64 << 10  # bytes
 THREAD_STACK = 2 << 20  # bytes; what a thread of a kernel is given, by glibc, at its start
 BOOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "boot.py")
@@ -217,7 +218,11 @@ def main(arguments: list[str]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sandbox:
         os.umask(0o022)  # while the root is made: its directories are for everyone in it
-        _enter(sandbox, listener.fileno())
+        try:
+            _enter(sandbox, listener.fileno())
+        except OSError as error:
+            os.write(2, f"{NO_SANDBOX}: {error}\n".encode())
+            os._exit(1)
     else:
         system.prctl(system.PR_SET_CHILD_SUBREAPER, 1)
     command = [options["python"], "-I", BOOT, "forkserver"]
