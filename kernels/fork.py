@@ -21,6 +21,7 @@ from kernels.zygote import Forked, Zygote
 
 MAX_CONFIG = 160 << 10  # bytes; a packet must fit the default socket buffer of 208 KiB
 BACKLOG = 16
+MAX_PATH = 107  # bytes of a unix socket address, unix(7)
 
 
 @dataclass(eq=False)
@@ -94,6 +95,16 @@ async def fork(
         for descriptor in joins:
             os.close(descriptor)
     return Child(forked, ours)
+
+
+def refuse_long(directory: Path) -> None:
+    """Raise LaunchError for a launcher's directory whose sockets would have too long a name."""
+    excess = len(os.fsencode(directory / ("x" * 12) / "k-5")) - MAX_PATH
+    if excess > 0:
+        raise LaunchError(
+            f"{directory} is {excess} bytes too long to hold socket files;"
+            " use a shorter state directory"
+        )
 
 
 def listen(path: Path) -> socket.socket:

@@ -10,18 +10,21 @@ import hashlib
 import json
 import os
 import pwd
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kernels.errors import IsolationUnavailable, ZygoteFailed
-from kernels.sandbox.cgroups import Cgroups, Unavailable
-from kernels.spec import KernelSpec
+from kernels.sandbox.cgroups import Cgroup, Cgroups, Unavailable
+from kernels.spec import KernelSpec, Limits
 
+LEFT_BEHIND = re.compile(r"(w-)?[0-9a-f]{12}")  # directories of kernels and of their files
 OWN = (Path(__file__).parent / "inside", Path(__file__).parent / "sandbox")
 ROOT = Path(__file__).parent.parent
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
@@ -45,6 +48,25 @@ class Isolation:
     mode: str = ""
     sandbox: dict[str, Any] | None = None
     cgroups: Cgroups | None = None
+
+    def make_cgroup(self, name: str, limits: Limits) -> Cgroup | None:
+        """Make the control group of a kernel, where there are any. Raises OSError."""
+        if self.cgroups is None or "cgroup" in (self.sandbox or {}).get("without", ()):
+            return None
+        return self.cgroups.make(
+            name, memory=limits.memory, processes=limits.processes, cpu=limits.cpu
+        )
+
+    def sweep(
+        self, directory: Path, kernels: AbstractSet[str], workspaces: AbstractSet[str]
+    ) -> None:
+        """Remove from a launcher's directory what kernels left that are not among these."""
+        kept = kernels | {f"w-{workspace}" for workspace in workspaces}
+        for entry in directory.iterdir():
+            if LEFT_BEHIND.fullmatch(entry.name) and entry.name not in kept:
+                shutil.rmtree(entry, ignore_errors=True)
+        if self.cgroups is not None:
+            self.cgroups.sweep(kernels)
 
 
 def isolate(

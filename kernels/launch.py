@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import shutil
 import socket
 import uuid
@@ -24,7 +23,7 @@ from typing import Any, NamedTuple
 from kernels.channels import PORTS, Channels
 from kernels.errors import KernelDied, LaunchError, LaunchTimeout, ZygoteFailed
 from kernels.examine import why_not
-from kernels.fork import Child, fork, listen
+from kernels.fork import Child, fork, listen, refuse_long
 from kernels.isolation import Isolation, isolate
 from kernels.kernel import Kernel, Workspace
 from kernels.kernelspecs import Program, look_up
@@ -38,12 +37,10 @@ from kernels.zygote import Forked, Zygote
 
 __all__ = ["Kernel", "Launcher", "Workspace", "launch"]
 
-MAX_PATH = 107  # bytes of a unix socket address, unix(7)
 TEXT_MESSAGE = 4 << 20  # bytes; no piece of text is longer, whatever the bound on rich output
 ADOPT_PATIENCE = 2.0  # s for all kernels together
 UNBOUNDED = -1  # as ZMQ_MAXMSGSIZE says it; 0 would let no message through
 CHANNELS = ("shell", "iopub", "stdin", "control")
-LEFT_BEHIND = re.compile(r"(w-)?[0-9a-f]{12}")  # directories of kernels and of their files
 
 
 class Room(NamedTuple):
@@ -77,12 +74,7 @@ class Launcher:
         groups: Path | None = None,
         without: Sequence[str] = (),
     ) -> None:
-        longest = os.fsencode(directory / ("x" * 12) / "k-5")
-        if len(longest) > MAX_PATH:
-            raise LaunchError(
-                f"{directory} is {len(longest) - MAX_PATH} bytes too long to hold socket files; "
-                "use a shorter state directory"
-            )
+        refuse_long(directory)
         self.spec = spec
         self.directory = directory
         self.timeout = timeout
@@ -204,7 +196,8 @@ class Launcher:
             cgroup = None
             if self._shut_in.cgroups is not None:
                 cgroup = self._shut_in.cgroups.find(self.directory_of(forked.kernel_id).name)
-            kernel = self._kernel(forked, self._key(forked.kernel_id), cgroup, self._files(forked))
+            files = Workspace(forked.workspace, forked.files) if forked.workspace else None
+            kernel = self._kernel(forked, self._key(forked.kernel_id), cgroup, files)
             kernel.keep_workspace = bool(forked.label)
             self._succession.remember(kernel, forked.label, of=zygote)
             self._watch(kernel)
@@ -295,9 +288,6 @@ class Launcher:
         """Return the directory of a workspace that no sandbox holds."""
         return self.directory / f"w-{workspace.workspace_id}"
 
-    def _files(self, forked: Forked) -> Workspace | None:
-        return Workspace(forked.workspace, forked.files) if forked.workspace else None
-
     def drop_workspace(self, workspace: Workspace) -> None:
         """Remove a session's files; its kernel has ended, or ends without them."""
         workspace.close()
@@ -307,26 +297,11 @@ class Launcher:
             self._succession.drop(workspace.workspace_id)
 
     def _sweep(self, live: Sequence[Forked]) -> None:
-        """Remove the directories and cgroups of kernels that are no more."""
-        kept = {self.directory_of(forked.kernel_id).name for forked in live}
-        workspaces = {f"w-{forked.workspace}" for forked in live}
-        for entry in self.directory.iterdir():
-            if LEFT_BEHIND.fullmatch(entry.name) and entry.name not in kept | workspaces:
-                shutil.rmtree(entry, ignore_errors=True)
-        if self._shut_in.cgroups is not None:
-            self._shut_in.cgroups.sweep(kept)
+        kernels = {self.directory_of(forked.kernel_id).name for forked in live}
+        self._shut_in.sweep(self.directory, kernels, {forked.workspace for forked in live})
 
     async def _new_cgroup(self, name: str) -> Cgroup | None:
-        cgroups, limits = self._shut_in.cgroups, self.spec.limits
-        if cgroups is None or "cgroup" in self._without:
-            return None
-        return await asyncio.to_thread(
-            cgroups.make,
-            name,
-            memory=limits.memory,
-            processes=limits.processes,
-            cpu=limits.cpu,
-        )
+        return await asyncio.to_thread(self._shut_in.make_cgroup, name, self.spec.limits)
 
     # Starting
 

@@ -28,7 +28,8 @@ from traitlets import Enum, Float, List, Unicode
 
 from kernels.channels import PORTS
 from kernels.errors import LaunchError, ZygoteFailed
-from kernels.launch import MAX_PATH, Kernel, Launcher
+from kernels.fork import MAX_PATH
+from kernels.launch import Kernel, Launcher
 from kernels.spec import ISOLATION, KernelSpec, Limits, Order
 from kernels.warden import BOOT, lock
 
