@@ -21,11 +21,17 @@ HERE = Path(__file__).parent
 PRELUDE = HERE / "prelude.py"
 CATEGORIES = (
     "files",
+    "tampering",
     "mounts",
     "processes",
+    "privileges",
     "network",
+    "sockets",
     "interfaces",
-    "resources",
+    "machine",
+    "memory",
+    "space",
+    "load",
     "secrets",
     "internals",
     "neighbours",

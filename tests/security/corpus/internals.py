@@ -130,7 +130,7 @@ def break_out_of_a_child(host: Host) -> str:
         return said.read().decode() or verdict(False, "no answer")
 
 
-@snippet(alone=True)
+@snippet(ends=("bad_frame",))
 def use_the_zygotes_objects(host: Host) -> str:
     """Find the objects by which the zygote spoke to those above it, and speak."""
     gc.unfreeze()
@@ -199,27 +199,27 @@ def call_what_kills(host: Host) -> str:
     return verdict(False, "still here")
 
 
-@snippet(ends=ANY_END, timeout=8, may_time_out=True)
+@snippet(ends=ANY_END, timeout=2, may_time_out=True)
 def close_everything(host: Host) -> str:
     """Close every descriptor, the kernel's own sockets among them."""
     os.closerange(0, 4096)
     return verdict(True, "closed")
 
 
-@snippet(ends=ANY_END, timeout=8, may_time_out=True)
+@snippet(ends=ANY_END, timeout=2, may_time_out=True)
 def become_another_program(host: Host) -> str:
     """Put another program in the kernel's place."""
     os.execv("/bin/sleep", ["sleep", "60"])  # noqa: S606
 
 
-@snippet(ends=ANY_END, timeout=8, may_time_out=True)
+@snippet(ends=ANY_END, timeout=2, may_time_out=True)
 def be_two_kernels(host: Host) -> str:
     """Fork, and have the child go on as if it were the kernel."""
     os.fork()
     return verdict(True, "both go on")
 
 
-@snippet(ends=ANY_END, timeout=8, may_time_out=True, errors=(".*",))
+@snippet(ends=ANY_END, timeout=2, may_time_out=True, errors=(".*",))
 def break_the_language(host: Host) -> str:
     """Take away what all code needs."""
     import builtins
@@ -232,7 +232,7 @@ def break_the_language(host: Host) -> str:
     return "SAFE: whatever comes of it"
 
 
-@snippet(ends=ANY_END, timeout=8, may_time_out=True, errors=(".*",))
+@snippet(ends=ANY_END, timeout=2, may_time_out=True, errors=(".*",))
 def empty_the_modules(host: Host) -> str:
     """Forget every module, and collect what is left."""
     for name in list(sys.modules):
@@ -282,6 +282,6 @@ def hold_the_interpreter(host: Host) -> str:
         while True:
             pass
 
-    for _ in range(8):
+    for _ in range(4):
         threading.Thread(target=spin, daemon=True).start()
     return verdict(True, "they spin; others do not notice")

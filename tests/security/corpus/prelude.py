@@ -9,7 +9,6 @@ import errno
 import os
 import platform
 import re
-import signal
 from typing import Any
 
 Host = dict[str, Any]  # what the host tells its attackers: see `tests/security/conftest.py`
@@ -72,6 +71,8 @@ def attempt(what: Any) -> str:
     try:
         what()
     except OSError as error:
+        if error.errno == errno.EOPNOTSUPP:  # which has a second name
+            return "EOPNOTSUPP"
         return errno.errorcode.get(error.errno or 0, repr(error))
     return ""
 
@@ -190,6 +191,11 @@ def own_descriptors() -> dict[int, str]:
     return found
 
 
+def above() -> int:
+    """Return the process above this one: its parent or, if that cannot be named, its reaper."""
+    return os.getppid() or 1
+
+
 def processes() -> list[int]:
     """Return the processes that /proc shows."""
     return sorted(int(name) for name in os.listdir("/proc") if name.isdigit())
@@ -215,6 +221,3 @@ def scan_memory(patterns: list[str]) -> list[str]:
             continue
         found |= {pattern for pattern, regex in compiled.items() if regex.search(area)}
     return sorted(found)
-
-
-SIGSYS = signal.SIGSYS

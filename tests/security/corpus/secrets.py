@@ -26,9 +26,10 @@ def matches(data: bytes, patterns: list[str]) -> list[str]:
 @snippet()
 def read_the_environment(host: Host) -> str:
     """Find settings or keys in the environment."""
-    with open("/proc/self/environ", "rb") as file:
-        given = file.read()
-    text = given + repr(dict(os.environ)).encode()
+    text = repr((dict(os.environ), sys.argv)).encode()
+    if not attempt(read_from("/proc/self/environ")):
+        with open("/proc/self/environ", "rb") as file:
+            text += file.read()
     names = [name for name in os.environ if re.match("BROKER|REDIS|AWS|.*(TOKEN|SECRET|KEY)", name)]
     return verdict(not names and not matches(text, host["secrets"]), names or sorted(os.environ))
 
