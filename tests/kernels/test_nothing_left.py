@@ -31,8 +31,16 @@ def descriptors(pid: int) -> list[str]:
     return sorted(found)
 
 
-def mounts(pid: int) -> int:
-    return len(Path(f"/proc/{pid}/mountinfo").read_text().splitlines())
+def mounts(pid: int) -> list[str]:
+    """Return the mount points that a process sees."""
+    lines = Path(f"/proc/{pid}/mountinfo").read_text().splitlines()
+    return sorted(line.split(" ")[4] for line in lines)
+
+
+def own_mounts(directory: Path) -> list[str]:
+    """Return the mounts of ours that the host sees; others may come and go meanwhile."""
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    return [line for line in lines if str(directory) in line or " - tmpfs workspace " in line]
 
 
 def sockets_below(directory: Path) -> list[str]:
@@ -61,7 +69,7 @@ def everything(launcher: Launcher) -> dict[str, object]:
     return {
         "processes": family(warden),
         "dead children": unburied(),
-        "mounts": [mounts(pid) for pid in (os.getpid(), warden, zygote)],
+        "mounts": [own_mounts(launcher.directory), mounts(warden), mounts(zygote)],
         "cgroups": isolation.cgroups.names() if isolation.cgroups is not None else set(),
         "files": sorted(str(path) for path in launcher.directory.rglob("*")),
         "sockets": sockets_below(launcher.directory),
