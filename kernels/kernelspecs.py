@@ -68,8 +68,12 @@ def find(specs: KernelSpecManager, name: str) -> Installed:
     try:
         return specs.get_kernel_spec(name)
     except NoSuchKernel:
-        installed = ", ".join(sorted(specs.find_kernel_specs())) or "none"
-        raise LaunchError(f"no kernelspec {name!r}; installed: {installed}") from None
+        installed = specs.find_kernel_specs()
+    if name in installed:  # and its provisioner is not
+        return Installed.from_resource_dir(installed[name])
+    raise LaunchError(
+        f"no kernelspec {name!r}; installed: {', '.join(sorted(installed)) or 'none'}"
+    )
 
 
 def look_up(name: str) -> Program:

@@ -312,8 +312,8 @@ class Launcher:
         if self._shut_in.sandbox is None:
             home = str(self._home(workspace))
             outside = Place(home, str(directory / "k"), str(directory), programs_of(self.spec))
-        program = self._program
-        return child_options(self.spec, key, order=order, program=program, outside=outside)
+        counted = self.level == "full"
+        return child_options(self.spec, key, order, self._program, outside, counted=counted)
 
     async def _start(
         self, zygote: Zygote, kernel_id: str, order: Order | None, room: Room

@@ -21,6 +21,9 @@ CONNECTION_FILE = "/tmp/kernel.json"  # noqa: S108 - of a program that binds its
 SOCKETS = "/tmp/.sockets"  # noqa: S108 - its own, where it has no network of its own
 PORT = 61_000  # its ports follow this one: above those that connections are made from
 STACK = 8 << 20  # bytes of the main thread's stack
+# Bytes that an interpreter of another kind may map and not use, in stacks and heaps. A limit on
+# mappings is for where nothing counts memory: there it is better than none.
+RESERVED = 1 << 30
 PENDING_SIGNALS = 1024  # and POSIX timers
 LOCKED = 64 << 10  # bytes of memory that cannot be paged out
 
@@ -28,14 +31,15 @@ LOCKED = 64 << 10  # bytes of memory that cannot be paged out
 def child_options(
     spec: KernelSpec,
     key: str,
-    *,
     order: Order | None = None,
     program: Program | None = None,
     outside: Place | None = None,
+    *,
+    counted: bool = True,
 ) -> dict[str, Any]:
     """Return what a child is told: of an order, a kernelspec's program, or as its profile says.
 
-    `outside` is where it is if that is not in a sandbox.
+    `outside` is where it is if that is not in a sandbox; `counted` tells of a memory cgroup.
     """
     if outside is not None:
         if order is not None:
@@ -45,6 +49,8 @@ def child_options(
     if order is not None:
         return moved_into_sandbox(ordered_options(order, "")) | bounds
     if program is not None:
+        memory = spec.limits.memory
+        bounds["limits"]["memory"] = memory + RESERVED if memory and not counted else 0
         return program_options(spec, program, key) | bounds
     place = Place(HOME, PREFIX, "/tmp", programs_of(spec))  # noqa: S108
     return kernel_options(spec, key, place) | bounds

@@ -143,7 +143,7 @@ class Relay:
         self._selector = selectors.DefaultSelector()
         self._watched: dict[int, int] = {}  # events by descriptor
         self._connections: set[Connection] = set()
-        self._status: int | None = None  # the program's wait status
+        self._ended = False  # the program has
 
     def serve(self, program: int) -> NoReturn:
         """Carry on until the program, this process's child, has ended; then end likewise."""
@@ -153,20 +153,23 @@ class Relay:
         for listener in self._listeners.values():
             listener.setblocking(False)
         self._listen()
-        while self._status is None:
+        while not self._ended:
             self._turn(self._patience())
         self._watch(wakeup, 0, lambda: None)
+        # What it has left behind would keep its sockets open; all that is here ends with it.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(program, signal.SIGKILL)
         self._finish()
-        end_like(self._status)
+        end_like(os.waitpid(program, 0)[1])
 
     def _hand_on(self, wakeup: int, program: int) -> None:
         """Pass signals to the program and all of its group, and see whether it has ended."""
         for number in os.read(wakeup, 4096):
             if number != signal.SIGCHLD:
                 os.killpg(program, number)
-        ended, status = os.waitpid(program, os.WNOHANG)
-        if ended:
-            self._status = status
+        # Left unreaped, so that its number stays its own.
+        options = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        self._ended = os.waitid(os.P_PID, program, options) is not None
 
     def _turn(self, timeout: float | None) -> None:
         for key, _ in self._selector.select(timeout):
@@ -271,9 +274,6 @@ class Relay:
 
     def _finish(self) -> None:
         """Carry what the ended program has still said, if the broker takes it soon."""
-        # What it has left behind would keep its sockets open; all that is here ends with it.
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(-1, signal.SIGKILL)
         for listener in self._listeners.values():
             self._watch(listener.fileno(), 0, lambda: None)
             listener.close()

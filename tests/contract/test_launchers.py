@@ -5,23 +5,25 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import shutil
 import sys
 import tempfile
-import textwrap
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
 from kernels.errors import KernelDied, LaunchError
 from kernels.foreign import ForeignKernel, ForeignLauncher
-from kernels.launch import Kernel, Launcher
+from kernels.launch import Kernel, Launcher, Workspace
 from kernels.messages import Message
 from kernels.spec import KernelSpec, Limits
+from tests.kernels.conftest import sandboxed  # noqa: F401 - a fixture
 
-SOURCES = ("zygote", "ipykernel", "echo")
+KINDS = ("zygote", "ipykernel", "echo")
+SOURCES = [(kind, isolation) for isolation in ("none", "standard") for kind in KINDS]
 
 ECHO_KERNEL = '''
 """A kernel in no time: it prints what it is told, and is no IPython."""
@@ -65,6 +67,7 @@ class Echo(Kernel):
 
 IPKernelApp.launch_instance(kernel_class=Echo)
 '''
+MUTE_KERNEL = "import sys; print('no such language', file=sys.stderr); sys.exit(7)"
 PYTHON = {
     "say": "print({0!r}, end='')",
     "sleep": "import time; print('zzz', flush=True); time.sleep({0})",
@@ -74,9 +77,16 @@ PYTHON = {
 }
 
 
-def cell(source: str, verb: str, argument: str = "") -> str:
+class Source(NamedTuple):
+    """Where kernels come from, and how they are shut in."""
+
+    kind: str
+    isolation: str
+
+
+def cell(source: Source, verb: str, argument: str = "") -> str:
     """Return the code that does it in the language of the source's kernels."""
-    return f"{verb} {argument}" if source == "echo" else PYTHON[verb].format(argument)
+    return f"{verb} {argument}" if source.kind == "echo" else PYTHON[verb].format(argument)
 
 
 class Conversation:
@@ -131,37 +141,48 @@ def directory() -> Iterator[Path]:
 @pytest.fixture
 def kernelspecs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Install stock ipykernel under another name, and a kernel that is not Python."""
-    program = tmp_path / "echo.py"
-    program.write_text(textwrap.dedent(ECHO_KERNEL))
     commands = {
         "ipykernel": [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
-        "echo": [sys.executable, str(program), "-f", "{connection_file}"],
+        "echo": [sys.executable, "{resource_dir}/echo.py", "-f", "{connection_file}"],
         "broken": [str(tmp_path / "missing"), "{connection_file}"],
-        "mute": [sys.executable, "-c", "raise SystemExit(7)", "{connection_file}"],
+        "mute": [sys.executable, "-c", MUTE_KERNEL, "{connection_file}"],
     }
     for name, argv in commands.items():
         folder = tmp_path / "kernels" / f"other-{name}"
         folder.mkdir(parents=True)
         spec = {"argv": argv, "display_name": name, "language": name}
         (folder / "kernel.json").write_text(json.dumps(spec))
+        (folder / "echo.py").write_text(ECHO_KERNEL)
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
     return tmp_path
 
 
-def make(source: str, directory: Path, **options: Any) -> Launcher | ForeignLauncher:
-    if source == "zygote":
-        return Launcher(KernelSpec(preload=(), **options), directory, orphan_ttl=20.0)
-    return ForeignLauncher(KernelSpec(kernelspec=f"other-{source}", **options), directory)
+def make(source: Source, directory: Path, **options: Any) -> Launcher | ForeignLauncher:
+    kernelspec = "" if source.kind == "zygote" else f"other-{source.kind}"
+    spec = KernelSpec(preload=(), kernelspec=kernelspec, **options)
+    if kernelspec and source.isolation == "none":
+        return ForeignLauncher(spec, directory)
+    return Launcher(spec, directory, isolation=source.isolation, orphan_ttl=20.0)
 
 
-@pytest.fixture(params=SOURCES)
-def source(request: pytest.FixtureRequest) -> str:
+@pytest.fixture(params=["none", "standard"])
+def isolation(request: pytest.FixtureRequest) -> str:
+    if request.param != "none":
+        request.getfixturevalue("sandboxed")
     return str(request.param)
+
+
+@pytest.fixture(params=SOURCES, ids="-".join)
+def source(request: pytest.FixtureRequest) -> Source:
+    found = Source(*request.param)
+    if found.isolation != "none":
+        request.getfixturevalue("sandboxed")
+    return found
 
 
 @pytest.fixture
 async def launcher(
-    source: str, directory: Path, kernelspecs: Path
+    source: Source, directory: Path, kernelspecs: Path
 ) -> AsyncIterator[Launcher | ForeignLauncher]:
     launcher = make(source, directory, env=(("COLOUR", "green"),))
     await launcher.start()
@@ -170,7 +191,7 @@ async def launcher(
 
 
 async def test_a_launched_kernel_takes_requests_at_once(
-    launcher: Launcher | ForeignLauncher, source: str
+    launcher: Launcher | ForeignLauncher, source: Source
 ) -> None:
     kernel = await launcher.launch()
     assert not kernel.exited.done()
@@ -180,19 +201,27 @@ async def test_a_launched_kernel_takes_requests_at_once(
 
 
 async def test_each_kernel_has_its_own_id_process_and_directory(
-    launcher: Launcher | ForeignLauncher, source: str
+    launcher: Launcher | ForeignLauncher, source: Source
 ) -> None:
+    one: Kernel | ForeignKernel
+    other: Kernel | ForeignKernel
     one, other = await asyncio.gather(launcher.launch(), launcher.launch())
     assert one.kernel_id != other.kernel_id
     assert one.pid != other.pid
     homes = [await Conversation(kernel).run(cell(source, "cwd")) for kernel in (one, other)]
-    assert homes[0] != homes[1]
-    assert all(Path(home).is_relative_to(launcher.directory) for home in homes)
+    if source.isolation == "none":
+        assert homes[0] != homes[1]
+        assert all(Path(home).is_relative_to(launcher.directory) for home in homes)
+    else:
+        assert homes == ["/home/user", "/home/user"]
+        workspaces = [kernel.workspace for kernel in (one, other)]
+        files = [os.fstat(each.descriptor) for each in workspaces if isinstance(each, Workspace)]
+        assert not os.path.samestat(*files)
     await asyncio.gather(one.close(), other.close())
 
 
 async def test_the_environment_is_the_profiles_and_not_the_brokers(
-    launcher: Launcher | ForeignLauncher, source: str, monkeypatch: pytest.MonkeyPatch
+    launcher: Launcher | ForeignLauncher, source: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BROKER_TOKEN", "secret")
     kernel = await launcher.launch()
@@ -203,7 +232,7 @@ async def test_the_environment_is_the_profiles_and_not_the_brokers(
 
 
 async def test_the_end_of_a_kernel_is_told_with_its_reason(
-    launcher: Launcher | ForeignLauncher, source: str
+    launcher: Launcher | ForeignLauncher, source: Source
 ) -> None:
     kernel = await launcher.launch()
     Conversation(kernel).start(cell(source, "exit", "3"))
@@ -221,7 +250,7 @@ async def test_kill_ends_a_kernel_and_says_so(launcher: Launcher | ForeignLaunch
 
 
 async def test_an_interrupted_cell_ends_and_the_kernel_goes_on(
-    launcher: Launcher | ForeignLauncher, source: str
+    launcher: Launcher | ForeignLauncher, source: Source
 ) -> None:
     kernel = await launcher.launch()
     talk = Conversation(kernel)
@@ -273,7 +302,7 @@ async def test_the_directory_is_private(launcher: Launcher | ForeignLauncher) ->
 
 
 async def test_no_bound_on_messages_means_none(
-    source: str, directory: Path, kernelspecs: Path
+    source: Source, directory: Path, kernelspecs: Path
 ) -> None:
     launcher = make(source, directory, limits=Limits(message_bytes=0))
     kernel = await launcher.launch()
@@ -283,23 +312,25 @@ async def test_no_bound_on_messages_means_none(
 
 
 async def test_an_unknown_kernelspec_is_named_together_with_the_installed_ones(
-    directory: Path, kernelspecs: Path
+    directory: Path, kernelspecs: Path, isolation: str
 ) -> None:
     with pytest.raises(LaunchError, match=r"no kernelspec 'other-none'; installed: .*other-echo"):
-        await make("none", directory).start()
+        await make(Source("none", isolation), directory).start()
 
 
 async def test_a_kernelspec_whose_program_is_missing_is_a_launch_error(
-    directory: Path, kernelspecs: Path
+    directory: Path, kernelspecs: Path, isolation: str
 ) -> None:
     with pytest.raises(LaunchError, match="cannot start 'other-broken'"):
-        await make("broken", directory).launch()
+        await make(Source("broken", isolation), directory).launch()
     assert list(directory.iterdir()) == []
 
 
 async def test_a_kernel_that_ends_before_it_is_ready_is_told_with_its_reason(
-    directory: Path, kernelspecs: Path
+    directory: Path, kernelspecs: Path, isolation: str
 ) -> None:
-    with pytest.raises(KernelDied, match="exit 7"):
-        await make("mute", directory).launch()
-    assert list(directory.iterdir()) == []
+    launcher = make(Source("mute", isolation), directory)
+    with pytest.raises((KernelDied, LaunchError), match="exit 7"):
+        await launcher.launch()
+    assert [path for path in directory.iterdir() if re.fullmatch("[0-9a-f]{12}", path.name)] == []
+    await launcher.aclose()
