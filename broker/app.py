@@ -10,10 +10,9 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Mapping
-from contextlib import AsyncExitStack, suppress
+from collections.abc import Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,23 +23,20 @@ from tornado.web import Application
 
 from broker import recipe, statedir
 from broker.auth import Tokens, load_or_make_token
-from broker.config import Config, Loaded, Profile
+from broker.config import Config, Loaded
 from broker.errors import BrokerError, ProfileBroken, StateDirError
 from broker.metrics import Metrics
 from broker.node import Node
-from broker.pool import Budget, Pool
-from broker.proof import Proven
+from broker.pools import Pools
 from broker.protocol import Bounds
 from broker.service import Service, ServiceLimits
 from broker.store import Store
+from broker.supply import Supply
 from broker.upkeep import Upkeep
 from broker.valkey import Valkey
 from broker.web import execute, native, operators
 from broker.web.door import House, Missing, log_request
-from kernels.errors import IsolationUnavailable, KernelError
-from kernels.foreign import ForeignLauncher
-from kernels.launch import Launcher
-from kernels.spec import ISOLATION
+from kernels.errors import KernelError
 
 logger = logging.getLogger(__name__)
 
@@ -103,25 +99,20 @@ async def serve(config: Config, *, stop: asyncio.Event, ready: Callable[[Running
         metrics = Metrics()
 
         store, valkey = await _open_store(stack, config, state, node)
-        launchers = {
-            name: Proven(
-                name, _launcher(name, profile, config, state, secret), least=config.isolation
-            )
-            for name, profile in config.profiles.items()
-        }
-        pools = _pools(stack, config, launchers, metrics)
-        service = _service(config, store, pools, metrics)
-        told = Node(node, url, config.pool.max_kernels, service, launchers, valkey)
-        adopted = await _adopt(service, launchers)
+        supply = Supply(config, state, secret, metrics)
+        stack.push_async_callback(supply.aclose)
+        service = _service(config, store, supply.pools, metrics)
+        told = Node(node, url, config.pool.max_kernels, service, supply.default, valkey)
+        adopted = await supply.adopt(service)
         upkeep = await stack.enter_async_context(
             Upkeep(service, lease=config.redis.lease, describe=told.describe)
         )
-        for pool in pools.values():
-            await stack.enter_async_context(pool)
+        stack.push_async_callback(supply.pools.stop)
+        supply.pools.start()
         stack.push_async_callback(service.aclose)
 
         try:
-            await pools[config.default_profile].ready()
+            await supply.ready()
         except ProfileBroken:
             # Live sessions outrank new ones: they are served even if no further kernel can start.
             if not adopted:
@@ -132,7 +123,6 @@ async def serve(config: Config, *, stop: asyncio.Event, ready: Callable[[Running
             metrics=metrics,
             bounds=Bounds(config.wire.max_frame, config.wire.max_depth),
             describe=told.describe,
-            isolation=told.isolation,
             processes=told.processes,
             unready=lambda: told.unready(store_reachable=upkeep.store_reachable),
             bad_frames=config.wire.bad_frames,
@@ -140,7 +130,7 @@ async def serve(config: Config, *, stop: asyncio.Event, ready: Callable[[Running
         )
         server = _server(config, house)
         server.add_sockets(sockets)
-        running = Running(url, token, launchers[config.default_profile].told, service, upkeep)
+        running = Running(url, token, supply.default.told, service, upkeep)
         statedir.write_private(state / "server.json", _address(running))
         stack.callback((state / "server.json").unlink, missing_ok=True)
         ready(running)
@@ -166,61 +156,6 @@ async def _open_store(
     )
     stack.push_async_callback(store.aclose)
     return store, valkey
-
-
-def _pools(
-    stack: AsyncExitStack,
-    config: Config,
-    launchers: Mapping[str, Proven],
-    metrics: Metrics,
-) -> dict[str, Pool[Any]]:
-    budget = Budget(config.pool.max_kernels)
-    pools: dict[str, Pool[Any]] = {}
-    for name, launcher in launchers.items():
-        stack.push_async_callback(launcher.aclose)
-        limits = recipe.pool_limits(config.profiles[name], config)
-        metrics.watch_isolation(name, partial(_rank, launcher))
-        pools[name] = Pool(name, launcher, limits, budget=budget, metrics=metrics)
-    return pools
-
-
-async def _adopt(service: Service, launchers: Mapping[str, Proven]) -> int:
-    """Try each sandbox, take up what outlived the last broker, and count the sessions.
-
-    Raises IsolationUnavailable if it is the default profile's that falls short.
-    """
-    adopted, default = 0, service.default_profile
-    for name in sorted(launchers, key=lambda name: name != default):  # what may refuse comes first
-        launcher = launchers[name]
-        try:
-            await launcher.prove()
-        except IsolationUnavailable as error:
-            if name == default:
-                await _leave(launcher)
-                raise
-            logger.error("profile=%s gets no kernels: %s", name, error)
-        except KernelError as error:
-            # Its pool tries again with a back-off; the default profile is waited for.
-            logger.error("profile=%s cannot start: %s", name, error)
-            continue
-        with suppress(IsolationUnavailable):  # told already
-            adopted += await service.adopt(name, launcher)
-    return adopted
-
-
-async def _leave(launcher: Proven) -> None:
-    """Let go of a launcher that may not be used, but not of what holds somebody's variables.
-
-    That lives on for a while: this machine may be mended, and a broker started again.
-    """
-    left = False
-    with suppress(KernelError):
-        left = bool(await launcher.adopt())
-    await launcher.aclose(leave=left)
-
-
-def _rank(launcher: Proven) -> int:
-    return ISOLATION.index(launcher.level)
 
 
 def _server(config: Config, house: House) -> HTTPServer:
@@ -253,9 +188,7 @@ def _server(config: Config, house: House) -> HTTPServer:
     return HTTPServer(application, max_body_size=most, max_buffer_size=most + (1 << 20))
 
 
-def _service(
-    config: Config, store: Store, pools: dict[str, Pool[Any]], metrics: Metrics
-) -> Service:
+def _service(config: Config, store: Store, pools: Pools, metrics: Metrics) -> Service:
     return Service(
         store=store,
         pools=pools,
@@ -266,25 +199,6 @@ def _service(
         },
         limits=ServiceLimits(config.pool.acquire_timeout, config.session.record_ttl),
         metrics=metrics,
-    )
-
-
-def _launcher(
-    name: str, profile: Profile, config: Config, state: Path, secret: bytes
-) -> Launcher | ForeignLauncher:
-    spec = recipe.kernel_spec(name, profile, config)
-    directory = statedir.kernels(state, name)
-    if spec.network == "host":
-        logger.warning("profile=%s network host: its kernels reach what this machine does", name)
-    if spec.kernelspec and config.isolation == "none":
-        return ForeignLauncher(spec, directory, timeout=config.pool.start_timeout)
-    return Launcher(
-        spec,
-        directory,
-        isolation=config.isolation,
-        secret=secret,
-        orphan_ttl=config.orphan_ttl,
-        timeout=config.pool.start_timeout,
     )
 
 
@@ -317,8 +231,7 @@ def _address(running: Running) -> bytes:
 
 
 def _announce(running: Running) -> None:
-    pools = running.service.pools.values()
-    warm = sum(pool.snapshot().warm for pool in pools)
+    warm = sum(pool.snapshot().warm for pool in running.service.pools.values())
     print(  # noqa: T201 - the ready line is what a person waits for
         f"kernel-broker {version('kernel-broker')} is ready with {warm} warm kernels,"
         f" isolation {running.isolation}\n"

@@ -5,11 +5,14 @@ from __future__ import annotations
 import logging
 import time
 
-from broker.errors import SessionElsewhere, StoreUnavailable
+from broker.errors import BrokerError, SessionElsewhere, SessionLost, StoreUnavailable
 from broker.session import Session
 from broker.store import Claim, Store
+from kernels.state import SessionState
 
 logger = logging.getLogger(__name__)
+
+OUT_OF_REACH = "the session store is out of reach; the session is safe"
 
 
 class Claims:
@@ -60,3 +63,10 @@ class Claims:
         return SessionElsewhere(
             f"session {name!r} is served by node {node}", node=node, url=urls.get(node, "")
         )
+
+
+def changed_meanwhile(state: SessionState) -> BrokerError:
+    """Return the refusal of a session that has left OPENING while its kernel was fetched."""
+    if state is SessionState.SUSPENDED:
+        return StoreUnavailable(OUT_OF_REACH)
+    return SessionLost("the session ended while its kernel was being bound")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any, Protocol
@@ -14,16 +13,12 @@ from broker.store import NodeRecord
 from broker.valkey import Valkey
 
 
-class Launching(Protocol):
-    """What is shown of a profile's launcher."""
-
-    @property
-    def zygote_pid(self) -> int:
-        """Give the zygote's process id, 0 while there is none."""
+class Confined(Protocol):
+    """What is shown of how kernels are shut in."""
 
     @property
     def level(self) -> str:
-        """Give the isolation of its kernels."""
+        """Give the isolation."""
 
     @property
     def mode(self) -> str:
@@ -38,14 +33,13 @@ class Node:
     url: str
     capacity: int  # kernels
     service: Service
-    launchers: Mapping[str, Launching]
+    default: Confined  # the default profile's kernels
     valkey: Valkey | None
     started: float = field(default_factory=time.time)
 
     def describe(self) -> NodeRecord:
         """Return the node's record, as it is now."""
         snapshots = [pool.snapshot() for pool in self.service.pools.values()]
-        default = self.launchers[self.service.default_profile]
         return NodeRecord(
             node=self.name,
             url=self.url,
@@ -55,23 +49,18 @@ class Node:
             bound=sum(one.bound for one in snapshots),
             draining=self.service.draining,
             started=self.started,
-            isolation=default.level,
-            mode=default.mode,
+            isolation=self.default.level,
+            mode=self.default.mode,
         )
-
-    def isolation(self, profile: str) -> dict[str, str]:
-        """Return how the profile's kernels are shut in."""
-        launcher = self.launchers[profile]
-        return {"isolation": launcher.level, "mode": launcher.mode}
 
     def processes(self) -> dict[str, Any]:
         """Return the node's own processes, and its store."""
         return {
             "broker": {"pid": os.getpid()},
             "zygotes": [
-                {"profile": name, "pid": launcher.zygote_pid}
-                for name, launcher in self.launchers.items()
-                if launcher.zygote_pid
+                {"profile": name, "pid": pool.source.zygote_pid}
+                for name, pool in self.service.pools.items()
+                if pool.source.zygote_pid
             ],
             "store": {
                 "url": self.service.store.url,

@@ -83,13 +83,21 @@ class Pool(Generic[K]):
         return f"<Pool {self.profile}: {shown or 'empty'} / {self.limits.cap}>"
 
     async def __aenter__(self) -> Self:
+        self.start()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.stop()
+
+    def start(self) -> None:
+        """Come to the target, and stay there."""
         if self._budget is not None:
             self._budget.join(self)
         self._reconciler = self._own(self._reconcile())
         self._reconciler.add_done_callback(self._reconciler_ended)
-        return self
 
-    async def __aexit__(self, *exc_info: object) -> None:
+    async def stop(self) -> None:
+        """End every kernel; what waits for one is told."""
         self._closed = True
         if self._reconciler is not None:
             self._reconciler.cancel()
@@ -178,23 +186,13 @@ class Pool(Generic[K]):
 
     def snapshot(self) -> PoolSnapshot:
         """Return the pool as it is now."""
-        view = self.view()
         retry_at = next_attempt(self._failures, self._failed_at, self.limits)
-        return PoolSnapshot(
-            profile=self.profile,
-            target=self.limits.warm,
-            cap=self.limits.cap,
-            starting=view.starting,
-            warm=len(view.warm),
-            bound=view.bound,
-            binding=len(view.binding),
-            stopping=view.stopping,
-            waiting=view.waiting,
-            state="backoff" if self._failures else "ok",
+        return self._stock.snapshot(
+            self.view(),
+            self.limits,
             error=self._error,
             retry_in=None if retry_at is None else max(0.0, retry_at - self._clock()),
             start_failures=self._start_failures,
-            kernels=self._stock.rows(),
         )
 
     def view(self) -> PoolView:

@@ -59,9 +59,12 @@ class Source(Protocol):
 class Proven:
     """A launcher whose kernels are at least as shut in as `least`, one of ISOLATION."""
 
-    def __init__(self, profile: str, source: Source, *, least: str) -> None:
+    def __init__(
+        self, profile: str, source: Source, *, least: str, like: Proven | None = None
+    ) -> None:
         self.profile = profile
         self.least = least
+        self._like = like  # made from the same recipe, and tried already
         self.findings: tuple[Finding, ...] = ()
         self._source = source
         self._proving = asyncio.Lock()
@@ -75,6 +78,13 @@ class Proven:
     def level(self) -> str:
         """Return the isolation of its kernels; what leaks is none."""
         return ISOLATION[0] if self._leaks else self._source.level
+
+    @property
+    def assured(self) -> str:
+        """Return the isolation that its kernels will have at the least."""
+        if self._proven:
+            return self.level
+        return self._like.assured if self._like is not None else self.least
 
     @property
     def mode(self) -> str:

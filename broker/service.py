@@ -17,18 +17,18 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from broker.adoption import Adopter, Label, ServiceKernel, is_shared, read_label, tighten
-from broker.claims import Claims
+from broker.claims import OUT_OF_REACH, Claims, changed_meanwhile
 from broker.errors import (
     BrokerError,
     Draining,
     SessionElsewhere,
-    SessionLost,
     StoreUnavailable,
     UnknownProfile,
     UnknownSession,
 )
 from broker.metrics import Metrics
 from broker.pool import Pool
+from broker.pools import Pools
 from broker.protocol import OpenQuery
 from broker.requests import bad_field
 from broker.roles import Client, SessionKernel, SessionLimits
@@ -44,7 +44,6 @@ REFILL_AFTER = 0.15
 CLOSE_AWAY = 1001
 CLOSE_GONE = 4404
 CLOSE_MOVED = 4409
-OUT_OF_REACH = "the session store is out of reach; the session is safe"
 Key = tuple[str, str]
 
 
@@ -63,7 +62,7 @@ class Service:
         self,
         *,
         store: Store,
-        pools: Mapping[str, Pool[Any]],
+        pools: Pools,
         default_profile: str,
         session_limits: Mapping[str, SessionLimits],
         limits: ServiceLimits,
@@ -110,7 +109,7 @@ class Service:
         key = (tenant, name)
         profile = query.profile or self.default_profile
         if profile not in self.pools:
-            known = ", ".join(sorted(self.pools))
+            known = ", ".join(self.pools.profiles)
             raise UnknownProfile(f"no profile {profile!r}; known: {known}", field="profile")
         if key not in self.sessions and not query.create:
             record = await self.store.get(tenant, name)
@@ -120,8 +119,8 @@ class Service:
         if session is None:
             if self.draining:
                 raise Draining("this node is draining and takes no new sessions")
-            level = self.pools[profile].source.level
-            limits = self.session_limits[profile].lowered(query.limits, level)
+            assured = self.pools.get(profile, tenant).source.assured
+            limits = self.session_limits[profile].lowered(query.limits, assured)
             session = self._new(key, profile, limits)
             self.sessions[key] = session
             self._changed(session)
@@ -165,12 +164,12 @@ class Service:
         if session.kernel is not None or session.state is not SessionState.OPENING:
             return
         began = time.monotonic()
-        pool = self.pools[session.profile]
+        pool = self.pool_of(session)
         try:
             async with asyncio.timeout(None) as self._acquiring[session]:
                 kernel = await self._acquire(pool, session)
         except TimeoutError:
-            raise _changed_meanwhile(session.state) from None
+            raise changed_meanwhile(session.state) from None
         finally:
             del self._acquiring[session]
         try:
@@ -200,7 +199,7 @@ class Service:
     async def _claim(self, session: Session, kernel: ServiceKernel) -> Claim:
         claim = await self._claims.claim(session, kernel.kernel_id)
         if session.state is not SessionState.OPENING:
-            refusal = _changed_meanwhile(session.state)
+            refusal = changed_meanwhile(session.state)
             reason = self._ending.get(session, "node_lost")
             await self._claims.release(session, claim.generation, reason)
             raise refusal
@@ -216,7 +215,7 @@ class Service:
         self, session: Session, kernel: SessionKernel, generation: int, reason: str
     ) -> None:
         async with session.gate:
-            await self.pools[session.profile].discard(kernel, reason)
+            await self.pool_of(session).discard(kernel, reason)
             await self._claims.release(session, generation, reason)
         self._changed(session)
 
@@ -246,7 +245,7 @@ class Service:
         try:
             async with session.gate:
                 if kernel is not None:
-                    await self.pools[session.profile].discard(kernel, reason)
+                    await self.pool_of(session).discard(kernel, reason)
                 if session.generation:
                     await self._claims.release(session, session.generation, reason)
         finally:
@@ -265,7 +264,7 @@ class Service:
             kernel = session.drop_kernel("restart")
             if kernel is not None:
                 # To its end: two kernels are not to write to the same files.
-                await self.pools[session.profile].discard(kernel, "restart")
+                await self.pool_of(session).discard(kernel, "restart")
                 await self._claims.release(session, session.generation, "restart")
             if not keep_files:
                 self.drop_files(session)
@@ -276,7 +275,7 @@ class Service:
         """Remove the files of a session that has no kernel any more."""
         workspace, session.workspace = session.workspace, None
         if workspace is not None:
-            self.pools[session.profile].source.drop_workspace(workspace)
+            self.pool_of(session).source.drop_workspace(workspace)
 
     # Used by sessions
 
@@ -284,7 +283,7 @@ class Service:
         """Count an execution; the pool may be refilled now that the session has its answer."""
         self.metrics.execution_done(status, seconds)
         if session.kernel is not None and session.executions == 1:
-            self.pools[session.profile].bound(session.kernel)
+            self.pool_of(session).bound(session.kernel)
         self._changed(session)
 
     def answered(self, seconds: float) -> None:
@@ -320,30 +319,36 @@ class Service:
             if session.key in self.sessions:
                 await self.end(session.key, "done")
 
-    async def adopt(self, profile: str, source: Adopter) -> int:
-        """Take over the kernels that outlived the last broker; return how many sessions live on."""
+    async def adopt(self, profile: str, source: Adopter, tenant: str = "") -> int:
+        """Take over the kernels that outlived the last broker; return how many sessions live on.
+
+        `tenant` is whose they all are, where each has a source of its own.
+        """
+        pool = self.pools.get(profile, tenant)
         records = {record.kernel: record for record in await self.store.owned()}
         found = await source.adopt()
         before = len(self.sessions)
         for kernel, text in found:
-            self.pools[profile].adopt(kernel, bound=bool(text))
-            if text:
-                self._adopt_session(profile, kernel, text, records.get(kernel.kernel_id))
+            pool.adopt(kernel, bound=bool(text))
+            label = read_label(text) if text else None
+            if label is not None:
+                self._adopt_session(profile, kernel, label, records.get(kernel.kernel_id))
+            elif text:
+                self._own(pool.discard(kernel, "restart"))
         return len(self.sessions) - before
 
     def _adopt_session(
-        self, profile: str, kernel: ServiceKernel, text: str, record: SessionRecord | None
+        self, profile: str, kernel: ServiceKernel, label: Label, record: SessionRecord | None
     ) -> None:
-        label = read_label(text)
-        other = self.sessions.get(label.key) if label else None
+        other = self.sessions.get(label.key)
         # Two kernels of one session are those of a restart that the last broker did not finish.
-        if label is None or (other and other.generation >= label.generation):
-            kernel.keep_workspace = other is not None and is_shared(kernel, other.workspace)
-            self._own(self.pools[profile].discard(kernel, "restart"))
+        if other is not None and other.generation >= label.generation:
+            kernel.keep_workspace = is_shared(kernel, other.workspace)
+            self._own(self.pools.get(profile, label.tenant).discard(kernel, "restart"))
             return
         if other is not None and (older := other.drop_kernel("restart")):
             older.keep_workspace = is_shared(kernel, other.workspace)
-            self._own(self.pools[other.profile].discard(older, "restart"))
+            self._own(self.pool_of(other).discard(older, "restart"))
         limits = self.session_limits[profile].still_lowered(label.asked)
         session = self._new(label.key, profile, limits)
         if record is not None:
@@ -375,6 +380,10 @@ class Service:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=5)
 
+    def pool_of(self, session: Session) -> Pool[Any]:
+        """Return where the session's kernels come from."""
+        return self.pools.get(session.profile, session.tenant)
+
     def _new(self, key: Key, profile: str, limits: SessionLimits) -> Session:
         # One gate a name, kept for as long as any session of that name is still ending.
         gate = self._gates.get(key)
@@ -387,9 +396,3 @@ class Service:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
-
-
-def _changed_meanwhile(state: SessionState) -> BrokerError:
-    if state is SessionState.SUSPENDED:
-        return StoreUnavailable(OUT_OF_REACH)
-    return SessionLost("the session ended while its kernel was being bound")

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
-from broker.policy import PoolView
+from broker.policy import PoolLimits, PoolView
 from kernels.state import KERNEL, KernelEvent, KernelState, advance
 
 logger = logging.getLogger(__name__)
@@ -50,13 +50,28 @@ class KernelSource(Protocol[K_co]):
 
     @property
     def level(self) -> str:
-        """Give the isolation of its kernels."""
+        """Give the isolation of its kernels, as far as that is known."""
+
+    @property
+    def assured(self) -> str:
+        """Give the isolation that its kernels will have at the least."""
+
+    @property
+    def mode(self) -> str:
+        """Give the way in which the sandbox is set up."""
+
+    @property
+    def zygote_pid(self) -> int:
+        """Give the zygote's process id, 0 while there is none."""
 
     async def launch(self, *, workspace: Any = None) -> K_co:
         """Return a ready kernel, with these files or none; leave no other behind if it fails."""
 
     def drop_workspace(self, workspace: Any) -> None:
         """Remove the files of a kernel that was told to leave them."""
+
+    async def aclose(self) -> None:
+        """End; its kernels have ended before."""
 
 
 @dataclass(slots=True, eq=False)
@@ -204,11 +219,34 @@ class Stock(Generic[K]):
             failed_at=failed_at,
         )
 
-    def rows(self) -> tuple[KernelRow, ...]:
-        """Return each kernel that is up, oldest first."""
-        return tuple(
-            KernelRow(life.kernel.kernel_id, life.state, life.kernel.pid, life.since)
-            for life in self.lives.values()
+    def snapshot(
+        self,
+        view: PoolView,
+        limits: PoolLimits,
+        *,
+        error: str,
+        retry_in: float | None,
+        start_failures: int,
+    ) -> PoolSnapshot:
+        """Return the pool as it is, for operators."""
+        return PoolSnapshot(
+            profile=self._profile,
+            target=limits.warm,
+            cap=limits.cap,
+            starting=view.starting,
+            warm=len(view.warm),
+            bound=view.bound,
+            binding=len(view.binding),
+            stopping=view.stopping,
+            waiting=view.waiting,
+            state="backoff" if view.failures else "ok",
+            error=error,
+            retry_in=retry_in,
+            start_failures=start_failures,
+            kernels=tuple(
+                KernelRow(life.kernel.kernel_id, life.state, life.kernel.pid, life.since)
+                for life in self.lives.values()
+            ),
         )
 
     def _move(self, life: Life[K], event: KernelEvent, cause: str) -> None:

@@ -181,7 +181,7 @@ class Upkeep:
             self._service.sessions.pop(session.key)
             session.drop_kernel("moved")
             session.close(CLOSE_MOVED, "the session has moved; reconnect")
-            await self._service.pools[session.profile].discard(kernel, "moved")
+            await self._service.pool_of(session).discard(kernel, "moved")
             self._service.drop_files(session)
 
     # Uses

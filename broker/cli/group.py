@@ -21,8 +21,7 @@ COMMANDS = {
 
 # What to do next, by the name of the client's error class.
 NEXT_STEP = {
-    "NoServer": "start one with `make run` or `broker serve`,"
-    " or name one with --url and --token",
+    "NoServer": "start one with `make run` or `broker serve`, or name one with --url and --token",
     "Unauthorized": "give the server's token with --token or BROKER_TOKEN",
     "Forbidden": "use a token with wider rights",
     "UnknownSession": "`broker ls` shows the sessions",

@@ -88,7 +88,6 @@ class House:
     metrics: Metrics
     bounds: Bounds
     describe: Callable[[], NodeRecord]  # this node, as it is now
-    isolation: Callable[[str], dict[str, str]]  # of a profile's kernels
     processes: Callable[[], dict[str, Any]]  # this node's own, and its store
     unready: Callable[[], list[str]]  # why it should get no new sessions
     bad_frames: int = 10

@@ -12,6 +12,7 @@ import psutil
 
 from broker import listing
 from broker.errors import BadMessage, UnknownSession
+from broker.pool import Pool
 from broker.protocol import check_session_name
 from broker.web.door import Face
 from kernels.state import SessionState
@@ -107,7 +108,7 @@ class Pools(Face):
     async def get(self) -> None:
         """List this node's pools and their kernels."""
         body = self.house.processes()
-        body["pools"] = [self._pool(name) for name in self.service.pools]
+        body["pools"] = [self._pool(name, pool) for name, pool in self.service.pools.items()]
         if self.get_query_argument("memory", "") in ("true", "1"):
             measured = [body["broker"], *body["zygotes"]]
             for pool in body["pools"]:
@@ -115,8 +116,8 @@ class Pools(Face):
             await asyncio.to_thread(_measure, measured)
         self.answer(body)
 
-    def _pool(self, profile: str) -> Json:
-        snapshot = self.service.pools[profile].snapshot()
+    def _pool(self, name: str, pool: Pool[Any]) -> Json:
+        snapshot = pool.snapshot()
         sessions = {
             one.kernel.kernel_id: one for one in self.service.sessions.values() if one.kernel
         }
@@ -136,7 +137,7 @@ class Pools(Face):
                 }
             )
         return {
-            "profile": profile,
+            "profile": name,
             "node": self.service.store.node,
             "target": snapshot.target,
             "cap": snapshot.cap,
@@ -147,7 +148,8 @@ class Pools(Face):
             "state": snapshot.state,
             "error": snapshot.error,
             "retry_in": snapshot.retry_in,
-            **self.house.isolation(profile),
+            "isolation": pool.source.level,
+            "mode": pool.source.mode,
             "kernels": kernels,
         }
 

@@ -11,6 +11,7 @@ from typing import Any, cast
 from broker.errors import AtCapacity, BrokerError, StoreUnavailable
 from broker.metrics import Metrics
 from broker.pool import Pool
+from broker.pools import Pools
 from broker.roles import SessionLimits
 from broker.service import Service, ServiceLimits
 from broker.store import Claim, Lease, NodeRecord, Renewal, SessionRecord, Store, Touch
@@ -197,7 +198,7 @@ class FreePool:
         self.has_any = asyncio.Event()
         self.has_any.set()
         self.source = self  # of kernels
-        self.level = "full"
+        self.assured = "full"
         self.dropped: list[str] = []  # workspaces
         self._names = itertools.count(1)
 
@@ -246,7 +247,7 @@ class House:
         self.metrics = Metrics()
         self.service = Service(
             store=cast(Store, self.store),
-            pools={"python": cast(Pool[Any], self.pool)},
+            pools=Pools({"python": cast(Pool[Any], self.pool)}),
             default_profile="python",
             session_limits={"python": SessionLimits(**limits)},
             limits=ServiceLimits(acquire_timeout=5.0, record_ttl=60.0),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -19,6 +19,8 @@ from broker.errors import (
     UnknownProfile,
     UnknownSession,
 )
+from broker.pool import Pool
+from broker.pools import Pools
 from broker.protocol import Execute, OpenQuery
 from broker.session import Session
 from broker.store import NodeRecord, SessionRecord
@@ -87,7 +89,8 @@ async def test_an_unknown_profile_and_an_absent_session_are_refused_and_make_not
 @on_manual_time
 async def test_a_session_keeps_its_profile() -> None:
     house = House()
-    house.service.pools = {"python": house.service.pools["python"], "other": house.pool}  # type: ignore[dict-item]
+    pool = cast(Pool[Any], house.pool)
+    house.service.pools = Pools({"python": pool, "other": pool})
     await opened(house)
     with pytest.raises(BadMessage) as refused:
         await house.service.open(*KEY, OpenQuery(profile="other"))

@@ -81,7 +81,7 @@ def test_a_bound_that_nothing_would_hold_is_refused(level: str, held: set[str]) 
     @on_manual_time
     async def scene() -> None:
         house = House()
-        house.pool.level = level
+        house.pool.assured = level
         for name, value in LOWER.items():
             if name in held:
                 await house.service.open("acme", name, asking(**{name: value}))
