@@ -45,6 +45,7 @@ class Succession:
         self._recycling: asyncio.Task[None] | None = None
         self._starting = asyncio.Lock()
         self._kernels: dict[str, tuple[Kernel, str]] = {}
+        self._dropped: list[str] = []  # workspaces, while there was no zygote
 
     @property
     def pid(self) -> int:
@@ -81,8 +82,10 @@ class Succession:
             self._zygote.label(kernel_id, text)
 
     def drop(self, workspace: str) -> None:
-        """Have a workspace unmounted."""
-        if self._zygote is not None:
+        """Have a workspace unmounted; where no zygote is there, by the next."""
+        if self._zygote is None or self._zygote.lost.done():
+            self._dropped.append(workspace)
+        else:
             self._zygote.drop(workspace)
 
     def forked(self) -> None:
@@ -110,6 +113,8 @@ class Succession:
         self._zygote, self._forks, self._made_at = zygote, 0, time.monotonic()
         for kernel, label in self._kernels.values():
             self._hand_over(kernel, label)
+        while self._dropped:
+            zygote.drop(self._dropped.pop())
 
     def _hand_over(self, kernel: Kernel, label: str) -> None:
         if self._zygote is not None:

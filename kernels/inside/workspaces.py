@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -34,7 +35,8 @@ class Workspaces:
                 files = mounts.open_workspace(name)
             except FileNotFoundError:
                 size, inodes = wanted["size"], wanted["files"]
-                files = mounts.make_workspace(name, uid=self._free(), size=size, files=inodes)
+                with self._alone():
+                    files = mounts.make_workspace(name, uid=self._free(), size=size, files=inodes)
         box = Enclosure(
             uid=os.fstat(files).st_uid,
             mode=mode,
@@ -91,6 +93,16 @@ class Workspaces:
             if uid not in taken:
                 return uid
         raise OSError(f"all {count - 1} user ids of this zygote are taken")
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Let no other zygote choose an id meanwhile: during a change of guard there are two."""
+        directory = os.open(mounts.WORKSPACES, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(directory, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(directory)
 
     @contextmanager
     def _in_keeper(self) -> Iterator[None]:

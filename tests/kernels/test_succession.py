@@ -177,6 +177,9 @@ async def test_no_launch_fails_during_a_change_of_guard(directory: Path, isolati
         kernels = await asyncio.gather(*(launcher.launch() for _ in range(20)))
         values = await asyncio.gather(*(Talk(kernel).value("6 * 7") for kernel in kernels))
         assert values == ["42"] * 20
+        if launcher.mode == "root":  # two zygotes at once, and each chooses ids
+            files = [kernel.workspace.descriptor for kernel in kernels if kernel.workspace]
+            assert len({os.stat(descriptor).st_uid for descriptor in files}) == 20
         assert await recycled(launcher) not in (0, first)
         await asyncio.gather(*(kernel.close() for kernel in kernels))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -104,6 +105,20 @@ async def test_a_workspace_ends_with_its_kernel_unless_it_is_kept(
         return
     await settled(launcher)
     assert name not in mounted(launcher)
+
+
+async def test_a_workspace_that_ends_without_a_zygote_is_dropped_by_the_next(
+    directory: Path, sandboxed: str
+) -> None:
+    async with launching(directory, sandboxed) as launcher:
+        async with talking(launcher):
+            zygote = launcher._succession._zygote
+            assert zygote is not None
+            os.kill(launcher.zygote_pid, signal.SIGKILL)
+            await zygote.lost
+        async with talking(launcher) as other:
+            await other.run("1")
+            assert mounted(launcher) == {workspace_of(other).workspace_id}
 
 
 async def test_home_has_two_names(shut_in: Launcher) -> None:
