@@ -1,0 +1,59 @@
+"""A profile of another Jupyter kernelspec: sessions on its kernels, shut in like our own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+
+from tests.system.conftest import RunningBroker
+from tests.system.peer import execute, value_of
+
+StartBroker = Callable[..., AbstractContextManager[RunningBroker]]
+SETTINGS = """
+[profiles.python]
+kernelspec = "stock"
+warm = 1
+workspace = "8MiB"
+"""
+
+
+@pytest.fixture(scope="module")
+def begin(
+    start_broker: StartBroker, short_dir: Callable[[], Path]
+) -> Callable[[], AbstractContextManager[RunningBroker]]:
+    """Return what starts a broker for the kernelspec, always on the same state."""
+    directory = short_dir()
+    folder = directory / "jupyter" / "kernels" / "stock"
+    folder.mkdir(parents=True)
+    argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    spec = {"argv": argv, "display_name": "stock", "language": "python"}
+    (folder / "kernel.json").write_text(json.dumps(spec))
+    state = short_dir()
+    (state / "broker.toml").write_text(SETTINGS)
+    flags = ("--config", str(state / "broker.toml"))
+    return lambda: start_broker(state, *flags, JUPYTER_PATH=str(directory / "jupyter"))
+
+
+def test_its_sessions_are_shut_in_and_outlive_the_broker_and_their_kernels(
+    begin: Callable[[], AbstractContextManager[RunningBroker]],
+) -> None:
+    with begin() as first:
+        assert value_of(first, "a", "__import__('os').getuid()") == "1000"
+        assert value_of(first, "a", "(x := open('kept', 'w').write('text'))") == "4"
+        full = execute(first, "a", "open('big', 'wb').write(bytes(64 << 20))")
+        assert "No space left" in full["error"]["message"]
+        os.kill(first.pid, signal.SIGKILL)
+        first.process.wait(20)
+    with begin() as second:
+        assert value_of(second, "a", "x") == "4"
+        lost = execute(second, "a", "import os; os._exit(3)")
+        assert (lost["done"]["status"], lost["done"]["reason"]) == ("lost", "exit 3")
+        after = execute(second, "a", "open('kept').read()")
+        assert (after["result"]["text/plain"], after["generation"]) == ("'text'", 2)
