@@ -120,6 +120,10 @@ class Socket(tornado.websocket.WebSocketHandler):
 
     def on_message(self, frame: bytes | str) -> None:
         request = json.loads(frame) if isinstance(frame, str) else msgpack.unpackb(frame)
+        # Before it is answered: who has the answer may look.
+        with self.peer.heard:
+            self.peer.requests.append(request)
+            self.peer.heard.notify_all()
         match request["type"]:
             case "execute":
                 self.play(request["id"], list(self.peer.answers.get(request["code"], [])))
@@ -141,9 +145,6 @@ class Socket(tornado.websocket.WebSocketHandler):
                 self.close(1000)
             case "ping":
                 self.send({"type": "pong", "id": request["id"]})
-        with self.peer.heard:
-            self.peer.requests.append(request)
-            self.peer.heard.notify_all()
 
     def play(self, request_id: str, events: list[dict[str, Any]]) -> None:
         while events:
