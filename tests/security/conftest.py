@@ -223,6 +223,8 @@ def make_neighbour(target: Target, services: dict[str, Any], *, is_shut_in: bool
     target.host = {
         **services,
         "port": int(broker.url.rpartition(":")[2]),
+        # Seconds, of which no other broker of these tests has as many.
+        "for_ever": str(7_000_000 + int(broker.url.rpartition(":")[2])),
         "state_dir": str(broker.state_dir),
         "repo": str(ROOT),
         "store": str(broker.state_dir / "valkey.sock"),

@@ -267,7 +267,7 @@ def stay_behind(host: Host) -> str:
     """Leave processes in sessions of their own that ignore every signal."""
     for _ in range(5):
         subprocess.Popen(
-            ["/bin/sh", "-c", "trap '' TERM INT HUP; sleep 7654321"],
+            ["/bin/sh", "-c", f"trap '' TERM INT HUP; sleep {host['for_ever']}"],
             start_new_session=True,
             stdout=subprocess.DEVNULL,
         )
