@@ -20,6 +20,7 @@ PREFIX = "/run/k"  # its sockets' address there: a name only, nothing is at it
 CONNECTION_FILE = "/tmp/kernel.json"  # noqa: S108 - of a program that binds its sockets itself
 SOCKETS = "/tmp/.sockets"  # noqa: S108 - its own, where it has no network of its own
 PORT = 61_000  # its ports follow this one: above those that connections are made from
+NO_CORE = 1  # byte: core(5): with 0 a dump would still go to a program that takes them
 STACK = 8 << 20  # bytes of the main thread's stack
 # Bytes that an interpreter of another kind may map and not use, in stacks and heaps. A limit on
 # mappings is for where nothing counts memory: there it is better than none.
@@ -92,7 +93,7 @@ def kernel_options(spec: KernelSpec, key: str, place: Place) -> dict[str, Any]:
         "message_bytes": spec.limits.message_bytes,
         "allow_imports": list(spec.allow_imports),
         "deny_imports": list(spec.deny_imports),
-        "limits": {"open_files": spec.limits.open_files, "core_bytes": 0},
+        "limits": {"open_files": spec.limits.open_files, "core_bytes": NO_CORE},
     }
 
 
@@ -112,7 +113,7 @@ def ordered_options(order: Order, prefix: str) -> dict[str, Any]:
         "message_bytes": 0,
         "allow_imports": [],
         "deny_imports": [],
-        "limits": {"core_bytes": 0},
+        "limits": {"core_bytes": NO_CORE},
     }
 
 
@@ -153,7 +154,7 @@ def sandbox_options(limits: Limits) -> dict[str, Any]:
             "processes": limits.processes,
             "open_files": limits.open_files,
             "file_bytes": limits.file_bytes,
-            "core_bytes": 0,
+            "core_bytes": NO_CORE,
             "message_queue_bytes": 0,
             "locked_bytes": LOCKED,
             "realtime_priority": 0,

@@ -15,6 +15,7 @@ from typing import Any
 from kernels.errors import LaunchError
 from kernels.kernel import Kernel
 from kernels.spec import KernelSpec
+from kernels.warden import stop
 from kernels.zygote import Zygote
 
 logger = logging.getLogger(__name__)
@@ -101,7 +102,9 @@ class Succession:
             self._recycling.cancel()
             await asyncio.wait([self._recycling])
         if self._zygote is not None:
-            if not leave:
+            if not leave and self._zygote.lost.done():
+                await asyncio.to_thread(stop, self._directory)  # by one that starts for it
+            elif not leave:
                 self._zygote.stop()
                 with contextlib.suppress(TimeoutError):  # a zygote that hangs ends as an orphan
                     async with asyncio.timeout(STOP_PATIENCE):

@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from kernels.errors import ZygoteFailed
@@ -41,25 +42,40 @@ def _python(spec: KernelSpec) -> str:
 
 def connect(directory: Path, recipe: str) -> socket.socket | None:
     """Connect to a zygote that is already there and made from the same recipe."""
-    path = directory / "zygote.sock"
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    try:
-        connection.connect(str(path))
-    except OSError:
-        connection.close()
+    connection = _reach(directory)
+    if connection is None:
         return None
     with contextlib.suppress(OSError):
         if (directory / "zygote.json").read_text() == recipe:
             return connection
-    # Made for an older configuration: its kernels would be of the wrong kind. Closing before it
-    # has read that would lose the request.
+    _stop(connection)  # made for an older configuration: its kernels would be of the wrong kind
+    return None
+
+
+def stop(directory: Path) -> None:
+    """End the warden of this directory with all it keeps, if there is one."""
+    if (connection := _reach(directory)) is not None:
+        _stop(connection)
+
+
+def _reach(directory: Path) -> socket.socket | None:
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        connection.connect(str(directory / "zygote.sock"))
+    except OSError:
+        connection.close()
+        return None
+    return connection
+
+
+def _stop(connection: socket.socket) -> None:
+    # Closing before it has read that would lose the request.
     connection.settimeout(STOP_WAIT)
     with contextlib.suppress(OSError):
         connection.send(b'{"op": "stop"}')
         while connection.recv(MAX_PACKET):
             pass
     connection.close()
-    return None
 
 
 def spawn(
@@ -89,15 +105,15 @@ def spawn(
         listener.bind(str(path))
         listener.listen(4)
         connection.connect(str(path))
-        with (directory / "zygote.log").open("wb") as log:
-            # -I: nothing from the environment or the current directory is on the path.
+        with (directory / "zygote.log").open("wb") as log, TemporaryFile() as told:
+            # Not as arguments, which every kernel could read. -I: nothing from the environment or
+            # the current directory is on the path.
+            told.write(json.dumps(options).encode())
+            told.seek(0)
             process = subprocess.Popen(
-                [
-                    *(_python(spec), "-I", str(BOOT), "warden"),
-                    *(str(listener.fileno()), json.dumps(options)),
-                ],
+                [_python(spec), "-I", str(BOOT), "warden", str(listener.fileno())],
                 pass_fds=[listener.fileno()],
-                stdin=subprocess.DEVNULL,
+                stdin=told,
                 stdout=log,
                 stderr=log,
                 env=_environment(str(cache) if sandbox is None else KEPT_CACHE),

@@ -24,7 +24,9 @@ GROWTH: Final = 4 << 30  # bytes/s that a kernel is taken to fill; one thread do
 SOONEST, LATEST = 0.1, 2.0  # s between two looks
 LONG: Final = 0.005  # s of a look, after which the next is taken in a thread
 TICK: Final = os.sysconf("SC_CLK_TCK")
-KEPT: Final = (b"RssAnon:", b"RssShmem:", b"VmSwap:")  # what a process keeps from others
+# What a process keeps from others; page tables can be many for few pages.
+KEPT: Final = (b"RssAnon:", b"RssShmem:", b"VmSwap:", b"VmPTE:")
+TABLES: Final = (b"VmPTE:",)
 EXACT: Final = (b"Pss_Anon:", b"Pss_Shmem:", b"SwapPss:")  # the same, shared pages in parts
 
 
@@ -200,7 +202,10 @@ def kept(members: Iterable[int]) -> int:
 def shared_out(members: Iterable[int]) -> int | None:
     """Return the same with shared pages in parts; None if we may not know. Takes 10 ms a GB."""
     try:
-        return sum(_total(f"/proc/{pid}/smaps_rollup", EXACT) for pid in members)
+        return sum(
+            _total(f"/proc/{pid}/smaps_rollup", EXACT) + _total(f"/proc/{pid}/status", TABLES)
+            for pid in members
+        )
     except PermissionError:
         return None
 

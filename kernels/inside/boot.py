@@ -1,4 +1,4 @@
-"""Start a part of ours in any interpreter: `python -I boot.py <part> <descriptors> <options>`.
+"""Start a part of ours in any interpreter: `python -I boot.py <part> <descriptors> < options`.
 
 The part is `warden` or `forkserver`. Loads this folder and the sandbox's as packages with private
 names and hides the broker's own packages from the path: code in a kernel sees its interpreter and

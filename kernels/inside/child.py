@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import traceback
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,14 +32,15 @@ def become(request: Request) -> None:
         options: dict[str, Any] = json.loads(request.config.recv(MAX_CONFIG))
         os.setsid()
         os.umask(options.get("umask", 0o077))
+        parts = options["part"] == "program"
         if request.box is not None:
-            shut_in(request.box, options)
+            shut_in(request.box, options, program.SHARED if parts else recipe.LAYERS)
         else:
             rlimits.apply(options["limits"])
         if options["part"] == "probe":
             selftest.become(request.config, options)
-        if options["part"] == "program":
-            program.become(request.config, request.listeners, options)
+        if parts:
+            program.become(request.config, request.listeners, request.box, options)
         # Imported by the zygote: what is not, no sandbox shows.
         part = importlib.import_module("_kernel.inside.app")
     except BaseException as error:
@@ -46,14 +48,15 @@ def become(request: Request) -> None:
     part.become(request.config, request.listeners, options)
 
 
-def shut_in(box: recipe.Enclosure, options: dict[str, Any]) -> None:
+def shut_in(box: recipe.Enclosure, options: dict[str, Any], layers: Collection[str]) -> None:
     """Put the sandbox on, with the limits of this kernel."""
     box.tmp = options["tmp"]
     box.limits = dict(options["limits"])
     if memory := box.limits.pop("memory", 0):
         # A cell that asks for too much at once gets its MemoryError; the cgroup has the last word.
-        box.limits["data_bytes"] = box.private_bytes + memory
-    recipe.enter(box)
+        # Beyond that word, so that many small requests meet it and do not fail one by one for ever.
+        box.limits["data_bytes"] = box.private_bytes + memory + memory // 8
+    recipe.enter(box, layers)
 
 
 def refuse(config: socket.socket, error: BaseException) -> None:

@@ -329,7 +329,7 @@ def main(arguments: list[str]) -> None:
     """Import, freeze, serve; a forked child comes back here and becomes a kernel."""
     numbers = [int(number) for number in arguments[0].split(",")]
     listener, warden = (socket.socket(fileno=number) for number in numbers[:2])
-    options = json.loads(arguments[1])
+    options = json.load(sys.stdin)
     hello: dict[str, object] = {"event": "hello", "version": VERSION}
     hello["python"] = sys.version.split()[0]
     try:

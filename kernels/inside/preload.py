@@ -27,6 +27,7 @@ KERNEL_IMPORTS = (
     "tornado.platform.asyncio",
     "_kernel.inside.app",
     "_strptime",
+    "stack_data",
     "encodings.idna",
 )
 OPTIONAL = {"matplotlib_inline.config", "ipykernel.debugger"}

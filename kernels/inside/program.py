@@ -9,9 +9,13 @@ import socket
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
-from ..sandbox import reaper
+from ..sandbox import reaper, recipe
 from .relay import FORWARDED, Address, Relay
 
+# The program gets a Landlock domain below its relay's, and can send it no signal (ABI 6).
+OWN = ("landlock", "seccomp")
+RELAYS = ("seccomp",)
+SHARED = tuple(layer for layer in recipe.LAYERS if layer not in RELAYS)
 # Ignored by Python or by the zygote, which an exec would pass on.
 DEFAULT = (signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ, *FORWARDED)
 
@@ -26,21 +30,28 @@ def addresses(connection: Mapping[str, Any]) -> dict[str, Address]:
 
 
 def become(
-    config: socket.socket, listeners: Mapping[str, int], options: dict[str, Any]
+    config: socket.socket,
+    listeners: Mapping[str, int],
+    box: recipe.Enclosure | None,
+    options: dict[str, Any],
 ) -> NoReturn:
-    """Fork the program, and stay as its relay. Raises OSError."""
+    """Fork the program, and stay as its relay. The SHARED layers are on. Raises OSError."""
+    if box is None:
+        raise ValueError("a program is none of ours to start without a sandbox")
     heard, words = os.pipe()
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD, *FORWARDED})
     program = os.fork()
     if program:
         try:
             os.close(words)
+            recipe.enter(box, RELAYS)
             Relay(listeners, addresses(options["connection"]), config, heard).serve(program)
         finally:
             os._exit(1)
     os.dup2(words, 1)
     os.dup2(words, 2)
     os.setsid()  # a group of its own, which interrupts are for
+    recipe.enter(box, OWN)
     run(config, options)
 
 

@@ -30,6 +30,7 @@ import resource
 import select
 import signal
 import socket
+import sys
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -118,8 +119,12 @@ class Warden:
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 for descriptor in passed:
                     os.set_inheritable(descriptor, True)
-                numbers = ",".join(map(str, passed))
-                command = [*self._command, numbers, json.dumps(self._options)]
+                told = os.memfd_create("options")
+                os.write(told, json.dumps(self._options).encode())
+                os.lseek(told, 0, os.SEEK_SET)
+                os.dup2(told, 0)
+                os.close(told)
+                command = [*self._command, ",".join(map(str, passed))]
                 os.execv(command[0], command)  # noqa: S606 - the interpreter a profile names
             except BaseException as error:
                 os.write(2, f"cannot start the zygote: {error}\n".encode())
@@ -211,7 +216,7 @@ def children() -> list[int]:
 
 def main(arguments: list[str]) -> None:
     """Make the zygotes' namespaces where a sandbox is asked for, then keep watch."""
-    listener, options = socket.socket(fileno=int(arguments[0])), json.loads(arguments[1])
+    listener, options = socket.socket(fileno=int(arguments[0])), json.load(sys.stdin)
     sandbox = options["sandbox"]
     hard = resource.getrlimit(resource.RLIMIT_STACK)[1]
     resource.setrlimit(resource.RLIMIT_STACK, (THREAD_STACK, hard))

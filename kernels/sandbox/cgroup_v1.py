@@ -26,6 +26,7 @@ from .cgroups import (
 
 SHARES: Final = 512  # of the CPU, for all kernels together; the broker has 1024 by itself
 NEAR: Final = 0.9  # of its limit: a group that is out of memory has at least so much in use
+SOCKET_SHARE: Final = 8  # of a kernel's memory, the part that buffers of its sockets may add
 FORKS: Final = 10  # rounds of killing; the first leaves only forks that were under way
 
 
@@ -220,6 +221,10 @@ class CgroupV1(Cgroup):
         except FileNotFoundError:  # the system counts no swap (swapaccount=0)
             with contextlib.suppress(OSError):
                 write(f"{directory}/memory.swappiness", 0)
+
+        # Socket buffers of TCP and UDP are no part of the first; unix sockets' are.
+        with contextlib.suppress(FileNotFoundError):  # a system without this account
+            write(f"{directory}/memory.kmem.tcp.limit_in_bytes", limit // SOCKET_SHARE)
 
     def _set_cpu(self, cores: float) -> None:
         micros, period = quota(cores)

@@ -139,7 +139,7 @@ def dress_kernel(workspace: int, shown: Sequence[str], hidden: Sequence[str], tm
     mounts that were the zygote's alone. `tmp` is the size of each temporary directory, as tmpfs
     options.
     """
-    covered = [path for path in shown if _is_covered(path)]
+    covered = [path for path in shown if _is_covered(path) and path not in hidden]
     trees = [(path, system.open_tree(path, recursive=True)) for path in covered]
     for path in hidden:
         system.umount(path)

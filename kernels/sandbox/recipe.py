@@ -7,7 +7,7 @@ thread, and a thread that was there before would keep its freedom.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 from . import capabilities, landlock, mounts, namespaces, network, rlimits, seccomp, system
@@ -141,6 +141,7 @@ STEPS: tuple[tuple[str, Callable[[Enclosure], None]], ...] = (
     ("landlock", bound_files),
     ("seccomp", filter_calls),
 )
+LAYERS = tuple(layer for layer, _ in STEPS)
 
 
 class StepFailed(Exception):
@@ -151,10 +152,13 @@ class StepFailed(Exception):
         self.layer = layer
 
 
-def enter(box: Enclosure) -> None:
-    """Shut the calling process in. Raises StepFailed; the process must end then."""
+def enter(box: Enclosure, layers: Collection[str] = LAYERS) -> None:
+    """Shut the calling process in. Raises StepFailed; the process must end then.
+
+    Who forks on the way gives each part those layers that it does not inherit.
+    """
     for layer, step in STEPS:
-        if layer in box.without:
+        if layer in box.without or layer not in layers:
             continue
         try:
             step(box)

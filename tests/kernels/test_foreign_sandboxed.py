@@ -18,6 +18,7 @@ import pytest
 from kernels.errors import LaunchError
 from kernels.launch import Launcher, Workspace
 from kernels.options import PORT
+from kernels.sandbox import landlock
 from kernels.spec import KernelSpec, Limits
 from tests.kernels.talk import Talk, launching, talking, until_gone
 
@@ -80,6 +81,28 @@ async def test_nothing_of_the_relay_can_be_read_or_traced(launcher: Launcher) ->
             assert "Error" in await talk.value(f"open('/proc/2/{name}', 'rb').read(1)")
         attach = "import ctypes; ctypes.CDLL(None).ptrace(16, 2, 0, 0)"
         assert await talk.value(attach) == "-1"
+
+
+async def test_it_cannot_end_or_stop_the_relay(launcher: Launcher) -> None:
+    if landlock.abi() < 6:
+        pytest.skip("needs Linux 6.12: Landlock's word on signals")
+    async with talking(launcher) as talk:
+        for number in ("SIGKILL", "SIGSTOP", "SIGINT"):
+            tried = await talk.value(f"import os, signal; os.kill(2, signal.{number})")
+            assert tried.startswith("PermissionError")
+        await talk.run("os.kill(-1, signal.SIGKILL)")
+        assert await talk.value("6 * 7") == "42"
+
+
+async def test_both_it_and_the_relay_are_filtered_and_powerless(launcher: Launcher) -> None:
+    async with talking(launcher) as talk:
+        relay = psutil.Process(talk.kernel.pid)
+        for process in (relay, *relay.children(recursive=True)):
+            text = Path(f"/proc/{process.pid}/status").read_text()
+            said = dict(line.split(":\t", 1) for line in text.splitlines() if ":\t" in line)
+            assert (said["Seccomp"], said["NoNewPrivs"]) == ("2", "1")
+            assert {int(said[name], 16) for name in ("CapEff", "CapPrm", "CapBnd")} == {0}
+        assert len(relay.children(recursive=True)) == 1
 
 
 async def test_it_holds_none_of_the_sockets_that_the_broker_made(launcher: Launcher) -> None:
@@ -176,7 +199,6 @@ async def test_a_megabyte_goes_through_in_order(launcher: Launcher) -> None:
     [
         ("import os; os._exit(3)", "exit 3"),
         ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "signal SIGSEGV"),
-        ("import os, signal; os.kill(2, signal.SIGKILL)", "signal SIGKILL"),
     ],
 )
 async def test_its_end_has_a_reason_and_leaves_nothing(

@@ -67,6 +67,20 @@ async def test_ends_without_a_zygote_have_their_reasons_all_the_same(
             assert await talk.kernel.exited == "exit 3"
 
 
+async def test_without_a_zygote_closing_ends_everything_too(
+    directory: Path, isolation: str
+) -> None:
+    async with launching(directory, isolation) as launcher:
+        kernel = await launcher.launch()
+        warden = warden_of(launcher)
+        await lose_zygote(launcher)
+    await until_gone(warden)
+    async with asyncio.timeout(10):
+        await kernel.exited
+    await until_gone(kernel.pid)
+    await kernel.close()
+
+
 async def test_with_the_warden_everything_in_a_sandbox_ends_and_the_next_launch_works(
     directory: Path, sandboxed: str
 ) -> None:
@@ -145,6 +159,8 @@ async def test_after_so_many_forks_another_zygote_serves(directory: Path, isolat
             await recycled(launcher)
         # The parent of those whose zygote has left is the warden, and that has stayed.
         assert [parents[at] == parents[at - 1] for at in range(1, 7)] == [1, 1, 0, 1, 1, 0]
+        for pid in {*parents[:6]}:
+            await until_gone(pid)
         assert {parent_of(kernel.pid) for kernel in kernels[:6]} == {warden_of(launcher)}
         assert parent_of(kernels[6].pid) == launcher.zygote_pid == parents[6]
         for number, kernel in enumerate(kernels):

@@ -152,9 +152,7 @@ async def test_what_came_from_the_zygote_is_not_the_kernels(
     zygote.keep(48 * MIB)
     # A kernel of it, which fills 40 MiB when it is told.
     zygote.run("down, up = os.pipe()")
-    zygote.run(
-        "os.fork() or (os.read(down, 1), kept.append(b'x' * (40 << 20)), signal.pause())"
-    )
+    zygote.run("os.fork() or (os.read(down, 1), kept.append(b'x' * (40 << 20)), signal.pause())")
     table = look()
     kernel = next(pid for pid in below(zygote.pid, table) if table[pid].parent == zygote.pid)
     baseline = kept([zygote.pid])
