@@ -18,7 +18,7 @@ from tests.kernels.talk import Talk, launching, talking, until_gone
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-SOON = 0.5  # s from an end to its being known; 50 ms on a machine with nothing else to do
+SOON = 0.5  # s from an end to its being known; 50 ms at most were measured on a busy machine
 MEMORY = 200 << 20
 SPEC = KernelSpec(preload=(), limits=Limits(memory=MEMORY, processes=64))
 NOTE = "import os, time\nclock = os.open('clock', os.O_CREAT | os.O_WRONLY)\n"
