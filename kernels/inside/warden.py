@@ -183,7 +183,7 @@ class Warden:
                 self._turn_away()
             if zygote.connection is not None:
                 zygote.connection.close()
-            if status == 0 or not (self._zygotes or self._wanted or self._has_kernels):
+            if status == 0 or not (self._zygotes or self._wanted or self._is_needed):
                 return False
             self._alone_since = time.monotonic()
 
@@ -192,8 +192,11 @@ class Warden:
         return bool(select.select([self._listener], [], [], 0)[0])
 
     @property
-    def _has_kernels(self) -> bool:
-        return bool(children()) if self._reapers is None else self._reapers.busy
+    def _is_needed(self) -> bool:
+        """Tell whether anything lives here that a next zygote could go on with."""
+        if self._reapers is None:
+            return bool(children())
+        return self._reapers.busy or bool(os.listdir(mounts.WORKSPACES))
 
     def _turn_away(self) -> None:
         """Close on whoever waits for a zygote that did not come up: they know when to try again."""
