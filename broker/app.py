@@ -78,7 +78,8 @@ async def _until_signalled(config: Config, ready_file: Path | None) -> None:
     def ready(running: Running) -> None:
         if ready_file is not None:
             statedir.write_private(ready_file, _address(running))
-        _announce(running)
+        # One that was given is known to whoever gave it, and this may go to a log.
+        _announce(running, "as configured" if config.token else running.token)
 
     await serve(config, stop=stop, ready=ready)
 
@@ -230,13 +231,13 @@ def _address(running: Running) -> bytes:
     return json.dumps(fields).encode()
 
 
-def _announce(running: Running) -> None:
+def _announce(running: Running, token: str) -> None:
     warm = sum(pool.snapshot().warm for pool in running.service.pools.values())
     print(  # noqa: T201 - the ready line is what a person waits for
         f"kernel-broker {version('kernel-broker')} is ready with {warm} warm kernels,"
         f" isolation {running.isolation}\n"
         f"  url    {running.url}\n"
-        f"  token  {running.token}\n"
+        f"  token  {token}\n"
         f"  try    broker run -s demo 'x = 20'",
         flush=True,
     )
