@@ -270,7 +270,8 @@ async def test_an_interrupt_reaches_what_a_cell_started(
         await talk.until(said.text)
         talk.kernel.interrupt()
         assert (await talk.end(said)).status == "error"
-        assert await talk.value("child.wait()") == "-2"
+        # 0 where the interrupt came between the child's end and the note of its status.
+        assert await talk.value("child.wait(10)") in ("-2", "0")
         assert await talk.value("6 * 7") == "42"
 
 
