@@ -9,19 +9,29 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import socket
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from kernels.errors import IsolationUnavailable, LaunchError, LaunchTimeout
+from kernels.kernel import Workspace
 from kernels.sandbox.cgroups import Cgroup
 from kernels.zygote import Forked, Zygote
 
 MAX_CONFIG = 160 << 10  # bytes; a packet must fit the default socket buffer of 208 KiB
 BACKLOG = 16
 MAX_PATH = 107  # bytes of a unix socket address, unix(7)
+
+
+class Room(NamedTuple):
+    """What one kernel is given beside its sockets."""
+
+    workspace: Workspace
+    cgroup: Cgroup | None
 
 
 @dataclass(eq=False)
@@ -114,6 +124,14 @@ def listen(path: Path) -> socket.socket:
     listener.listen(BACKLOG)
     listener.setblocking(False)
     return listener
+
+
+def clear(directory: Path, cgroup: Cgroup | None) -> None:
+    """Remove what a start that came to nothing has left; this may take a while."""
+    shutil.rmtree(directory, ignore_errors=True)
+    if cgroup is not None:
+        with suppress(OSError):  # the next broker sweeps it
+            cgroup.remove()
 
 
 def _packet(options: dict[str, Any]) -> bytes:

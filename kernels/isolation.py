@@ -14,7 +14,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,9 +53,16 @@ class Isolation:
         """Make the control group of a kernel, where there are any. Raises OSError."""
         if self.cgroups is None or "cgroup" in (self.sandbox or {}).get("without", ()):
             return None
-        return self.cgroups.make(
-            name, memory=limits.memory, processes=limits.processes, cpu=limits.cpu
-        )
+        try:
+            return self.cgroups.make(
+                name, memory=limits.memory, processes=limits.processes, cpu=limits.cpu
+            )
+        except OSError as error:
+            raise IsolationUnavailable(
+                f"no control group can be made: {error}",
+                layer="cgroup",
+                remedy="`broker doctor` tells what this host lacks",
+            ) from error
 
     def sweep(
         self, directory: Path, kernels: AbstractSet[str], workspaces: AbstractSet[str]
@@ -101,7 +108,7 @@ def isolate(
     mode = start_mode()
     shown = interpreter_paths(spec)
     for path in (*SYSTEM, *shown):
-        if _is_below(str(directory), path):
+        if _is_below(os.path.realpath(directory), os.path.realpath(path)):
             raise IsolationUnavailable(
                 f"{directory} lies below {path}, which kernels can read",
                 layer="mounts",
@@ -201,16 +208,21 @@ def interpreter_paths(spec: KernelSpec) -> list[str]:
         found = json.loads(answer.stdout)
     except (OSError, subprocess.SubprocessError, ValueError) as error:
         raise ZygoteFailed(f"cannot start {python}: {error}") from error
-    return outermost([*found, *spec.paths])
+    if missing := [path for path in spec.paths if not os.path.exists(path)]:
+        raise ZygoteFailed(f"the profile shows paths that are not there: {', '.join(missing)}")
+    return outermost([*found, *spec.paths], shown=spec.paths)
 
 
-def outermost(paths: Iterable[str]) -> list[str]:
-    """Return the directories among the paths that lie below no other, nor below the system's."""
+def outermost(paths: Iterable[str], shown: Collection[str] = ()) -> list[str]:
+    """Return the directories among the paths that lie below no other, nor below the system's.
+
+    Of files only those of `shown`.
+    """
     kept: list[str] = []
     for path in sorted({os.path.normpath(path) for path in paths if path}):
         hidden = path in (str(ROOT), "/")  # a work tree holds more than what is imported
         below = any(_is_below(path, top) for top in (*SYSTEM, *kept))
-        if not hidden and not below and os.path.isdir(path):
+        if not hidden and not below and (os.path.isdir(path) or path in shown):
             kept.append(path)
     return kept
 

@@ -76,7 +76,11 @@ class Kernel:
         self._verdict = ""
         self._closed = False
         self.exited: asyncio.Future[str] = self._loop.create_future()
-        self._oom = cgroup.oom_descriptor() if cgroup is not None else -1
+        try:
+            self._oom = cgroup.oom_descriptor() if cgroup is not None else -1
+        except OSError:
+            channels.close()
+            raise
         if self._oom >= 0:
             # Version 1 of cgroups kills one process; a kernel that lost a part is lost whole.
             self._loop.add_reader(self._oom, self._look_for_oom)

@@ -115,10 +115,17 @@ def needed(program: str, private: Iterable[str]) -> list[str]:
     """Return the directories a program needs: its own, its prefix, its interpreter's.
 
     Of a tree in somebody's home it is only the directory of programs: `~/.local` and its like have
-    keys and histories beside them. What else a program needs there, its profile must show.
+    keys and histories beside them. What else a program needs there, its profile must show. Raises
+    LaunchError for a program that lies in such a place itself.
     """
     real = os.path.realpath(program)
     folders = [os.path.dirname(program), os.path.dirname(real)]
+    for folder in folders:
+        if any(_holds(home, folder) for home in private):
+            raise LaunchError(
+                f"{program} lies beside somebody's files, which kernels would see with it: move it"
+                " to a directory of programs"
+            )
     if PYTHON.fullmatch(os.path.basename(program)):
         return [*folders, *interpreter_paths(KernelSpec(python=program))]
     paths = list(folders)

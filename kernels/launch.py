@@ -18,17 +18,17 @@ from dataclasses import replace
 from hashlib import sha256
 from hmac import digest
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from kernels.channels import PORTS, Channels
 from kernels.errors import KernelDied, LaunchError, LaunchTimeout, ZygoteFailed
 from kernels.examine import why_not
-from kernels.fork import Child, fork, listen, refuse_long
+from kernels.fork import Child, Room, clear, fork, listen, refuse_long
 from kernels.isolation import Isolation, isolate
 from kernels.kernel import Kernel, Workspace
 from kernels.kernelspecs import Program, look_up
 from kernels.options import Place, child_options, programs_of, sandbox_options
-from kernels.readiness import until_ready
+from kernels.readiness import until_ready, until_subscribed
 from kernels.sandbox.cgroups import Cgroup
 from kernels.spec import Finding, KernelSpec, Order
 from kernels.succession import Succession
@@ -43,21 +43,13 @@ UNBOUNDED = -1  # as ZMQ_MAXMSGSIZE says it; 0 would let no message through
 CHANNELS = ("shell", "iopub", "stdin", "control")
 
 
-class Room(NamedTuple):
-    """What one kernel is given beside its sockets."""
-
-    workspace: Workspace
-    cgroup: Cgroup | None
-
-
 class Launcher:
     """Make the kernels of one profile in `directory`, which is this process's own.
 
     `secret` derives each kernel's key, so that no key is ever written down: a broker that comes
     back with the same secret can speak to the kernels that outlived it. `isolation` is the least
     that will do; `level` and `mode` tell what there is, once started. `tied` kernels end when this
-    process does. `groups` is the directory whose control groups to use instead. `without` leaves
-    layers of the sandbox out, to show what each is for.
+    process does. `groups` is whose control groups to use, `without` layers to leave out, for tests.
     """
 
     def __init__(
@@ -171,11 +163,10 @@ class Launcher:
             room = room._replace(cgroup=await self._new_cgroup(directory.name))
             kernel = await self._start(zygote, kernel_id, order, room)
         except BaseException as error:
-            shutil.rmtree(directory, ignore_errors=True)
-            if room.cgroup is not None:
-                room.cgroup.remove()
             if workspace is None:
                 self.drop_workspace(room.workspace)
+            # Killing and removing may take a while, and must not hide why.
+            await asyncio.shield(asyncio.to_thread(clear, directory, room.cgroup))
             if isinstance(error, OSError):
                 raise LaunchError(f"cannot prepare {directory}: {error}") from error
             raise
@@ -197,7 +188,11 @@ class Launcher:
             if self._shut_in.cgroups is not None:
                 cgroup = self._shut_in.cgroups.find(self.directory_of(forked.kernel_id).name)
             files = Workspace(forked.workspace, forked.files) if forked.workspace else None
-            kernel = self._kernel(forked, self._key(forked.kernel_id), cgroup, files)
+            try:
+                kernel = self._kernel(forked, self._key(forked.kernel_id), cgroup, files)
+            except OSError:  # what cannot be watched is not kept
+                forked.process.kill()
+                continue
             kernel.keep_workspace = bool(forked.label)
             self._succession.remember(kernel, forked.label, of=zygote)
             self._watch(kernel)
@@ -335,12 +330,17 @@ class Launcher:
         if child.forked.files >= 0:
             room.workspace.close()
             room.workspace.descriptor = child.forked.files
-        kernel = self._kernel(child.forked, key, room.cgroup, room.workspace)
+        try:
+            kernel = self._kernel(child.forked, key, room.cgroup, room.workspace)
+        except OSError:
+            child.close()
+            await child.end()
+            raise
         kernel.keep_workspace = True  # whoever called drops it, should this come to nothing
         try:
             async with asyncio.timeout(self.timeout):
                 await child.answer()
-                await (until_ready(kernel) if self._program else kernel.channels.subscribed)
+                await (until_ready if self._program else until_subscribed)(kernel)
         except TimeoutError:
             await kernel.close()
             raise LaunchTimeout(f"the kernel was not ready within {self.timeout:g} s") from None

@@ -147,7 +147,7 @@ def _is_there(opened: asyncio.Task[Launcher]) -> bool:
 def _fingerprint(spec: KernelSpec, isolation: str) -> str:
     """Name what a zygote is made of: a package installed meanwhile makes another zygote."""
     libraries = Path(spec.python).parent.parent.glob("lib/python3*/site-packages")
-    files = [*sorted(libraries), *sorted(BOOT.parent.glob("*.py"))]
+    files = [*sorted(libraries), *sorted(BOOT.parent.parent.glob("*/*.py"))]
     stamps = (f"{file} {file.stat().st_mtime_ns}" for file in files)
     made_of = [spec.python, isolation, *spec.preload, *stamps]
     return hashlib.sha256("\n".join(made_of).encode()).hexdigest()[:8]

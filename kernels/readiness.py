@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import Protocol
+from typing import Any, Protocol
 
 from kernels.channels import Channels
-from kernels.errors import KernelDied
+from kernels.errors import KernelDied, LaunchError
 from kernels.messages import Message
 
 NUDGE = 0.5  # s between two requests to a kernel that is still starting
@@ -23,6 +23,17 @@ class Starting(Protocol):
     @property
     def exited(self) -> asyncio.Future[str]:
         """Return the future of the exit reason."""
+
+
+async def until_subscribed(kernel: Starting) -> None:
+    """Wait until a kernel of ours has greeted us on iopub. Raises KernelDied, LaunchError."""
+    channels = kernel.channels
+    waited: list[asyncio.Future[Any]] = [channels.subscribed, kernel.exited, channels.broken]
+    await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+    if kernel.exited.done():
+        raise KernelDied(kernel.exited.result())
+    if channels.broken.done():
+        raise LaunchError(f"the kernel sent {channels.broken.result()}")
 
 
 async def until_ready(kernel: Starting) -> None:

@@ -12,8 +12,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from kernels.errors import LaunchError
 from kernels.kernel import Kernel
+from kernels.sandbox import sources
 from kernels.spec import KernelSpec
 from kernels.warden import stop
 from kernels.zygote import Zygote
@@ -41,6 +41,7 @@ class Succession:
         self._timeout = timeout
         self._tied = tied
         self._zygote: Zygote | None = None
+        self._code = sources.digest()
         self._forks = 0  # of this zygote
         self._made_at = 0.0
         self._recycling: asyncio.Task[None] | None = None
@@ -93,8 +94,14 @@ class Succession:
         """Count a fork; after as many as the spec says, or after its time, a successor is due."""
         self._forks += 1
         old = time.monotonic() - self._made_at > self._spec.recycle_after
-        if (old or self._forks >= self._spec.recycle_forks) and self._recycling is None:
+        due = old or self._is_outdated or self._forks >= self._spec.recycle_forks
+        if due and self._recycling is None:
             self._recycling = asyncio.create_task(self._recycle())
+
+    @property
+    def _is_outdated(self) -> bool:
+        """Tell whether the zygote runs the code of before an upgrade: it outlived the broker."""
+        return self._zygote is not None and self._zygote.code != self._code
 
     async def aclose(self, *, leave: bool) -> None:
         """Let go of the zygote: it ends with all its kernels, unless told to `leave` them."""
@@ -131,14 +138,19 @@ class Succession:
         old = self._zygote
         try:
             if old is not None:
-                self._take_over(await old.succeed(self._spec, self._timeout))
+                async with asyncio.timeout(self._timeout):
+                    successor = await old.succeed(self._spec, self._timeout)
+                async with self._starting:
+                    self._take_over(successor)
                 await old.settle()
                 old.leave()
-                await old.lost
+                async with asyncio.timeout(STOP_PATIENCE):
+                    await old.lost
                 logger.info("profile=%s zygote recycled: pid %d", self._spec.name, self.pid)
-        except LaunchError as error:
+        except Exception as error:
             # It goes on as it was; the next kernels come from the older layout.
-            logger.warning("profile=%s zygote not recycled: %s", self._spec.name, error)
+            logger.warning("profile=%s zygote not recycled: %r", self._spec.name, error)
             self._forks, self._made_at = 0, time.monotonic()
+            self._code = old.code if old is not None else self._code  # it has to do
         finally:
             self._recycling = None

@@ -54,6 +54,7 @@ class Zygote:
         self._retiring: asyncio.Future[None] | None = None
         self._hello: asyncio.Future[dict[str, Any]] = self._loop.create_future()
         self.pid = 0
+        self.code = ""  # a digest of what it runs
         self.lost: asyncio.Future[None] = self._loop.create_future()
         connection.setblocking(False)
         self._loop.add_reader(connection, self._read)
@@ -105,6 +106,7 @@ class Zygote:
         if hello["event"] != "hello" or hello.get("version") != VERSION:
             zygote.close()
             raise ZygoteFailed(str(hello.get("error", "it speaks another version")))
+        zygote.code = str(hello["code"])
         return zygote
 
     async def succeed(self, spec: KernelSpec, timeout: float) -> Zygote:

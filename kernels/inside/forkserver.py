@@ -39,7 +39,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from ..sandbox import reaper
+from ..sandbox import reaper, sources
 from ..sandbox.recipe import Enclosure
 from .child import Request, become
 from .preload import preload
@@ -113,6 +113,10 @@ class ForkServer:
 
     def _accept(self) -> None:
         connection, _ = self._listener.accept()
+        with contextlib.suppress(BlockingIOError):
+            if not connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT):
+                connection.close()  # who came has left, and takes nobody's place
+                return
         connection.setblocking(True)
         self._detach()
         self._controller = connection
@@ -188,16 +192,17 @@ class ForkServer:
             self._refuse(kernel, words, descriptors)
             return None
         child = Child(kernel, -1, workspace=wanted["name"], tied=request["tied"])
-        if self._workspaces is None:
-            files, box = -1, None
-            child.pid = os.fork()
-        else:
-            try:
+        files, box = -1, None
+        try:
+            if self._workspaces is None:
+                child.pid = os.fork()
+            else:
                 files, box = self._workspaces.open(wanted)
-            except OSError as error:
-                self._refuse(kernel, f"workspace: {error}", descriptors)
-                return None
-            child.pid = self._workspaces.fork_into(self._take_reaper(child))
+                child.pid = self._workspaces.fork_into(self._take_reaper(child))
+        except OSError as error:
+            unused = {files, child.pidfd, child.ending} - {-1}
+            self._refuse(kernel, f"no fork: {error}", [*descriptors, *unused])
+            return None
         if child.pid == 0:
             return self._in_child(descriptors, 1 + request["channels"], box)
         for descriptor in descriptors:
@@ -225,7 +230,10 @@ class ForkServer:
         """Get a pid namespace from the warden, which has one ready; return a descriptor of it."""
         self._warden.send(b"reaper")
         data, descriptors, _, _ = socket.recv_fds(self._warden, MAX_PACKET, 3)
-        child.reaper = json.loads(data)["reaper"]
+        answer = json.loads(data)
+        if "error" in answer:
+            raise OSError(answer["error"])
+        child.reaper = answer["reaper"]
         child.pidfd, child.ending, namespace = descriptors
         return namespace
 
@@ -332,6 +340,7 @@ def main(arguments: list[str]) -> None:
     options = json.load(sys.stdin)
     hello: dict[str, object] = {"event": "hello", "version": VERSION}
     hello["python"] = sys.version.split()[0]
+    hello["code"] = sources.digest()
     try:
         preload(options["preload"], kernel=options["kernel"])
         if options["kernel"]:

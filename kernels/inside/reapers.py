@@ -44,18 +44,29 @@ class Reapers:
             self._spare = self._make()
 
     def grant(self, zygote: int, connection: socket.socket) -> None:
-        """Give a zygote the next one: its pid, a pidfd, its kernel's end, and its namespace."""
-        self.prepare()
-        granted, self._spare = self._spare, None
-        if granted is None:
-            return
-        granted.zygote = zygote
-        pidfd = os.pidfd_open(granted.pid)
-        answer = json.dumps({"reaper": granted.pid}).encode()
-        socket.send_fds(connection, [answer], [pidfd, *granted.given])
-        for descriptor in (pidfd, *granted.given):
-            os.close(descriptor)
-        granted.given = ()
+        """Give a zygote the next one: its pid, a pidfd, its kernel's end, and its namespace.
+
+        Where none can be made now, that is the answer: the warden must not end for it.
+        """
+        pidfd = -1
+        try:
+            self.prepare()
+            granted, self._spare = self._spare, None
+            if granted is None:
+                return
+            granted.zygote = zygote
+            pidfd = os.pidfd_open(granted.pid)
+            answer = json.dumps({"reaper": granted.pid}).encode()
+            socket.send_fds(connection, [answer], [pidfd, *granted.given])
+            given, granted.given = granted.given, ()
+            for descriptor in given:
+                os.close(descriptor)
+        except OSError as error:
+            with suppress(OSError):  # the zygote itself may have gone
+                connection.send(json.dumps({"error": f"no reaper: {error}"}).encode())
+        finally:
+            if pidfd >= 0:
+                os.close(pidfd)
 
     def serve_kernel(self, said: dict[str, Any]) -> None:
         """Note for whom a reaper is there."""
@@ -66,7 +77,7 @@ class Reapers:
         """Pass on how the kernel of a reaper ended, and end what it has left."""
         if found := self._all.get(pid):
             found.kernel = 0
-            with suppress(BrokenPipeError):  # nobody wants to know
+            with suppress(OSError):  # nobody wants to know
                 os.write(found.told, reaper.STATUS.pack(status))
             os.kill(pid, signal.SIGKILL)
 
@@ -103,6 +114,17 @@ class Reapers:
 
     def _make(self) -> Reaper:
         telling, told = os.pipe()
+        try:
+            pid, inside = self._fork()
+        except OSError:
+            os.close(telling)
+            os.close(told)
+            raise
+        made = self._all[pid] = Reaper(pid, told, (telling, inside))
+        return made
+
+    def _fork(self) -> tuple[int, int]:
+        """Fork a reaper; return its pid and a descriptor of its pid namespace."""
         # Without a way back to our own namespace, a second one could not be made.
         system.setns(self._pids, system.CLONE_NEWPID)
         system.unshare(system.CLONE_NEWPID)
@@ -114,5 +136,4 @@ class Reapers:
             inside = os.open("/proc/self/ns/pid_for_children", os.O_RDONLY | os.O_CLOEXEC)
         finally:
             system.setns(self._pids, system.CLONE_NEWPID)
-        made = self._all[pid] = Reaper(pid, told, (telling, inside))
-        return made
+        return pid, inside

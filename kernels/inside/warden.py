@@ -94,14 +94,19 @@ class Warden:
                 if connection in readable:
                     self._hear(zygote, connection)
             if self._reapers is not None:
-                self._reapers.prepare()
+                with contextlib.suppress(OSError):  # no process to be had now; asked for again
+                    self._reapers.prepare()
             if wakeup in readable:
                 os.read(wakeup, 4096)
                 if not self._reap():
                     self._listener.close()  # whoever comes now is to start another warden
                     return
             if self._listener in readable:
-                self._start()
+                try:
+                    self._start()
+                except OSError as error:  # no process to be had now: whoever came tries again
+                    os.write(2, f"cannot start the zygote: {error}\n".encode())
+                    self._turn_away()
 
     def _start(self) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -261,6 +266,10 @@ def _enter(sandbox: dict[str, Any], listener: int) -> None:
         system.prctl(system.PR_SET_DUMPABLE, 1)
     mounts.build_root(trees, network=sandbox["network"])
     socket.sethostname("sandbox")
+    if mode != "root-plain":
+        sysctl = os.open("/proc/sys", os.O_RDONLY | os.O_DIRECTORY)
+        namespaces.allow(namespaces.ZYGOTE_COUNTS, sysctl)
+        os.close(sysctl)
     if mode == "root-plain":
         # There is no namespace between these powers and the host: keep those the zygote needs.
         capabilities.bound(ZYGOTE_CAPABILITIES)

@@ -76,9 +76,12 @@ class Workspaces:
         """Fork a child into a pid namespace and return its pid; the descriptor is closed."""
         system.setns(namespace, system.CLONE_NEWPID)
         os.close(namespace)
-        pid = os.fork()
-        if pid:
-            system.setns(self._pids, system.CLONE_NEWPID)
+        pid = -1
+        try:
+            pid = os.fork()
+        finally:
+            if pid:  # in the parent, or in nobody
+                system.setns(self._pids, system.CLONE_NEWPID)
         return pid
 
     def _free(self) -> int:

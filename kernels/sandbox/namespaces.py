@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Mapping
 
 from . import system
 
@@ -20,6 +21,19 @@ ZYGOTE = (
     | system.CLONE_NEWUTS
     | system.CLONE_NEWCGROUP
 )
+# Counted for the host's root, or the broker's user, who by default has 128 instances in all.
+ZYGOTE_COUNTS = {"max_inotify_instances": 64, "max_inotify_watches": 1 << 16}
+KERNEL_COUNTS = {
+    "max_inotify_instances": 4,
+    "max_inotify_watches": 1 << 12,
+    **dict.fromkeys(
+        (
+            f"max_{kind}_namespaces"
+            for kind in ("user", "mnt", "pid", "net", "ipc", "uts", "cgroup", "time")
+        ),
+        0,
+    ),
+}
 KERNEL = ZYGOTE & ~system.CLONE_NEWPID  # its pid namespace begins with the fork that makes it
 
 
@@ -88,11 +102,23 @@ def shrink_to_one_user(uid: int, sysctl: int) -> None:
     _write("/proc/self/uid_map", f"{KERNEL_UID} {uid} 1")
     _write("/proc/self/gid_map", f"{KERNEL_UID} {uid} 1")
     become(KERNEL_UID, groups=False)
-    limit = os.open("user/max_user_namespaces", os.O_WRONLY, dir_fd=sysctl)
-    try:
-        os.write(limit, b"0")
-    finally:
-        os.close(limit)
+    allow(KERNEL_COUNTS, sysctl)
+
+
+def allow(counts: Mapping[str, int], sysctl: int) -> None:
+    """Bound what the caller's user namespace may have of what is counted for its owner above.
+
+    `sysctl` is a descriptor of /proc/sys.
+    """
+    for name, most in counts.items():
+        try:
+            limit = os.open(f"user/{name}", os.O_WRONLY, dir_fd=sysctl)
+        except FileNotFoundError:  # a Linux that does not count it
+            continue
+        try:
+            os.write(limit, str(most).encode())
+        finally:
+            os.close(limit)
 
 
 def _write(path: str, text: str) -> None:

@@ -10,6 +10,7 @@ import ctypes
 import errno
 import json
 import os
+import resource
 import signal
 import socket
 from collections.abc import Callable
@@ -173,6 +174,9 @@ def fork_bomb() -> Verdict:
         for pid in children:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
+    bound = resource.getrlimit(resource.RLIMIT_NPROC)[0]
+    if len(children) == hard and hard < bound != resource.RLIM_INFINITY:
+        return True, f"{hard} of the {bound} there may be"
     return len(children) < hard, f"{word} after {len(children)}"
 
 
@@ -194,14 +198,18 @@ def hidden_memory() -> Verdict:
 def leftovers() -> Verdict:
     """Find descriptors or settings of those above."""
     names = sorted(name for name in os.environ if name.startswith(("BROKER", "REDIS", "AWS")))
-    open_ones = []
+    open_ones: list[str] = []
+    sockets: list[str] = []
     for number in os.listdir("/proc/self/fd"):
         try:
             target = os.readlink(f"/proc/self/fd/{number}")
         except OSError:
             continue  # the listing's own
-        if not target.startswith(("/dev/null", "socket:", "/proc/")):
+        if target.startswith("socket:"):
+            sockets.append(target)
+        elif not target.startswith(("/dev/null", "/proc/")):
             open_ones.append(target)
+    open_ones += sockets[1:]  # one is ours: it carries this verdict up
     found = names + open_ones
     return not found, f"found: {', '.join(found) or 'nothing'}"
 
