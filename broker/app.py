@@ -7,11 +7,12 @@ import errno
 import json
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -61,12 +62,21 @@ def main(loaded: Loaded, *, ready_file: Path | None = None) -> int:
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
         stream=sys.stderr,
     )
+    raise_open_files()
     try:
         asyncio.run(_until_signalled(loaded.config, ready_file))
     except (BrokerError, KernelError, OSError) as error:
         print(f"broker: {error}", file=sys.stderr)  # noqa: T201 - the last word on the terminal
         return 1
     return 0
+
+
+def raise_open_files() -> None:
+    """Let this process open as many files as it may: its soft limit becomes the hard one."""
+    # A kernel takes some ten descriptors here, so the usual 1024 would end at a hundred kernels.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):  # fs.nr_open may have been lowered below the hard limit
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 async def _until_signalled(config: Config, ready_file: Path | None) -> None:

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -20,9 +22,12 @@ from typing import Final, NamedTuple
 
 from kernels.spec import Usage
 
+logger = logging.getLogger(__name__)
+
 GROWTH: Final = 4 << 30  # bytes/s that a kernel is taken to fill; one thread does 2.6 GB/s
 SOONEST, LATEST = 0.1, 2.0  # s between two looks
 LONG: Final = 0.005  # s of a look, after which the next is taken in a thread
+LACKING: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # ours to have, not a process's
 TICK: Final = os.sysconf("SC_CLK_TCK")
 # What a process keeps from others; page tables can be many for few pages.
 KEPT: Final = (b"RssAnon:", b"RssShmem:", b"VmSwap:", b"VmPTE:")
@@ -104,7 +109,12 @@ class Watchdog:
     async def _run(self) -> None:
         while self._watches:
             self._changed.clear()
-            pause = await self._look()
+            try:
+                pause = await self._look()
+            except Exception:
+                # Unwatched kernels could fill the host: a look that fails is followed by another.
+                logger.critical("a look at the memory of kernels failed", exc_info=True)
+                pause = SOONEST
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._changed.wait()
@@ -172,7 +182,7 @@ def look(pids: Iterable[int] | None = None) -> dict[int, Seen]:
         pids = [int(entry) for entry in os.listdir("/proc") if entry.isdecimal()]
     table: dict[int, Seen] = {}
     for pid in pids:
-        text = _read(f"/proc/{pid}/stat")
+        text = _seen(f"/proc/{pid}/stat")
         # The name stands in parentheses and may hold any byte: fields count from the last one.
         fields = text[text.rfind(b")") + 2 :].split()
         if len(fields) > 19:
@@ -196,28 +206,43 @@ def below(pid: int, table: dict[int, Seen], reaper: int = 0) -> list[int]:
 
 def kept(members: Iterable[int]) -> int:
     """Return the bytes the processes keep from others, those that a fork shares counted twice."""
-    return sum(_total(f"/proc/{pid}/status", KEPT) for pid in members)
+    return sum(_total(_seen(f"/proc/{pid}/status"), KEPT) for pid in members)
 
 
 def shared_out(members: Iterable[int]) -> int | None:
     """Return the same with shared pages in parts; None if we may not know. Takes 10 ms a GB."""
     try:
         return sum(
-            _total(f"/proc/{pid}/smaps_rollup", EXACT) + _total(f"/proc/{pid}/status", TABLES)
+            _total(_read(f"/proc/{pid}/smaps_rollup"), EXACT)
+            + _total(_read(f"/proc/{pid}/status"), TABLES)
             for pid in members
         )
-    except PermissionError:
+    except OSError:  # not permitted, or no descriptor left
         return None
 
 
-def _total(path: str, names: tuple[bytes, ...]) -> int:
-    """Add up the lines `<name> <number> kB` of the file."""
-    lines = _read(path).splitlines()
+def _total(text: bytes, names: tuple[bytes, ...]) -> int:
+    """Add up the lines `<name> <number> kB` of a file."""
+    lines = text.splitlines()
     return sum(int(line.split()[1]) for line in lines if line.startswith(names)) << 10
 
 
+def _seen(path: str) -> bytes:
+    """Return a small file of /proc, or nothing if that process cannot be seen.
+
+    One that hides must not hide the others. What we lack ourselves is raised: else every tree
+    would seem to have ended.
+    """
+    try:
+        return _read(path)
+    except OSError as error:
+        if error.errno in LACKING:
+            raise
+        return b""
+
+
 def _read(path: str) -> bytes:
-    """Return a small file of /proc; nothing if the process has ended. Raises PermissionError."""
+    """Return a small file of /proc; nothing if the process has ended. Raises OSError."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except (FileNotFoundError, ProcessLookupError):

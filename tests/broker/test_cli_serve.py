@@ -75,3 +75,15 @@ def test_a_missing_settings_file_is_named(tmp_path: Path) -> None:
     done = broker(tmp_path, "config", "--config", "nothing.toml")
     assert done.returncode == 2
     assert "cannot read nothing.toml" in done.stderr
+
+
+def test_a_broker_may_open_as_many_files_as_its_hard_limit_says() -> None:
+    program = """
+import resource
+from broker.app import raise_open_files
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, 512))
+raise_open_files()
+print(resource.getrlimit(resource.RLIMIT_NOFILE))
+"""
+    said = subprocess.check_output([sys.executable, "-c", program], text=True)
+    assert said == "(512, 512)\n"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import logging
 import os
 import signal
 import subprocess
@@ -166,6 +168,28 @@ async def test_what_came_from_the_zygote_is_not_the_kernels(
     assert (usage(kernel, baseline).memory or 0) < 8 * MIB
     zygote.run("os.write(up, b'1')")
     assert await calls.first() == "oom"
+
+
+class Stumbling(Watchdog):
+    """Fails at its first look, as where no descriptor is left."""
+
+    failed = False
+
+    async def _look(self) -> float:
+        if not self.failed:
+            self.failed = True
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return await super()._look()
+
+
+async def test_a_look_that_fails_is_told_and_followed_by_another(
+    spawn: Callable[[], Child], caplog: pytest.LogCaptureFixture
+) -> None:
+    watchdog, calls = Stumbling(), Calls()
+    watchdog.start(spawn().pid, MIB, calls.put_nowait)
+    assert await calls.first() == "oom"
+    assert [one.levelno for one in caplog.records] == [logging.CRITICAL]
+    await watchdog.close()
 
 
 async def test_a_watch_that_is_stopped_says_nothing(
