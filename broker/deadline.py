@@ -13,6 +13,8 @@ from kernels.spec import Usage
 
 # s between two looks at the CPU time used: what is closer than this to its end has had it.
 RESOLUTION = 0.02
+# The same where each look reads the table of all processes, as nothing meters the kernel.
+UNMETERED = 0.25
 
 
 def usage_of(kernel: SessionKernel | None) -> Usage:
@@ -56,7 +58,8 @@ class Deadline:
             return
         # Nobody uses more than its cores' seconds in one; they are bounded where they are counted.
         cores = self._limits.cpu if kernel.is_metered else float(os.cpu_count() or 1)
-        again = max((until - used) / cores, RESOLUTION)
+        least = RESOLUTION if kernel.is_metered else UNMETERED
+        again = max((until - used) / cores, least)
         self._arm("cpu", again, partial(self._look, kernel, until=until))
 
     def clear(self) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from broker.deadline import RESOLUTION, Deadline
+from broker.deadline import RESOLUTION, UNMETERED, Deadline
 from broker.roles import SessionLimits
 from kernels.spec import Usage
 from tests.broker.pool_fakes import elapse, now, on_manual_time
@@ -123,7 +123,19 @@ async def test_where_cores_have_no_bound_all_of_the_machine_may_be_busy() -> Non
     kernel.is_metered = False
     told.deadline.set(kernel, None)
     await elapse(60)
-    assert told.said[0][2] == pytest.approx(1.0 / (os.cpu_count() or 1), abs=2 * RESOLUTION)
+    assert told.said[0][2] == pytest.approx(1.0 / (os.cpu_count() or 1), abs=UNMETERED)
+
+
+@on_manual_time
+async def test_a_kernel_that_is_dear_to_ask_is_asked_four_times_a_second_at_most() -> None:
+    told, kernel = Told(cpu_time=1.0), BusyKernel(0.0)
+    kernel.is_metered = False
+    kernel.before = 0.0
+    kernel.rate = lambda seconds: min(0.99, seconds)  # ever so near to its end
+    told.deadline.set(kernel, None)
+    await elapse(10)
+    assert told.said == []
+    assert kernel.asked <= 2 + 10 / UNMETERED
 
 
 @on_manual_time
