@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
@@ -10,6 +11,8 @@ from typing import Any, NamedTuple, Protocol
 from broker.bounds import of_the_tree
 from broker.requests import bad_field
 from broker.roles import SessionKernel, Workspace
+
+logger = logging.getLogger(__name__)
 
 
 class ServiceKernel(SessionKernel, Protocol):
@@ -42,14 +45,19 @@ def is_shared(kernel: ServiceKernel, workspace: Workspace | None) -> bool:
     )
 
 
-def tighten(kernel: SessionKernel, asked: Mapping[str, float]) -> None:
-    """Hold the kernel to what a client asked for. Raises BadMessage if it has more already."""
+def tighten(kernel: ServiceKernel, asked: Mapping[str, float], *, adopted: bool = False) -> None:
+    """Hold the kernel to what a client asked for. Raises BadMessage if it has more already.
+
+    One that was adopted has variables that somebody wants: it lives on then, and the log tells.
+    """
     bounds = of_the_tree(asked)
     try:
         kernel.tighten(**bounds)
     except OSError as error:
-        rule = f"not even a fresh kernel keeps to it: {error.strerror}"
-        raise bad_field(", ".join(bounds), rule) from error
+        if not adopted:
+            rule = f"not even a fresh kernel keeps to it: {error.strerror}"
+            raise bad_field(", ".join(bounds), rule) from error
+        logger.warning("kernel=%s is over %s: %s", kernel.kernel_id, ", ".join(bounds), error)
 
 
 class Label(NamedTuple):

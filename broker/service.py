@@ -355,6 +355,7 @@ class Service:
             session.created, session.last_used = record.created, record.last_used
         self.sessions[label.key] = session
         kernel.keep_workspace, session.workspace = True, kernel.workspace
+        tighten(kernel, limits.asked, adopted=True)
         session.bind(kernel, label.generation, "warm", "")
         logger.info("session=%s/%s adopted, generation %d", *label.key, label.generation)
         self._changed(session)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from broker.adoption import Label
 from broker.errors import BadMessage
 from broker.protocol import Execute, OpenQuery
 from tests.broker.pool_fakes import elapse, on_manual_time
@@ -131,3 +132,13 @@ async def test_an_adopted_session_has_the_bounds_it_asked_for_unless_over_the_ne
         await later.service.adopt("python", Survivors((SilentKernel("k"), label)))
         limits = later.service.sessions[KEY].limits
         assert (limits.memory, limits.processes) == (64 << 20, processes)
+
+
+@on_manual_time
+async def test_an_adopted_kernel_is_held_to_its_bounds_or_lives_on_without() -> None:
+    label = Label(*KEY, 1, {"memory": 64 << 20, "processes": 100}).text
+    for needs, bounds in ((1 << 20, {"memory": 64 << 20, "processes": 100}), (65 << 20, {})):
+        kernel, later = SilentKernel("k"), House()
+        kernel.needs = needs
+        assert await later.service.adopt("python", Survivors((kernel, label))) == 1
+        assert kernel.bounds == bounds
