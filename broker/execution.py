@@ -69,6 +69,7 @@ class Execution:
     taken: bool = False  # the kernel has begun with it
     interrupt_due: bool = False  # to be interrupted as soon as it has
     count: int | None = None
+    bounded: bool = False  # a bound kept back, of the message taken last, some or all
     _status: str = ""
     _idle: bool = False
     _announced: bool = False
@@ -111,6 +112,7 @@ class Execution:
     def take(self, channel: str, message: Message) -> Iterator[Event]:
         """Yield the events that a message about this execution stands for."""
         kind = message.type
+        self.bounded = False
         if channel == "shell":
             if kind == "execute_reply" and not self._status:
                 self._reply(message)
@@ -134,6 +136,7 @@ class Execution:
         elif kind in OUTPUTS:
             if self._vain > (self.limits.displays or inf) and (kind != "error" or self._failed):
                 self._dropped += len(message.content_bytes)
+                self.bounded = True
                 return
             told = False
             for event in self._output(kind, message):
@@ -215,6 +218,7 @@ class Execution:
         room = 2 * self.limits.text + 256 - self._text if self.limits.text else len(text)
         shown = text[: max(0, room)]
         self._dropped += len(text) - len(shown)
+        self.bounded = len(shown) < len(text)
         if shown and self._affords(len(shown)):
             self._text += len(shown)
             yield {"type": "stream", "id": self.id, "name": name, "text": shown}
@@ -280,6 +284,7 @@ class Execution:
         """Count an event of `size` bytes, and tell whether the execution may still send it."""
         if size + EVENT_COST > self._left:
             self._dropped += size
+            self.bounded = True
             return False
         self._cost += size + EVENT_COST
         return True
@@ -290,6 +295,12 @@ class Execution:
         if isinstance(said, dict) and isinstance(said.get("total"), int):
             total = max(total, said["total"])
         return {"shown": shown, "total": total} if total > shown or self._dropped else None
+
+
+def are_akin(request_id: str, other: str) -> bool:
+    """Tell whether one connection has made both ids, `<connection>_<number>`."""
+    connection, numbered, _ = other.rpartition("_")
+    return bool(numbered) and request_id.startswith(f"{connection}_")
 
 
 def rich(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from functools import partial
 from broker.audience import Audience
 from broker.deadline import Deadline, usage_of
 from broker.errors import BadMessage, BrokerError, NotRunning, QueueFull, StoreUnavailable
-from broker.execution import EXPIRED, Event, Execution
+from broker.execution import EXPIRED, Event, Execution, are_akin
 from broker.protocol import Execute
 from broker.roles import Client, Envelope, Host, SessionKernel, SessionLimits, Workspace
 from kernels.errors import BadFrame
@@ -324,6 +324,7 @@ class Session:
             for event in running.take(channel, message):
                 self.audience.emit(event)
                 told = True
+            told = told or running.bounded  # a kernel that says too much is no broken one
             if running.finished:
                 self._complete(running)
             elif running.interrupt_due:
@@ -337,6 +338,9 @@ class Session:
                     del event["id"]
                     self.audience.emit(event)
                     told = True
+            # What an adopted kernel still runs has an id of the last broker's, which we never knew.
+            asked = self._catching_up or are_akin(message.parent_id, self._request_id)
+            told = told or (asked and self._stray.bounded)
         return told
 
     def _complete(self, execution: Execution) -> None:

@@ -33,7 +33,8 @@ LONG_TURN: Final = 2 * TURN
 REST: Final = 4  # times as long
 
 # Messages that stand for nothing (nobody asked, or nobody knows their kind) cost us time all the
-# same. A kernel has a credit of them, which grows by the second and with each request.
+# same; what an output bound cuts off is not of these. A kernel has a credit of them, which grows by
+# the second and with each request.
 CREDIT: Final = 100_000
 CREDIT_PER_SECOND: Final = 1000
 CREDIT_PER_REQUEST: Final = 16

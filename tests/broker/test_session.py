@@ -586,6 +586,29 @@ async def test_the_channels_learn_which_messages_stand_for_nothing() -> None:
         assert stands(channel, kind, parent) is False, (channel, kind)
 
 
+@on_manual_time
+async def test_output_over_a_bound_is_dropped_and_no_fault() -> None:
+    scene = Scene(output=OutputLimits(text=100, displays=2000))
+    scene.submit("a")
+    receiver = scene.kernel.channels.receiver
+    assert receiver is not None
+    text = orjson.dumps({"name": "stdout", "text": "x" * 500})
+
+    def stands(kind: str, parent: str) -> object:
+        return receiver("iopub", Message({"msg_type": kind}, {"msg_id": parent}, {}, text, ()))
+
+    for parent in ("k_1", "k_0"):  # what runs, and a thread of an earlier cell
+        for _ in range(20):
+            assert stands("stream", parent) is True
+    shown = len(scene.client.events)
+    for kind in ("stream", "clear_output", "error"):
+        stands(kind, "k_1")
+        assert stands(kind, "k_1") is True
+    assert [one["type"] for one in scene.client.events[shown:] if one["type"] == "stream"] == []
+    for kind, parent in (("stream", "nobody"), ("comm_msg", "k_1"), ("comm_msg", "k_0")):
+        assert stands(kind, parent) is False, (kind, parent)
+
+
 # Clients
 
 
