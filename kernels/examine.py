@@ -22,17 +22,26 @@ from kernels.sandbox.cgroup_v2 import LEAF, is_delegated
 from kernels.sandbox.cgroups import REQUIRED, WANTED, Hierarchy, own_hierarchies, user
 from kernels.spec import Finding, Limits
 
-LEAST_KERNEL = (5, 12)  # mount_setattr(2), with which a whole tree of mounts becomes read-only
+# From here on RLIMIT_NPROC counts for each user namespace: before, kernels of one id would share
+# one count. mount_setattr(2), which makes a whole tree of mounts read-only, is there since 5.12.
+LEAST_KERNEL = (5, 14)
 MACHINES = ("x86_64", "aarch64")  # those whose system calls the filter knows
-# capabilities(7), by number: what root needs to set a sandbox up.
+# capabilities(7), by number: what root needs to set a sandbox up in each start mode. In `root` the
+# rest comes with the zygote's user namespace; `root-plain` has none. Other users need nothing.
 POWERS = {
     "CAP_CHOWN": 0,
+    "CAP_DAC_OVERRIDE": 1,
     "CAP_KILL": 5,
     "CAP_SETGID": 6,
     "CAP_SETUID": 7,
     "CAP_SETPCAP": 8,
     "CAP_NET_ADMIN": 12,
+    "CAP_SYS_CHROOT": 18,
     "CAP_SYS_ADMIN": 21,
+}
+NEEDED = {
+    "root-plain": (*POWERS,),
+    "root": ("CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_SETGID", "CAP_SETUID"),
 }
 NAMESPACES = {
     "mount": ("mnt", "CONFIG_NAMESPACES", "its own view of files"),
@@ -115,10 +124,10 @@ def _system(host: Host) -> Finding:
     known = host.machine in MACHINES
     return Finding(
         "system",
-        "Linux 5.12 or later, on a machine whose system calls the filter knows",
+        "Linux 5.14 or later, on a machine whose system calls the filter knows",
         recent and known,
         f"Linux {host.release} on {host.machine}",
-        "" if recent and known else f"use Linux 5.12 or later, on {' or '.join(MACHINES)}",
+        "" if recent and known else f"use Linux 5.14 or later, on {' or '.join(MACHINES)}",
     )
 
 
@@ -275,13 +284,17 @@ def _seccomp(host: Host) -> Finding:
 
 def _capabilities(host: Host) -> Finding:
     case = "the powers to set it up, and none left inside"
-    if host.uid:
+    try:
+        needed = NEEDED.get(host.mode(), ())
+    except IsolationUnavailable:  # told on its own line; root may lack what it takes to tell
+        needed = () if host.uid else NEEDED["root-plain"]
+    if not needed:
         return Finding("capabilities", case, True, "those of its own user namespace")
     found = re.search(
         r"^CapEff:\s*([0-9a-f]+)$", host.read("/proc/self/status") or "", re.MULTILINE
     )
     held = int(found[1], 16) if found else 0
-    missing = [name for name, bit in POWERS.items() if not held >> bit & 1]
+    missing = [name for name in needed if not held >> POWERS[name] & 1]
     return Finding(
         "capabilities",
         case,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -59,8 +60,8 @@ def finding(found: list[Finding], layer: str) -> Finding:
 
 
 def test_a_host_that_has_everything_needs_nothing(tmp_path: Path) -> None:
-    for uid in (0, 1000):
-        found = examine(host(tmp_path, uid=uid))
+    for uid, mode in ((0, "root"), (0, "root-plain"), (1000, "user-range")):
+        found = examine(host(tmp_path, uid=uid, mode=partial(str, mode)))
         assert all(one.safe and not one.remedy for one in found)
         assert all(one.case and one.evidence for one in found)
 
@@ -72,7 +73,7 @@ def test_this_host_is_examined_without_a_fault() -> None:
 @pytest.mark.parametrize(
     ("layer", "facts", "changes", "remedy"),
     [
-        ("system", {}, {"release": "5.10.0"}, "Linux 5.12 or later"),
+        ("system", {}, {"release": "5.13.19"}, "Linux 5.14 or later"),
         ("system", {}, {"machine": "riscv64"}, "x86_64 or aarch64"),
         (
             "user namespace",
@@ -105,7 +106,13 @@ def test_this_host_is_examined_without_a_fault() -> None:
             "capabilities",
             {"proc/self/status": "CapEff:\t00000000000000e1"},
             {},
-            "--cap-add CAP_SETPCAP,CAP_NET_ADMIN,CAP_SYS_ADMIN",
+            "--cap-add CAP_DAC_OVERRIDE;",
+        ),
+        (
+            "capabilities",
+            {"proc/self/status": "CapEff:\t00000000000000e1"},
+            {"mode": lambda: "root-plain"},
+            "--cap-add CAP_DAC_OVERRIDE,CAP_SETPCAP,CAP_NET_ADMIN,CAP_SYS_CHROOT,CAP_SYS_ADMIN;",
         ),
         ("rlimits", {}, {"open_files": 1024}, "ulimit -Hn 4096"),
         ("workspace quota", {"proc/filesystems": "ext4"}, {}, "CONFIG_TMPFS"),
@@ -137,6 +144,12 @@ def test_what_is_refused_to_ordinary_users_is_not_missed_by_root(
 ) -> None:
     one = finding(examine(host(tmp_path, facts)), layer)
     assert (one.safe, one.remedy) == (True, "")
+
+
+def test_an_ordinary_user_needs_no_capabilities(tmp_path: Path) -> None:
+    none = {"proc/self/status": "CapEff:\t0000000000000000"}
+    here = host(tmp_path, none, uid=1000, mode=lambda: "user")
+    assert finding(examine(here), "capabilities").safe
 
 
 def test_a_namespace_that_is_not_there_is_named_with_its_option(tmp_path: Path) -> None:
