@@ -310,6 +310,13 @@ def _contradictions(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
                 (f"{at}.kernelspec", f"{at}.python"),
                 "a kernelspec names its own interpreter: leave out one of kernelspec and python",
             )
+        rules = {"allow_imports": profile.allow_imports, "deny_imports": profile.deny_imports}
+        if profile.kernelspec and (given := [part for part, modules in rules.items() if modules]):
+            yield (
+                (f"{at}.{given[0]}", f"{at}.kernelspec"),
+                "imports are checked in our own kernels only, and a kernelspec names another:"
+                f" leave out {' and '.join(given)}, or kernelspec",
+            )
         if profile.cpu_time and config.isolation == "none":
             yield (
                 (f"{at}.cpu_time", "isolation"),

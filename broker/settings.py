@@ -234,7 +234,7 @@ class Config:
     isolation: str = setting(
         "full",
         TEXT,
-        "least that kernels must be shut in: full, standard or none; the best there is is used",
+        "least that kernels must be shut in: full or standard (the best there is is used), or none",
         choices=("full", "standard", "none"),
     )
     orphan_ttl: float = setting(

@@ -210,6 +210,11 @@ def test_every_mistake_of_every_source_is_reported_together() -> None:
             "broker.toml: profiles.r.kernelspec: a kernelspec names its own interpreter",
         ),
         (
+            '[profiles.r]\nkernelspec = "ir"\ndeny_imports = ["os"]',
+            "broker.toml: profiles.r.deny_imports: imports are checked in our own kernels only,"
+            " and a kernelspec names another: leave out deny_imports, or kernelspec",
+        ),
+        (
             "[pool]\nmax_kernels = 3",
             "broker.toml: pool.max_kernels: the profiles keep 4 kernels warm, more than 3",
         ),
