@@ -97,14 +97,6 @@ def isolate(
             layer="platform",
             remedy="run the broker on Linux, or in a virtual machine",
         )
-    cgroups = None
-    try:
-        cgroups = Cgroups.open(hashlib.sha256(os.fsencode(groups or directory)).hexdigest()[:12])
-    except Unavailable as missing:
-        if minimum == "full":
-            raise IsolationUnavailable(
-                missing.reason, layer="cgroup", remedy=missing.remedy
-            ) from missing
     mode = start_mode()
     shown = interpreter_paths(spec)
     for path in (*SYSTEM, *shown):
@@ -114,6 +106,14 @@ def isolate(
                 layer="mounts",
                 remedy="choose a state directory elsewhere (--state-dir)",
             )
+    cgroups = None
+    try:
+        cgroups = Cgroups.open(hashlib.sha256(os.fsencode(groups or directory)).hexdigest()[:12])
+    except Unavailable as missing:
+        if minimum == "full":
+            raise IsolationUnavailable(
+                missing.reason, layer="cgroup", remedy=missing.remedy
+            ) from missing
     own = [str(path) for path in OWN if not any(_is_below(str(path), top) for top in shown)]
     level = "full" if cgroups is not None else "standard"
     sandbox = {

@@ -121,7 +121,8 @@ def needed(program: str, private: Iterable[str]) -> list[str]:
     real = os.path.realpath(program)
     folders = [os.path.dirname(program), os.path.dirname(real)]
     for folder in folders:
-        if any(_holds(home, folder) for home in private):
+        system = any(folder == top or folder.startswith(f"{top}/") for top in SYSTEM)
+        if not system and any(_holds(home, folder) for home in private):
             raise LaunchError(
                 f"{program} lies beside somebody's files, which kernels would see with it: move it"
                 " to a directory of programs"

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from kernels.errors import LaunchError
 from kernels.kernel import Kernel
 from kernels.sandbox import sources
 from kernels.spec import KernelSpec
@@ -46,6 +47,9 @@ class Succession:
         self._made_at = 0.0
         self._recycling: asyncio.Task[None] | None = None
         self._starting = asyncio.Lock()
+        self._sandbox: dict[str, Any] | None = None
+        self._replacing: asyncio.Task[None] | None = None
+        self._closed = False
         self._kernels: dict[str, tuple[Kernel, str]] = {}
         self._dropped: list[str] = []  # workspaces, while there was no zygote
 
@@ -56,6 +60,7 @@ class Succession:
 
     async def zygote(self, sandbox: dict[str, Any] | None) -> Zygote:
         """Return the zygote, started if need be. Raises ZygoteFailed."""
+        self._sandbox = sandbox
         async with self._starting:
             if self._zygote is None or self._zygote.lost.done():
                 zygote = await Zygote.open(
@@ -105,9 +110,11 @@ class Succession:
 
     async def aclose(self, *, leave: bool) -> None:
         """Let go of the zygote: it ends with all its kernels, unless told to `leave` them."""
-        if self._recycling is not None:
-            self._recycling.cancel()
-            await asyncio.wait([self._recycling])
+        self._closed = True
+        for task in (self._recycling, self._replacing):
+            if task is not None:
+                task.cancel()
+                await asyncio.wait([task])
         if self._zygote is not None:
             if not leave and self._zygote.lost.done():
                 await asyncio.to_thread(stop, self._directory)  # by one that starts for it
@@ -121,10 +128,22 @@ class Succession:
 
     def _take_over(self, zygote: Zygote) -> None:
         self._zygote, self._forks, self._made_at = zygote, 0, time.monotonic()
+        zygote.lost.add_done_callback(lambda _: self._replace(zygote))
         for kernel, label in self._kernels.values():
             self._hand_over(kernel, label)
         while self._dropped:
             zygote.drop(self._dropped.pop())
+
+    def _replace(self, lost: Zygote) -> None:
+        """Have another at once where there are kernels: it is to know them if we end next."""
+        if lost is self._zygote and self._kernels and not self._closed:
+            self._replacing = asyncio.create_task(self._replaced())
+
+    async def _replaced(self) -> None:
+        try:
+            await self.zygote(self._sandbox)
+        except LaunchError as error:  # the next launch tries again
+            logger.warning("profile=%s has no zygote: %s", self._spec.name, error)
 
     def _hand_over(self, kernel: Kernel, label: str) -> None:
         if self._zygote is not None:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from . import capabilities, landlock, mounts, namespaces, network, rlimits, seccomp, system
 
+OOM_FIRST = "500"  # of 1000, proc(5)
 KEYCTL_JOIN_SESSION_KEYRING = 1
 READABLE = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc", "/proc", "/dev")
 WRITABLE = (mounts.HOME, mounts.ALIAS, mounts.TMP, mounts.SHM)
@@ -102,6 +104,9 @@ def shrink_users(box: Enclosure) -> None:
 def set_limits(box: Enclosure) -> None:
     """Bound what a process may hold."""
     rlimits.apply(box.limits)
+    # A host that runs short is to look here first.
+    with suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+        file.write(OOM_FIRST)
 
 
 def drop_capabilities(box: Enclosure) -> None:
