@@ -106,6 +106,8 @@ def spawn(
         listener.listen(4)
         connection.connect(str(path))
         with (directory / "zygote.log").open("wb") as log, TemporaryFile() as told:
+            log.write(b"\n")  # takes the room that its last words may need on a full disk
+            log.flush()
             # Not as arguments, which every kernel could read. -I: nothing from the environment or
             # the current directory is on the path.
             told.write(json.dumps(options).encode())
@@ -124,7 +126,7 @@ def spawn(
         (directory / "zygote.json").write_text(recipe)
     except OSError as error:
         connection.close()
-        raise ZygoteFailed(f"cannot start {_python(spec)}: {error}") from error
+        raise ZygoteFailed(f"cannot start {_python(spec)} in {directory}: {error}") from error
     finally:
         listener.close()
     return connection
@@ -168,7 +170,7 @@ def last_words(directory: Path) -> str:
         text = (directory / "zygote.log").read_text(errors="replace").strip()
         if text:
             return text[-LAST_WORDS:]
-    return "it said nothing"
+    return f"it said nothing in {directory}/zygote.log"
 
 
 def lock(directory: Path) -> int:

@@ -43,7 +43,7 @@ def read_the_arguments(host: Host) -> str:
     return verdict(not found, found or text[:200])
 
 
-@snippet()
+@snippet(alone=True)  # in a shared kernel, what earlier snippets were told is found
 def search_ones_own_memory_for_secrets(host: Host) -> str:
     """Search all of one's memory for the token, the root of all keys and neighbours' keys."""
     planted = os.urandom(16).hex()
@@ -56,7 +56,7 @@ def search_ones_own_memory_for_secrets(host: Host) -> str:
     return verdict(not found and bool(kept.value), f"found: {found}")
 
 
-@snippet()
+@snippet(alone=True)  # in a shared kernel, what earlier snippets were told is found
 def search_ones_own_memory_for_neighbours(host: Host) -> str:
     """Search all of one's memory for what neighbours computed, and for what they are called."""
     found = scan_memory(host["private"])
