@@ -120,7 +120,12 @@ def refuse_long(directory: Path) -> None:
 def listen(path: Path) -> socket.socket:
     """Make the socket that a kernel will serve; connecting needs no waiting for it."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    listener.bind(str(path))
+    directory = os.open(path.parent, os.O_PATH | os.O_CLOEXEC)
+    try:
+        # What it is bound by, getsockname(2) tells the kernel: not where the operator's files are.
+        listener.bind(f"/proc/self/fd/{directory}/{path.name}")
+    finally:
+        os.close(directory)
     listener.listen(BACKLOG)
     listener.setblocking(False)
     return listener

@@ -11,7 +11,8 @@ from typing import Final
 from kernels.errors import BadFrame
 from kernels.zmtp import Conversation, packed
 
-RETRY: Final = 0.05  # s between attempts to connect, for kernels that make their sockets late
+RETRY: Final = 0.05  # s before another attempt to connect, for kernels that listen late,
+RETRY_MOST: Final = 1.0  # s, doubled until it is this
 READ: Final = 256 << 10  # bytes; more than a unix socket holds, so that once is enough
 FRAMES_AT_ONCE: Final = 512  # about 70 Jupyter messages, before others get their turn
 TURN: Final = 0.01  # s, likewise; the message that is being taken in is finished
@@ -49,6 +50,7 @@ class Link:
         self._flowing = True  # not held back by whoever reads
         self._due = False  # a turn is scheduled
         self._retry: asyncio.TimerHandle | None = None
+        self._patience = RETRY
         self._connect()
 
     def __repr__(self) -> str:
@@ -108,7 +110,8 @@ class Link:
             self._loop.add_reader(connection, self._turn)
 
     def _try_again(self) -> None:
-        self._retry = self._loop.call_later(RETRY, self._connect)
+        self._retry = self._loop.call_later(self._patience, self._connect)
+        self._patience = min(2 * self._patience, RETRY_MOST)
 
     def _schedule(self) -> None:
         if not self._due:

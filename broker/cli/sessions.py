@@ -75,7 +75,7 @@ def kill(
     yes: bool,
     as_json: bool,
 ) -> None:
-    """End the kernels of sessions: their variables are gone."""
+    """End the kernels of sessions: their variables and files are gone."""
     if bool(sessions) + every + (idle is not None) != 1:
         raise click.UsageError("name sessions, or give either --all or --idle")
     names = list(sessions) or _live(broker, idle)

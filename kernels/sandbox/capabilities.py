@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 import struct
-from array import array
 from collections.abc import Collection
 from typing import Final
 
@@ -47,11 +46,3 @@ def bound(keep: Collection[int]) -> None:
     except OSError as error:
         if error.errno != errno.EINVAL:  # the number after the last that this Linux knows
             raise
-
-
-def have() -> int:
-    """Return the mask of this thread's effective capabilities; needs no /proc."""
-    words = array("I", [0] * _SETS)
-    address, _ = words.buffer_info()
-    syscall("capget", _HEADER, address)
-    return words[0] | words[3] << 32

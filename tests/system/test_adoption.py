@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.system.conftest import RunningBroker
-from tests.system.peer import attached, gate, open_gate, row_of, value_of
+from tests.system.peer import ask_until, attached, call, gate, open_gate, row_of, value_of
 
 SETTINGS = """
 [session]
@@ -54,3 +54,27 @@ async def test_a_cell_that_outlives_the_broker_keeps_its_session_busy(
             assert (await peer.until("result"))["data"]["text/plain"] == "6"
             assert (await peer.until("done"))["generation"] == 1
         assert value_of(second, "long", "marker") == "6"
+
+
+async def test_kernels_of_a_killed_zygote_are_adopted_after_a_killed_broker(
+    start_broker: Callable[..., AbstractContextManager[RunningBroker]],
+    short_dir: Callable[[], Path],
+) -> None:
+    directory = short_dir()
+    (directory / "broker.toml").write_text(SETTINGS)
+    flags = ("--config", str(directory / "broker.toml"))
+
+    def zygote(broker: RunningBroker) -> int:
+        return next((row["pid"] for row in call(broker, "GET", "/v1/pools").body["zygotes"]), 0)
+
+    with start_broker(directory, *flags) as first:
+        async with attached(first, "kept") as peer:
+            await peer.run("x = 20")
+            killed = zygote(first)
+            os.kill(killed, signal.SIGKILL)
+            ask_until(lambda: zygote(first) not in (0, killed), "another zygote")
+            os.kill(first.pid, signal.SIGKILL)
+            first.process.wait(20)
+    with start_broker(directory, *flags) as second:
+        assert row_of(second, "kept")["generation"] == 1
+        assert value_of(second, "kept", "x * 2 + 2") == "42"
