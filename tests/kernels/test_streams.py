@@ -119,7 +119,7 @@ async def test_a_shell_commands_lines_end_in_newlines(talk: Talk) -> None:
 
 
 async def test_text_comes_while_the_cell_still_runs(talk: Talk) -> None:
-    said = talk.start("import signal\nprint('waiting')\nsignal.pause()")
+    said = talk.start("import time\nprint('waiting')\nwhile True: time.sleep(0.05)")
     await talk.until(lambda: said.text() == "waiting\n")
     assert said.reply is None
     talk.kernel.interrupt()
