@@ -14,13 +14,12 @@ import pytest
 from tests.system.conftest import RunningBroker
 from tests.system.peer import ask_until, attached, call, gate, open_gate, row_of, value_of
 
-SETTINGS = """
-[session]
-idle_timeout = "1s"
+PROFILE = """
 [profiles.python]
 warm = 1
 preload = []
 """
+SOON_IDLE = '[session]\nidle_timeout = "2s"\n'
 
 
 async def test_a_cell_that_outlives_the_broker_keeps_its_session_busy(
@@ -28,7 +27,7 @@ async def test_a_cell_that_outlives_the_broker_keeps_its_session_busy(
     short_dir: Callable[[], Path],
 ) -> None:
     directory = short_dir()
-    (directory / "broker.toml").write_text(SETTINGS)
+    (directory / "broker.toml").write_text(SOON_IDLE + PROFILE)
     flags = ("--config", str(directory / "broker.toml"))
     with start_broker(directory, *flags) as first:
         async with attached(first, "long") as peer:
@@ -47,7 +46,7 @@ async def test_a_cell_that_outlives_the_broker_keeps_its_session_busy(
             assert (queued["id"], queued["position"]) == ("next", 1)
             # Longer than the idle timeout, and nothing happens: the cell still waits at its gate.
             with pytest.raises(TimeoutError):
-                async with asyncio.timeout(1.5):
+                async with asyncio.timeout(2.5):
                     await peer.next()
             assert row_of(second, "long")["state"] == "busy"
             open_gate(row_of(second, "long")["pid"])
@@ -61,7 +60,7 @@ async def test_kernels_of_a_killed_zygote_are_adopted_after_a_killed_broker(
     short_dir: Callable[[], Path],
 ) -> None:
     directory = short_dir()
-    (directory / "broker.toml").write_text(SETTINGS)
+    (directory / "broker.toml").write_text(PROFILE)
     flags = ("--config", str(directory / "broker.toml"))
 
     def zygote(broker: RunningBroker) -> int:

@@ -21,7 +21,7 @@ SETTINGS = """
 preload = []
 warm = 2
 [session]
-idle_timeout = "900ms"
+idle_timeout = "3s"
 interrupt_grace = "200ms"
 """
 PROMISED = 0.1  # s from the end of a kernel to the word of it, on a machine that is not busy
