@@ -6,6 +6,7 @@ Whoever holds a kernel closes it; its workspace may stay, for the session's next
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import shutil
 import signal
@@ -16,9 +17,12 @@ from pathlib import Path
 
 from kernels import watchdog
 from kernels.channels import Channels
+from kernels.deed import Deed
 from kernels.process import Process
 from kernels.sandbox.cgroups import Cgroup
 from kernels.spec import KernelSpec, Usage
+
+logger = logging.getLogger(__name__)
 
 OOM = "oom"
 
@@ -54,7 +58,6 @@ class Kernel:
         directory: Path,
         process: Process,
         channels: Channels,
-        label: Callable[[str, str], None],
         workspace: Workspace | None = None,
         drop_workspace: Callable[[Workspace], None] | None = None,
         cgroup: Cgroup | None = None,
@@ -71,7 +74,6 @@ class Kernel:
         self._watchdog: watchdog.Watchdog | None = None
         self._baseline = 0
         self._by_signal = by_signal
-        self._label = label
         self._loop = asyncio.get_running_loop()
         self._verdict = ""
         self._closed = False
@@ -96,7 +98,10 @@ class Kernel:
 
     def label(self, text: str) -> None:
         """Note who is bound to it, where a later broker finds it."""
-        self._label(self.kernel_id, text)
+        try:
+            Deed(self.kernel_id, text).write(self.directory)
+        except OSError as error:
+            logger.warning("kernel=%s will not outlive the broker: %s", self.kernel_id, error)
 
     @property
     def is_metered(self) -> bool:

@@ -8,12 +8,13 @@ async with launch(KernelSpec(), directory) as kernel:
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import shutil
 import socket
 import uuid
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from hashlib import sha256
 from hmac import digest
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from kernels.channels import PORTS, Channels
+from kernels.deed import Deed
 from kernels.errors import KernelDied, LaunchError, LaunchTimeout, ZygoteFailed
 from kernels.examine import why_not
 from kernels.fork import Child, Room, clear, fork, listen, refuse_long
@@ -36,6 +38,8 @@ from kernels.watchdog import Watchdog
 from kernels.zygote import Forked, Zygote
 
 __all__ = ["Kernel", "Launcher", "Workspace", "launch"]
+
+logger = logging.getLogger(__name__)
 
 TEXT_MESSAGE = 4 << 20  # bytes; no piece of text is longer, whatever the bound on rich output
 ADOPT_PATIENCE = 2.0  # s for all kernels together
@@ -113,11 +117,8 @@ class Launcher:
             return []
         name = uuid.uuid4().hex[:12]
         room = Room(Workspace(name), await self._new_cgroup(name))
-        options = sandbox_options(self.spec.limits) | {
-            "part": "probe",
-            "level": self.level,
-            "network": self.spec.network,
-        }
+        asked = {"part": "probe", "level": self.level, "network": self.spec.network}
+        options = sandbox_options(self.spec.limits) | asked
         child: Child | None = None
         try:
             child = await self._fork(zygote, name, options, room)
@@ -161,6 +162,7 @@ class Launcher:
         try:
             directory.mkdir(mode=0o700)
             room = room._replace(cgroup=await self._new_cgroup(directory.name))
+            Deed(kernel_id).write(directory)
             kernel = await self._start(zygote, kernel_id, order, room)
         except BaseException as error:
             if workspace is None:
@@ -170,7 +172,7 @@ class Launcher:
             if isinstance(error, OSError):
                 raise LaunchError(f"cannot prepare {directory}: {error}") from error
             raise
-        self._succession.remember(kernel, "", of=zygote)
+        self._succession.remember(kernel, of=zygote)
         self._succession.forked()
         return kernel
 
@@ -184,19 +186,22 @@ class Launcher:
         found = []
         live = await zygote.kernels()
         for forked in live:
-            cgroup = None
-            if self._shut_in.cgroups is not None:
-                cgroup = self._shut_in.cgroups.find(self.directory_of(forked.kernel_id).name)
-            files = Workspace(forked.workspace, forked.files) if forked.workspace else None
+            groups, files = self._shut_in.cgroups, Workspace(forked.workspace, forked.files)
+            room = Room(files, groups.find(forked.name) if groups is not None else None)
+            deed = Deed.read(self.directory / forked.name)
             try:
-                kernel = self._kernel(forked, self._key(forked.kernel_id), cgroup, files)
-            except OSError:  # what cannot be watched is not kept
+                if deed is None:
+                    raise ProcessLookupError("nobody knows what it is called")
+                kernel = self._kernel(deed.kernel_id, self._key(deed.kernel_id), forked, room)
+            except OSError as error:  # what cannot be watched is not kept
+                logger.warning("profile=%s kernel %s ended: %s", self.spec.name, forked.name, error)
                 forked.process.kill()
+                files.close()
                 continue
-            kernel.keep_workspace = bool(forked.label)
-            self._succession.remember(kernel, forked.label, of=zygote)
+            kernel.keep_workspace = bool(deed.label)
+            self._succession.remember(kernel, of=zygote)
             self._watch(kernel)
-            found.append((kernel, forked.label))
+            found.append((kernel, deed.label))
         self._sweep(live)
         if found:
             await asyncio.wait(
@@ -248,16 +253,15 @@ class Launcher:
 
     def directory_of(self, kernel_id: str) -> Path:
         """Return the directory of a kernel; `k-1` to `k-5` in it are its sockets."""
-        return self.directory / kernel_id.replace("-", "")[:12]
+        # Not a part of the id: the zygote knows it, and so do the kernels that come after.
+        return self.directory / sha256(kernel_id.encode()).hexdigest()[:12]
 
     def _key(self, kernel_id: str) -> str:
         return digest(self._secret, kernel_id.encode(), sha256).hex()
 
-    def _kernel(
-        self, forked: Forked, key: str, cgroup: Cgroup | None, workspace: Workspace | None
-    ) -> Kernel:
+    def _kernel(self, kernel_id: str, key: str, forked: Forked, room: Room) -> Kernel:
         bound = self.spec.limits.message_bytes
-        directory = self.directory_of(forked.kernel_id)
+        directory = self.directory / forked.name
         channels = Channels(
             directory / "k",
             key.encode(),
@@ -265,15 +269,14 @@ class Launcher:
             max_message=max(2 * bound, TEXT_MESSAGE) if bound else UNBOUNDED,
         )
         return Kernel(
-            forked.kernel_id,
+            kernel_id,
             spec=self.spec,
             directory=directory,
             process=forked.process,
             channels=channels,
-            label=self._succession.label,
-            workspace=workspace,
+            workspace=room.workspace,
             drop_workspace=self.drop_workspace,
-            cgroup=cgroup,
+            cgroup=room.cgroup,
             by_signal=bool(self._program and self._program.interrupt_mode == "signal"),
         )
 
@@ -292,7 +295,7 @@ class Launcher:
             self._succession.drop(workspace.workspace_id)
 
     def _sweep(self, live: Sequence[Forked]) -> None:
-        kernels = {self.directory_of(forked.kernel_id).name for forked in live}
+        kernels = {forked.name for forked in live}
         self._shut_in.sweep(self.directory, kernels, {forked.workspace for forked in live})
 
     async def _new_cgroup(self, name: str) -> Cgroup | None:
@@ -323,7 +326,7 @@ class Launcher:
         try:
             listeners.extend(listen(directory / f"k-{PORTS[name]}") for name in names)
             options = self._options(key, directory, order, room.workspace)
-            child = await self._fork(zygote, kernel_id, options, room, listeners)
+            child = await self._fork(zygote, directory.name, options, room, listeners)
         finally:
             for listener in listeners:
                 listener.close()
@@ -331,7 +334,7 @@ class Launcher:
             room.workspace.close()
             room.workspace.descriptor = child.forked.files
         try:
-            kernel = self._kernel(child.forked, key, room.cgroup, room.workspace)
+            kernel = self._kernel(kernel_id, key, child.forked, room)
         except OSError:
             child.close()
             await child.end()
@@ -389,12 +392,9 @@ async def launch(
     spec: KernelSpec, directory: Path, *, isolation: str = "none"
 ) -> AsyncIterator[Kernel]:
     """Launch one kernel with a zygote of its own; both end with the block."""
-    launcher = Launcher(spec, directory, isolation=isolation)
-    try:
+    async with aclosing(Launcher(spec, directory, isolation=isolation)) as launcher:
         kernel = await launcher.launch()
         try:
             yield kernel
         finally:
             await kernel.close()
-    finally:
-        await launcher.aclose()

@@ -50,7 +50,7 @@ class Succession:
         self._sandbox: dict[str, Any] | None = None
         self._replacing: asyncio.Task[None] | None = None
         self._closed = False
-        self._kernels: dict[str, tuple[Kernel, str]] = {}
+        self._kernels: set[Kernel] = set()
         self._dropped: list[str] = []  # workspaces, while there was no zygote
 
     @property
@@ -74,19 +74,12 @@ class Succession:
                 return zygote
             return self._zygote
 
-    def remember(self, kernel: Kernel, label: str, *, of: Zygote) -> None:
+    def remember(self, kernel: Kernel, *, of: Zygote) -> None:
         """Count a kernel that `of` has forked, or was found to have."""
-        self._kernels[kernel.kernel_id] = (kernel, label)
-        kernel.exited.add_done_callback(lambda _: self._kernels.pop(kernel.kernel_id, None))
+        self._kernels.add(kernel)
+        kernel.exited.add_done_callback(lambda _: self._kernels.discard(kernel))
         if of is not self._zygote:  # a successor came between
-            self._hand_over(kernel, label)
-
-    def label(self, kernel_id: str, text: str) -> None:
-        """Note who is bound to a kernel."""
-        if kernel_id in self._kernels:
-            self._kernels[kernel_id] = (self._kernels[kernel_id][0], text)
-        if self._zygote is not None:
-            self._zygote.label(kernel_id, text)
+            self._hand_over(kernel)
 
     def drop(self, workspace: str) -> None:
         """Have a workspace unmounted; where no zygote is there, by the next."""
@@ -129,8 +122,8 @@ class Succession:
     def _take_over(self, zygote: Zygote) -> None:
         self._zygote, self._forks, self._made_at = zygote, 0, time.monotonic()
         zygote.lost.add_done_callback(lambda _: self._replace(zygote))
-        for kernel, label in self._kernels.values():
-            self._hand_over(kernel, label)
+        for kernel in self._kernels:
+            self._hand_over(kernel)
         while self._dropped:
             zygote.drop(self._dropped.pop())
 
@@ -145,12 +138,11 @@ class Succession:
         except LaunchError as error:  # the next launch tries again
             logger.warning("profile=%s has no zygote: %s", self._spec.name, error)
 
-    def _hand_over(self, kernel: Kernel, label: str) -> None:
+    def _hand_over(self, kernel: Kernel) -> None:
         if self._zygote is not None:
             workspace = kernel.workspace.workspace_id if kernel.workspace else ""
-            self._zygote.adopt(
-                kernel.kernel_id, kernel.process, label, workspace=workspace, tied=self._tied
-            )
+            name = kernel.directory.name
+            self._zygote.adopt(name, kernel.process, workspace=workspace, tied=self._tied)
 
     async def _recycle(self) -> None:
         """Put a fresh zygote in the place of this one, which serves until that is ready."""

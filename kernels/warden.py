@@ -25,7 +25,7 @@ BOOT = Path(__file__).parent / "inside" / "boot.py"
 MAX_PACKET = 64 << 10
 LAST_WORDS = 2000  # characters of the log shown when it fails
 STOP_WAIT = 5.0  # s for a zygote of an older configuration to end
-VERSION = 2
+VERSION = 3
 KEPT_CACHE = "/.cache"  # where a sandboxed zygote sees its cache directory
 
 _started: set[subprocess.Popen[bytes]] = set()  # by this process, and not yet ended

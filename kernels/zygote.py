@@ -23,11 +23,10 @@ MAX_DESCRIPTORS = 4
 
 
 class Forked(NamedTuple):
-    """A kernel process the zygote has forked, the label it was given, and its workspace."""
+    """A kernel process the zygote has forked, under the name it was told, and its workspace."""
 
-    kernel_id: str
+    name: str
     process: Process
-    label: str
     workspace: str  # its name; empty without a sandbox
     files: int  # a descriptor of that directory, which the receiver owns; -1 without one
 
@@ -142,7 +141,7 @@ class Zygote:
 
     async def fork(
         self,
-        kernel_id: str,
+        name: str,
         descriptors: list[int],
         *,
         channels: int,
@@ -158,13 +157,13 @@ class Zygote:
         if self.lost.done():
             raise LaunchError("the zygote is gone")
         future: asyncio.Future[Forked] = self._loop.create_future()
-        self._forking[kernel_id] = future
-        request = {"op": "fork", "kernel": kernel_id, "tied": tied, "channels": channels}
+        self._forking[name] = future
+        request = {"op": "fork", "kernel": name, "tied": tied, "channels": channels}
         try:
             self._send({**request, "workspace": workspace}, descriptors)
             return await future
         finally:
-            self._forking.pop(kernel_id, None)
+            self._forking.pop(name, None)
 
     async def kernels(self) -> list[Forked]:
         """Return the live kernels of this zygote, for a broker that comes back."""
@@ -174,24 +173,12 @@ class Zygote:
         self._send({"op": "list"})
         return await self._listing
 
-    def label(self, kernel_id: str, text: str) -> None:
-        """Note who is bound to the kernel; a later broker reads it."""
-        self._send({"op": "label", "kernel": kernel_id, "label": text})
-
-    def adopt(
-        self,
-        kernel_id: str,
-        process: Process,
-        label: str,
-        *,
-        workspace: str = "",
-        tied: bool = False,
-    ) -> None:
+    def adopt(self, name: str, process: Process, *, workspace: str, tied: bool) -> None:
         """Hand a kernel of an earlier zygote over, so that it is not forgotten by an orphan."""
         if process.pidfd >= 0:
-            request = {"op": "adopt", "kernel": kernel_id, "label": label, "tied": tied}
-            self._send({**request, "workspace": workspace}, process.descriptors)
-            self._processes[kernel_id] = process
+            request = {"op": "adopt", "kernel": name, "tied": tied, "workspace": workspace}
+            self._send(request, process.descriptors)
+            self._processes[name] = process
 
     def drop(self, workspace: str) -> None:
         """Have a workspace unmounted: its files are gone."""
@@ -257,7 +244,7 @@ class Zygote:
             self._take(json.loads(data), descriptors)
 
     def _take(self, event: dict[str, Any], descriptors: list[int]) -> None:
-        kind, kernel_id = event["event"], event.get("kernel", "")
+        kind, name = event["event"], event.get("kernel", "")
         if kind in ("hello", "failed"):
             for pidfd in descriptors:
                 self.pid = pid_of(pidfd)
@@ -271,16 +258,16 @@ class Zygote:
         elif kind == "retiring" and self._retiring and not self._retiring.done():
             self._retiring.set_result(None)
         elif kind == "refused":
-            if (future := self._forking.get(kernel_id)) and not future.done():
+            if (future := self._forking.get(name)) and not future.done():
                 future.set_exception(LaunchError(event["error"]))
         elif kind == "exit":
-            if ended := self._processes.pop(kernel_id, None):
+            if ended := self._processes.pop(name, None):
                 ended.set_status(event["status"])
         elif kind == "listed" and self._listing and not self._listing.done():
             self._listing.set_result(self._listed)
 
     def _hand_out(self, forked: Forked) -> None:
-        if (future := self._forking.get(forked.kernel_id)) and not future.done():
+        if (future := self._forking.get(forked.name)) and not future.done():
             future.set_result(forked)
             return
         forked.process.kill()  # whoever asked has gone
@@ -288,13 +275,13 @@ class Zygote:
             os.close(forked.files)
 
     def _forked(self, event: dict[str, Any], descriptors: list[int]) -> Forked:
-        kernel_id, count = event["kernel"], 3 if event["reaper"] else 1
+        name, count = event["kernel"], 3 if event["reaper"] else 1
         own, rest = descriptors[:count], descriptors[count:]
-        process = self._processes.get(kernel_id)
+        process = self._processes.get(name)
         if process is None:
-            process = self._processes[kernel_id] = Process(*own)
+            process = self._processes[name] = Process(*own)
         else:
             for descriptor in own:
                 os.close(descriptor)
         files = rest[0] if rest else -1
-        return Forked(kernel_id, process, event["label"], event["workspace"], files)
+        return Forked(name, process, event["workspace"], files)

@@ -5,9 +5,8 @@ Speaks JSON over SOCK_SEQPACKET, one object a packet, descriptors beside it:
     fork   {kernel, tied, channels, workspace} + [config, <channels listeners>, <cgroups>…]
            -> {event: forked, kernel, reaper} + [pidfd, own?, ending?, workspace?],
            or {event: refused, kernel, error}
-    adopt  {kernel, label, tied, workspace} + [pidfd, own?, ending?]   of an earlier zygote
-    label  {kernel, label}                   who is bound to it; no answer
-    list   {}   -> {event: kernel, kernel, label, workspace, reaper} + [pidfd, …] as for a fork
+    adopt  {kernel, tied, workspace} + [pidfd, own?, ending?]          of an earlier zygote
+    list   {}   -> {event: kernel, kernel, workspace, reaper} + [pidfd, …] as for a fork
            for each, then {event: listed}; kernels that nobody knows any more are ended
     drop   {workspace}                       unmounts it; no answer
     retire {}   has the warden start a successor -> {event: retiring}
@@ -18,8 +17,8 @@ Speaks JSON over SOCK_SEQPACKET, one object a packet, descriptors beside it:
 and unasked {event: hello | failed, …} + [own pidfd] on connecting, {event: exit, kernel, status}
 at an end. A workspace is {name, size, files}. In a sandbox `pidfd` is the reaper's, `own` the
 kernel's, and `ending` a pipe in which the warden leaves its wait status. Nothing secret passes
-through here: a kernel's key goes down `config`, which only the child reads, because what was ever
-in this heap can be read by every later child.
+through here, because what was ever in this heap can be read by every later child: a kernel's key
+goes down `config`, which only the child reads, and names of kernels and workspaces tell nobody's.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ from .workspaces import Workspaces
 
 MAX_PACKET = 64 << 10
 MAX_DESCRIPTORS = 16
-VERSION = 2
+VERSION = 3
 CHANNELS = ("shell", "iopub", "stdin", "control", "hb")
 EXIT_WORDS = {"stop": 0, "leave": RETIRED}
 
@@ -63,7 +62,6 @@ class Child:
     pid: int = 0  # 0 for a kernel that another zygote forked
     reaper: int = 0
     ending: int = -1  # the pipe in which the warden leaves the wait status
-    label: str = ""
     workspace: str = ""
     tied: bool = False  # ends with the connection of whoever asked for it
 
@@ -165,9 +163,6 @@ class ForkServer:
             return self._fork(request, descriptors)
         if op == "adopt":
             self._adopt(request, descriptors)
-        elif op == "label":
-            if child := self._children.get(request["kernel"]):
-                child.label = request["label"]
         elif op == "list":
             self._list()
         elif op == "drop" and self._workspaces is not None:
@@ -253,7 +248,6 @@ class ForkServer:
         event: dict[str, object] = {
             "event": word,
             "kernel": child.name,
-            "label": child.label,
             "workspace": child.workspace,
             "reaper": bool(child.reaper),
         }
@@ -267,8 +261,7 @@ class ForkServer:
         if rest:
             child.own, child.ending = rest
             child.reaper = _pid_of(pidfd)
-        child.label, child.tied = request["label"], request["tied"]
-        child.workspace = request["workspace"]
+        child.tied, child.workspace = request["tied"], request["workspace"]
         self._watch(child)
 
     def _list(self) -> None:

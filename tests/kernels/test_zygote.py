@@ -132,6 +132,27 @@ def memory_of(pid: int) -> Iterator[bytes]:
                 yield memory.read(end - start)
 
 
+async def test_the_zygote_never_learns_whose_a_kernel_is(directory: Path, isolation: str) -> None:
+    # What it knows, each later kernel can read in a copy of its memory.
+    async with launching(directory, isolation) as launcher:
+        first = await launcher.launch()
+        label, later = f"tenant/{os.urandom(8).hex()}", f"tenant/{os.urandom(8).hex()}"
+        first.label(label)
+        second = await launcher.launch()
+        old = launcher.zygote_pid
+        os.kill(old, signal.SIGKILL)
+        first.label(later)
+        third = await launcher.launch()  # by another zygote, to which the others were handed over
+        assert launcher.zygote_pid != old
+        told = [label, later, first.kernel_id, second.kernel_id, third.kernel_id]
+        for pid in (launcher.zygote_pid, third.pid):
+            memory = b"".join(memory_of(pid))
+            assert first.directory.name.encode() in memory or pid == third.pid
+            assert [text for text in told if text.encode() in memory] == []
+        for kernel in (first, second, third):
+            await kernel.close()
+
+
 async def test_no_key_is_ever_in_the_zygote_or_in_a_file(directory: Path, isolation: str) -> None:
     secret = os.urandom(32)
     async with (

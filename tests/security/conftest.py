@@ -217,8 +217,11 @@ def make_neighbour(target: Target, services: dict[str, Any], *, is_shut_in: bool
     row = row_of(broker, target.neighbour)
     root = (broker.state_dir / "secret").read_bytes()
     key = hmac.digest(root, row["kernel"].encode(), hashlib.sha256).hex()
-    short = row["kernel"].replace("-", "")[:12]
-    [directory] = [path for path in broker.state_dir.rglob(short) if path.is_dir()]
+    [directory] = [
+        path.parent
+        for path in broker.state_dir.rglob("deed.json")
+        if row["kernel"] in path.read_text()
+    ]
     secrets = [TOKEN.encode(), root, root.hex().encode(), key.encode(), secret.encode()]
     target.host = {
         **services,
