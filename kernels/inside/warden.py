@@ -260,7 +260,7 @@ def _enter(sandbox: dict[str, Any], listener: int) -> None:
         os._exit(0)
     os.setsid()
     reaper.close_all_but({listener})
-    trees = mounts.take_trees(sandbox["shown"], sandbox["cache"])
+    trees = mounts.take_trees(sandbox["shown"], sandbox.pop("cache"))  # no zygote is to know where
     if mode in ("root", "user-range"):
         namespaces.become(0, groups=True)
         system.prctl(system.PR_SET_DUMPABLE, 1)

@@ -132,7 +132,9 @@ def memory_of(pid: int) -> Iterator[bytes]:
                 yield memory.read(end - start)
 
 
-async def test_the_zygote_never_learns_whose_a_kernel_is(directory: Path, isolation: str) -> None:
+async def test_the_zygote_never_learns_whose_a_kernel_is_or_where(
+    directory: Path, isolation: str
+) -> None:
     # What it knows, each later kernel can read in a copy of its memory.
     async with launching(directory, isolation) as launcher:
         first = await launcher.launch()
@@ -145,6 +147,8 @@ async def test_the_zygote_never_learns_whose_a_kernel_is(directory: Path, isolat
         third = await launcher.launch()  # by another zygote, to which the others were handed over
         assert launcher.zygote_pid != old
         told = [label, later, first.kernel_id, second.kernel_id, third.kernel_id]
+        if isolation != "none":
+            told.append(str(directory))
         for pid in (launcher.zygote_pid, third.pid):
             memory = b"".join(memory_of(pid))
             assert first.directory.name.encode() in memory or pid == third.pid
