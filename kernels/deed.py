@@ -33,6 +33,11 @@ class Deed(NamedTuple):
         finally:
             os.close(file)
 
+    @staticmethod
+    def forget(directory: Path) -> None:
+        """Remove it: whose the kernel is nobody shall read. Raises OSError."""
+        (directory / NAME).unlink(missing_ok=True)
+
     @classmethod
     def read(cls, directory: Path) -> Deed | None:
         """Return what was written, or None where nobody knows any more."""

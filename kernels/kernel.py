@@ -102,6 +102,10 @@ class Kernel:
             Deed(self.kernel_id, text).write(self.directory)
         except OSError as error:
             logger.warning("kernel=%s will not outlive the broker: %s", self.kernel_id, error)
+            try:
+                Deed.forget(self.directory)  # which says that it is nobody's, free for anybody
+            except OSError as worse:
+                self.kill(f"cannot note whose it is: {worse.strerror}")
 
     @property
     def is_metered(self) -> bool:

@@ -162,7 +162,8 @@ class Launcher:
         try:
             directory.mkdir(mode=0o700)
             room = room._replace(cgroup=await self._new_cgroup(directory.name))
-            Deed(kernel_id).write(directory)
+            if workspace is None:  # else it is somebody's, whom we do not know
+                Deed(kernel_id).write(directory)
             kernel = await self._start(zygote, kernel_id, order, room)
         except BaseException as error:
             if workspace is None:
@@ -183,9 +184,8 @@ class Launcher:
         it is sent waits until it reads.
         """
         zygote = await self._ready_zygote()
-        found = []
-        live = await zygote.kernels()
-        for forked in live:
+        found, kept = [], []
+        for forked in await zygote.kernels():
             groups, files = self._shut_in.cgroups, Workspace(forked.workspace, forked.files)
             room = Room(files, groups.find(forked.name) if groups is not None else None)
             deed = Deed.read(self.directory / forked.name)
@@ -196,25 +196,25 @@ class Launcher:
             except OSError as error:  # what cannot be watched is not kept
                 logger.warning("profile=%s kernel %s ended: %s", self.spec.name, forked.name, error)
                 forked.process.kill()
-                files.close()
+                await asyncio.wait([forked.process.exited], timeout=ADOPT_PATIENCE)
+                self.drop_workspace(files)
                 continue
             kernel.keep_workspace = bool(deed.label)
             self._succession.remember(kernel, of=zygote)
             self._watch(kernel)
             found.append((kernel, deed.label))
-        self._sweep(live)
-        if found:
-            await asyncio.wait(
-                [kernel.channels.subscribed for kernel, _ in found], timeout=ADOPT_PATIENCE
-            )
+            kept.append(forked)
+        self._sweep(kept)
+        greetings = [kernel.channels.subscribed for kernel, _ in found]
+        if greetings:
+            await asyncio.wait(greetings, timeout=ADOPT_PATIENCE)
         return found
 
     async def tidy(self) -> None:
         """Remove what kernels that have ended without us left behind."""
         live = await (await self._ready_zygote()).kernels()
         for forked in live:
-            if forked.files >= 0:
-                os.close(forked.files)
+            Workspace(forked.workspace, forked.files).close()
         self._sweep(live)
 
     async def aclose(self, *, leave: bool = False) -> None:

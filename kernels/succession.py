@@ -6,7 +6,6 @@ Zygotes come and go, kernels stay: whichever is there is told of every kernel.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from pathlib import Path
@@ -113,9 +112,8 @@ class Succession:
                 await asyncio.to_thread(stop, self._directory)  # by one that starts for it
             elif not leave:
                 self._zygote.stop()
-                with contextlib.suppress(TimeoutError):  # a zygote that hangs ends as an orphan
-                    async with asyncio.timeout(STOP_PATIENCE):
-                        await self._zygote.lost
+                # One that hangs ends as an orphan.
+                await asyncio.wait([self._zygote.lost], timeout=STOP_PATIENCE)
             self._zygote.close()
             self._zygote = None
 
@@ -128,8 +126,12 @@ class Succession:
             zygote.drop(self._dropped.pop())
 
     def _replace(self, lost: Zygote) -> None:
-        """Have another at once where there are kernels: it is to know them if we end next."""
-        if lost is self._zygote and self._kernels and not self._closed:
+        """Have another at once where there are kernels: it is to know them if we end next.
+
+        Not for one that was lost as soon as it was there: its kernels may be why.
+        """
+        lived = time.monotonic() - self._made_at > STOP_PATIENCE
+        if lost is self._zygote and self._kernels and lived and not self._closed:
             self._replacing = asyncio.create_task(self._replaced())
 
     async def _replaced(self) -> None:
@@ -155,13 +157,14 @@ class Succession:
                     self._take_over(successor)
                 await old.settle()
                 old.leave()
-                async with asyncio.timeout(STOP_PATIENCE):
-                    await old.lost
+                await asyncio.wait([old.lost], timeout=STOP_PATIENCE)
+                old.close()
                 logger.info("profile=%s zygote recycled: pid %d", self._spec.name, self.pid)
         except Exception as error:
             # It goes on as it was; the next kernels come from the older layout.
             logger.warning("profile=%s zygote not recycled: %r", self._spec.name, error)
             self._forks, self._made_at = 0, time.monotonic()
-            self._code = old.code if old is not None else self._code  # it has to do
+            if old is not None and old is self._zygote:
+                self._code = old.code  # it has to do
         finally:
             self._recycling = None

@@ -117,18 +117,17 @@ class Zygote:
         if self.lost.done():
             raise ZygoteFailed("the zygote is gone")
         self._retiring = self._loop.create_future()
-        self._send({"op": "retire"})
-        await self._retiring  # else the old one might take the connection that follows
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._send({"op": "retire"})
         try:
+            await self._retiring  # else the old one might take the connection that follows
             connection.connect(str(self._directory / "zygote.sock"))
             return await self._greet(connection, spec, self._directory, timeout)
-        except OSError as error:
+        except BaseException as error:
             connection.close()
             self._send({"op": "stay"})
-            raise ZygoteFailed(f"no successor can be reached: {error}") from error
-        except BaseException:
-            self._send({"op": "stay"})
+            if isinstance(error, OSError):
+                raise ZygoteFailed(f"no successor can be reached: {error}") from error
             raise
 
     async def settle(self) -> None:

@@ -195,6 +195,8 @@ class ForkServer:
                 files, box = self._workspaces.open(wanted)
                 child.pid = self._workspaces.fork_into(self._take_reaper(child))
         except OSError as error:
+            if child.reaper:  # it would wait for its kernel for ever
+                self._kill([child])
             unused = {files, child.pidfd, child.ending} - {-1}
             self._refuse(kernel, f"no fork: {error}", [*descriptors, *unused])
             return None

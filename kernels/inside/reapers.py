@@ -50,14 +50,12 @@ class Reapers:
         """
         pidfd = -1
         try:
-            self.prepare()
-            granted, self._spare = self._spare, None
-            if granted is None:
-                return
-            granted.zygote = zygote
+            granted = self._spare or self._make()
+            self._spare = granted  # until it is on its way
             pidfd = os.pidfd_open(granted.pid)
             answer = json.dumps({"reaper": granted.pid}).encode()
             socket.send_fds(connection, [answer], [pidfd, *granted.given])
+            granted.zygote, self._spare = zygote, None
             given, granted.given = granted.given, ()
             for descriptor in given:
                 os.close(descriptor)

@@ -32,8 +32,9 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from ..sandbox import capabilities, mounts, namespaces, network, reaper, system
 from .reapers import Reapers
@@ -89,7 +90,7 @@ class Warden:
                 timeout = self._alone_since + self._options["orphan_ttl"] - time.monotonic()
                 if timeout <= 0:
                     return
-            readable, _, _ = select.select(wanted, [], [], timeout)
+            readable = ready(wanted, timeout)
             for connection, zygote in connections.items():
                 if connection in readable:
                     self._hear(zygote, connection)
@@ -102,43 +103,56 @@ class Warden:
                     self._listener.close()  # whoever comes now is to start another warden
                     return
             if self._listener in readable:
-                try:
-                    self._start()
-                except OSError as error:  # no process to be had now: whoever came tries again
-                    os.write(2, f"cannot start the zygote: {error}\n".encode())
-                    self._turn_away()
+                self._try_start()
+
+    def _try_start(self) -> None:
+        try:
+            self._start()
+        except OSError as error:  # no process to be had now: whoever came tries again
+            os.write(2, f"cannot start the zygote: {error}\n".encode())
+            self._turn_away()
 
     def _start(self) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        passed = [self._listener.fileno(), theirs.fileno()]
-        keeper = os.open("/proc/self/ns/mnt", os.O_RDONLY) if self._options["sandbox"] else -1
-        pid = os.fork()
-        if pid == 0:
-            try:
-                if keeper >= 0:
-                    passed.append(keeper)
-                    system.unshare(system.CLONE_NEWNS)
-                    system.umount(mounts.WORKSPACES)
-                reaper.close_all_but(set(passed))
-                signal.set_wakeup_fd(-1)
-                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-                for descriptor in passed:
-                    os.set_inheritable(descriptor, True)
-                told = os.memfd_create("options")
-                os.write(told, json.dumps(self._options).encode())
-                os.lseek(told, 0, os.SEEK_SET)
-                os.dup2(told, 0)
-                os.close(told)
-                command = [*self._command, ",".join(map(str, passed))]
-                os.execv(command[0], command)  # noqa: S606 - the interpreter a profile names
-            except BaseException as error:
-                os.write(2, f"cannot start the zygote: {error}\n".encode())
-            finally:
-                os._exit(1)
-        theirs.close()
-        if keeper >= 0:
-            os.close(keeper)
+        keeper, pid = -1, -1
+        try:
+            if self._options["sandbox"]:
+                keeper = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+            pid = os.fork()
+            if pid == 0:
+                self._become_zygote(theirs, keeper)
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+            if keeper >= 0:
+                os.close(keeper)
         self._zygotes[pid] = Zygote(pid, ours)
+
+    def _become_zygote(self, connection: socket.socket, keeper: int) -> NoReturn:
+        passed = [self._listener.fileno(), connection.fileno()]
+        try:
+            if keeper >= 0:
+                passed.append(keeper)
+                system.unshare(system.CLONE_NEWNS)
+                system.umount(mounts.WORKSPACES)
+            reaper.close_all_but(set(passed))
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            for descriptor in passed:
+                os.set_inheritable(descriptor, True)
+            told = os.memfd_create("options")
+            os.write(told, json.dumps(self._options).encode())
+            os.lseek(told, 0, os.SEEK_SET)
+            os.dup2(told, 0)
+            os.close(told)
+            command = [*self._command, ",".join(map(str, passed))]
+            os.execv(command[0], command)  # noqa: S606 - the interpreter a profile names
+        except BaseException as error:
+            os.write(2, f"cannot start the zygote: {error}\n".encode())
+        finally:
+            os._exit(1)
 
     def _hear(self, zygote: Zygote, connection: socket.socket) -> None:
         try:
@@ -152,7 +166,7 @@ class Warden:
         elif word in (b"ready", b"failed"):
             zygote.answered = True
         elif word == b"successor":  # its own predecessor may still be on its way out
-            self._start()
+            self._try_start()
         elif word == b"cancel":
             for other in self._zygotes.values():
                 if other is not zygote:
@@ -194,7 +208,7 @@ class Warden:
 
     @property
     def _wanted(self) -> bool:
-        return bool(select.select([self._listener], [], [], 0)[0])
+        return bool(ready([self._listener], 0))
 
     @property
     def _is_needed(self) -> bool:
@@ -213,6 +227,17 @@ class Warden:
         for pid in children() if os.getpid() != 1 else ():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+
+
+def ready(wanted: Sequence[Any], timeout: float | None) -> set[Any]:
+    """Return which of them can be read within so many seconds; numbers over 1023 are no matter."""
+    poll, by_number = select.poll(), {}
+    for each in wanted:
+        number = each if isinstance(each, int) else each.fileno()
+        by_number[number] = each
+        poll.register(number, select.POLLIN)
+    found = poll.poll(None if timeout is None else 1000 * timeout)
+    return {by_number[number] for number, _ in found}
 
 
 def children() -> list[int]:

@@ -44,7 +44,7 @@ def own_mounts(directory: Path) -> list[str]:
 
 
 def sockets_below(directory: Path) -> list[str]:
-    """Return the names of the unix sockets there, whoever has them."""
+    """Return the names of the zygotes' sockets there; those of kernels tell no directory."""
     lines = Path("/proc/net/unix").read_text().splitlines()
     return sorted({line.split()[-1] for line in lines if str(directory) in line})
 

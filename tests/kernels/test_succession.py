@@ -8,8 +8,11 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from kernels.launch import Kernel, Launcher
 from kernels.spec import KernelSpec
+from kernels.zygote import Zygote
 from tests.kernels.talk import (
     Talk,
     launching,
@@ -249,3 +252,92 @@ async def test_a_successor_that_cannot_start_leaves_the_zygote_in_its_place(
         (launcher.directory / "cache" / "once").unlink()
         async with talking(launcher), talking(launcher):
             assert await recycled(launcher) not in (0, old)
+
+
+async def test_a_kernel_whose_label_cannot_be_written_is_nobodys(
+    directory: Path, sandboxed: str
+) -> None:
+    # Read back as bound to nobody, it would be handed to anybody with all it holds.
+    async with launching(directory, sandboxed, secret=SECRET) as launcher:
+        kernel = await launcher.launch()
+        deed = kernel.directory / "deed.json"
+        deed.unlink()
+        deed.symlink_to(directory / "elsewhere")  # what refuses to be written
+        kernel.label("tenant/chat-42")
+        assert not deed.is_symlink()
+        kernel.channels.close()
+        await launcher.aclose(leave=True)
+        async with launching(directory, sandboxed, secret=SECRET) as later:
+            assert await later.adopt() == []
+            await until_gone(kernel.pid)
+            assert not kernel.directory.exists()
+
+
+async def test_a_kernel_whose_label_can_be_neither_written_nor_removed_ends(
+    directory: Path, isolation: str
+) -> None:
+    async with launching(directory, isolation) as launcher:
+        kernel = await launcher.launch()
+        deed = kernel.directory / "deed.json"
+        deed.unlink()
+        deed.mkdir()
+        kernel.label("tenant/chat-42")
+        async with asyncio.timeout(10):
+            assert await kernel.exited == "cannot note whose it is: Is a directory"
+        await kernel.close()
+
+
+async def test_a_kernel_on_somebodys_files_is_not_adopted_before_it_is_bound(
+    directory: Path, sandboxed: str
+) -> None:
+    async with launching(directory, sandboxed, secret=SECRET) as launcher:
+        async with talking(launcher) as talk:
+            await talk.run("open('private', 'w').write('x')")
+            talk.kernel.keep_workspace = True
+            files = talk.kernel.workspace
+        kernel = await launcher.launch(workspace=files)
+        kernel.channels.close()
+        await launcher.aclose(leave=True)
+        async with launching(directory, sandboxed, secret=SECRET) as later:
+            assert await later.adopt() == []
+            await until_gone(kernel.pid)
+            assert not kernel.directory.exists()
+
+
+async def test_a_zygote_that_does_not_leave_is_let_go_of(
+    directory: Path, isolation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Zygote, "leave", lambda _: None)
+    monkeypatch.setattr("kernels.succession.STOP_PATIENCE", 0.1)
+    spec = KernelSpec(preload=(), recycle_forks=1)
+    async with launching(directory, isolation, spec) as launcher:
+        await launcher.start()
+        old = launcher._succession._zygote
+        assert old is not None
+        await (await launcher.launch()).close()
+        assert await recycled(launcher) not in (0, old.pid)
+        assert old.lost.done()
+        assert old._connection.fileno() == -1, "it is still listened to"
+        os.kill(old.pid, signal.SIGKILL)
+
+
+async def test_an_upgrade_that_half_failed_is_not_tried_after_each_launch(
+    directory: Path, isolation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(_: Zygote) -> None:
+        raise OSError("no")
+
+    async with launching(directory, isolation) as launcher:
+        await launcher.start()
+        succession = launcher._succession
+        old = succession._zygote
+        assert old is not None
+        old.code = "of before"
+        monkeypatch.setattr(Zygote, "settle", fail)
+        await (await launcher.launch()).close()
+        pid = await recycled(launcher)
+        assert pid != old.pid
+        await (await launcher.launch()).close()
+        assert await recycled(launcher) == pid
+        old.close()
+        os.kill(old.pid, signal.SIGKILL)
