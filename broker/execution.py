@@ -28,6 +28,7 @@ EVENT_COST = 256
 NAME = 200
 MESSAGE = 64 << 10
 LINE = 2000
+RAW = 16  # times a bound, with control sequences: looking for these takes its time
 HEAD = TAIL = 500
 PARTS = 10_000  # of a traceback's list; each may be many lines
 STATUS = 4096  # bytes of a status: it has one word to say
@@ -323,8 +324,8 @@ def error_event(execution_id: str, content: Mapping[str, Any]) -> Event:
     return {
         "type": "error",
         "id": execution_id,
-        "name": _clipped(_text(content.get("ename", "")), NAME),
-        "message": _clipped(_text(content.get("evalue", "")), MESSAGE),
+        "name": _clipped(_text(content.get("ename", ""), NAME), NAME),
+        "message": _clipped(_text(content.get("evalue", ""), MESSAGE), MESSAGE),
         "traceback": _lines(traceback if isinstance(traceback, list) else []),
     }
 
@@ -354,13 +355,17 @@ def _clipped(text: str, most: int) -> str:
     return text if left <= 0 else f"{text[:most]} [{left:,} characters left out]"
 
 
-def _text(value: object) -> str:
+def _text(value: object, most: int = MESSAGE) -> str:
+    """Return the plain text of what should be one; cut first where control sequences abound."""
     if isinstance(value, list | dict) and size_of(value, MESSAGE) > MESSAGE:
         return ""  # an error's words are text; this is none, and long to write
     try:
-        return plain(str(value))
+        text = str(value)
     except RecursionError:
         return ""
+    if len(text) > RAW * most and "\x1b" in text:
+        text = _clipped(text, RAW * most)
+    return plain(text)
 
 
 def plain(text: str) -> str:

@@ -302,7 +302,7 @@ def _request_id(load: Callable[[bytes | str], object], frame: bytes | str) -> st
 
 # Events that the encoders refuse: what came out of a kernel may hold anything.
 
-_MAX_SENT_DEPTH = 200  # orjson gives up at 254, msgpack later
+MAX_SENT_DEPTH = 200  # orjson gives up at 254, msgpack later
 
 
 def _binary_to_json(value: object) -> dict[str, str]:
@@ -322,8 +322,8 @@ def _plain(value: object, level: int = 0) -> object:
         return value.encode(errors="replace").decode()
     if isinstance(value, int) and not -(2**63) <= value < 2**64:
         return str(value) if value.bit_length() <= 4096 else hex(value)  # decimal is quadratic
-    if isinstance(value, Mapping | list | tuple) and level == _MAX_SENT_DEPTH:
-        return f"[nested deeper than {_MAX_SENT_DEPTH} levels]"
+    if isinstance(value, Mapping | list | tuple) and level == MAX_SENT_DEPTH:
+        return f"[nested deeper than {MAX_SENT_DEPTH} levels]"
     if isinstance(value, Mapping):
         return {str(_plain(key)): _plain(item, level + 1) for key, item in value.items()}
     if isinstance(value, list | tuple):

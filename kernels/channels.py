@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from kernels.errors import BadFrame
 from kernels.link import TURN, Link
@@ -50,6 +50,8 @@ class Channels:
     `broken` resolves with the fault when the kernel sends bytes that no honest kernel sends, more
     than it may, or nothing any more though it lives; from then on nothing more is read.
     """
+
+    _resting: ClassVar[int] = 0  # kernels of this process
 
     def __init__(
         self,
@@ -137,9 +139,11 @@ class Channels:
         if self._closed:
             return
         self._closed = True
-        for timer in (self._rest, self._hang_up):
-            if timer is not None:
-                timer.cancel()
+        if self._rest is not None:
+            self._rest.cancel()
+            self._rested()
+        if self._hang_up is not None:
+            self._hang_up.cancel()
         for link in self._links.values():
             link.close()
         for future in (self.subscribed, self.broken):
@@ -189,9 +193,12 @@ class Channels:
 
     def _worked(self, seconds: float) -> None:
         if seconds > LONG_TURN and self._rest is None and not self._closed:
-            self._rest = self._loop.call_later(seconds * REST, self._rested)
+            Channels._resting += 1  # together they take no more than one alone
+            rest = seconds * REST * Channels._resting
+            self._rest = self._loop.call_later(rest, self._rested)
             self._flow()
 
     def _rested(self) -> None:
+        Channels._resting -= 1
         self._rest = None
         self._flow()

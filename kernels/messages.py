@@ -24,6 +24,9 @@ PROTOCOL_VERSION = "5.4"
 EMPTY = b"{}"
 MAX_HEADER: Final = 64 << 10  # bytes of a header; ours, which come back as parents, have 300
 MAX_METADATA: Final = 256 << 10  # bytes
+# As MAX_NESTED, of a header and of metadata: these are decoded before anyone knows what for.
+HEADER_NESTED: Final = 1000
+METADATA_NESTED: Final = 10_000
 MAX_NAME: Final = 256  # characters of a message type, or of an id
 # Arrays, objects and their members in one frame: a decoded one takes up to 100 times its bytes,
 # and as much time as hundreds of bytes of text.
@@ -143,9 +146,11 @@ class Signer:
             raise BadFrame("wrong signature")
         header, parent, metadata, content = parts
         return Message(
-            _object(header, "header", MAX_HEADER),
-            _object(parent, "parent header", MAX_HEADER) if parent != EMPTY else {},
-            _object(metadata, "metadata", MAX_METADATA) if metadata != EMPTY else {},
+            _object(header, "header", MAX_HEADER, HEADER_NESTED),
+            _object(parent, "parent header", MAX_HEADER, HEADER_NESTED) if parent != EMPTY else {},
+            _object(metadata, "metadata", MAX_METADATA, METADATA_NESTED)
+            if metadata != EMPTY
+            else {},
             content,
             frames[at + 6 :],
         )
@@ -172,9 +177,11 @@ def _name(value: object) -> str:
     return value if isinstance(value, str) and len(value) <= MAX_NAME else ""
 
 
-def _object(data: bytes, what: str, most: int) -> Json:
+def _object(data: bytes, what: str, most: int, enough: int = 0) -> Json:
     if len(data) > most:
         raise BadFrame(f"{what}: {len(data):,} bytes; at most {most:,}")
+    if enough and nested(data, enough) > enough:
+        raise BadFrame(f"{what}: more than {enough:,} arrays, objects and members")
     try:
         value = orjson.loads(data)
     except orjson.JSONDecodeError as error:

@@ -14,6 +14,7 @@ from tornado.iostream import StreamClosedError
 
 from broker.errors import BrokerError, SessionLost
 from broker.protocol import (
+    MAX_SENT_DEPTH,
     ExecuteBody,
     OpenQuery,
     check_session_name,
@@ -167,12 +168,14 @@ def summary(session: Session, state: str, events: list[Event]) -> dict[str, Any]
     }
 
 
-def as_json(value: Any) -> Any:
-    """Return plain data with bytes as base64 text, as in an .ipynb."""
+def as_json(value: Any, level: int = 0) -> Any:
+    """Return plain data with bytes as base64 text, as in an .ipynb; with a note of what is deep."""
+    if isinstance(value, dict | list) and level == MAX_SENT_DEPTH:
+        return f"[nested deeper than {MAX_SENT_DEPTH} levels]"
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
     if isinstance(value, dict):
-        return {str(key): as_json(item) for key, item in value.items()}
+        return {str(key): as_json(item, level + 1) for key, item in value.items()}
     if isinstance(value, list):
-        return [as_json(item) for item in value]
+        return [as_json(item, level + 1) for item in value]
     return value

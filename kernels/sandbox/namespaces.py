@@ -21,8 +21,8 @@ ZYGOTE = (
     | system.CLONE_NEWUTS
     | system.CLONE_NEWCGROUP
 )
-# For each slot's uid. In all they count for the host's root, or the broker's user, who by default
-# has 128 instances: some thirty kernels that take all of theirs leave it none.
+# The filter refuses inotify; without it these hold, for each slot's uid. In all they count for the
+# host's root, or the broker's user, who by default has 128 instances.
 ZYGOTE_COUNTS = {"max_inotify_instances": 64, "max_inotify_watches": 1 << 16}
 KERNEL_COUNTS = {
     "max_inotify_instances": 4,

@@ -12,10 +12,12 @@ architecture, int80 and x32 among them, kill the process, for their numbers mean
 
 Left out on purpose, next to the obvious (mount, bpf, perf, io_uring, userfaultfd, keyrings,
 modules, time, seccomp and landlock themselves): NUMA policies, as libnuma reads ENOSYS for a
-machine without; splice, tee and vmsplice, which put pages of read-only files into pipes; POSIX
-queues and System V semaphores and queues, which Python does not use; legacy AIO, whose bound is the
-host's; memfd_secret, whose pages cannot be evicted. The set*id calls stay: without a capability and
-with one mapped id they can do nothing but succeed in changing nothing.
+machine without; inotify, for a watch on a library tells what the host and neighbours run, and its
+instances count for whoever started the broker; splice, tee and vmsplice, which put pages of
+read-only files into pipes; POSIX queues and System V semaphores and queues, which Python does not
+use; legacy AIO, whose bound is the host's; memfd_secret, whose pages cannot be evicted. The set*id
+calls stay: without a capability and with one mapped id they can do nothing but succeed in changing
+nothing.
 
 seccomp(2), Documentation/userspace-api/seccomp_filter.rst.
 """
@@ -45,7 +47,6 @@ FILES: Final = """
     chmod fchmod fchmodat fchmodat2 chown fchown lchown fchownat umask utime utimes futimesat
     utimensat flock fsync fdatasync sync_file_range fadvise64 readahead
     getxattr lgetxattr fgetxattr listxattr llistxattr flistxattr
-    inotify_init inotify_init1 inotify_add_watch inotify_rm_watch
 """
 WAITING: Final = """
     select pselect6 poll ppoll epoll_create epoll_create1 epoll_ctl epoll_wait epoll_pwait
@@ -71,7 +72,6 @@ PROCESSES: Final = """
 """
 SOCKETS: Final = """
     bind connect listen accept accept4 getsockname getpeername recvfrom recvmsg recvmmsg shutdown
-    getsockopt
 """
 # Memory that no rlimit counts and that needs no mapping: a memory cgroup must be its bound.
 MEMORY_FILES: Final = "shmget shmat shmdt shmctl"
@@ -103,7 +103,8 @@ MSG_OOB = 1
 CLONE_NEW = 0x7E020000  # every namespace that clone(2) can make
 MAP_HUGETLB, MFD_HUGETLB = 0x40000, 4
 S_IFMT, S_IFIFO, S_IFREG, S_IFSOCK = 0xF000, 0x1000, 0x8000, 0xC000
-F_SETLEASE = 1024
+F_SETLEASE, F_NOTIFY = 1024, 1026
+SO_PEERPIDFD = 77
 SCHED_OTHER, SCHED_BATCH, SCHED_IDLE, SCHED_RESET_ON_FORK = 0, 3, 5, 0x40000000
 PR_SET_DUMPABLE = 4
 # TCGETS TIOCGPGRP TIOCGWINSZ FIONREAD FIONBIO FIONCLEX FIOCLEX FIOASYNC
@@ -179,8 +180,12 @@ RULES: Final = {
     # There is no terminal: TIOCSTI, SIOC* (inherited sockets are the host's) and all others get
     # the answer of a file that does not know them.
     "ioctl": _only(errno.ENOTTY, Where(1, IOCTLS)),
-    # A lease would hold up the broker's own open of the file.
-    "fcntl": Rule((refuse(errno.EINVAL, Where(1, (F_SETLEASE,))),), ALLOW),
+    # The broker is at the other end of some sockets.
+    "getsockopt": Rule(
+        (refuse(errno.ENOPROTOOPT, Where(1, (SOL_SOCKET,)), Where(2, (SO_PEERPIDFD,))),), ALLOW
+    ),
+    # A lease would hold up the broker's own open of the file; a note tells as inotify does.
+    "fcntl": Rule((refuse(errno.EINVAL, Where(1, (F_SETLEASE, F_NOTIFY))),), ALLOW),
     "clone": _only(errno.EPERM, Where(0, (0,), CLONE_NEW)),
     # Huge pages are the host's, and count towards no memory cgroup.
     "mmap": _only(errno.ENOMEM, Where(3, (0,), MAP_HUGETLB)),

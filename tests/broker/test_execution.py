@@ -442,6 +442,17 @@ def test_long_lines_and_words_of_an_error_are_cut() -> None:
     assert len(event["message"]) < 66_000
 
 
+def test_control_sequences_are_looked_for_in_so_much_text_alone() -> None:
+    # Each of these takes the search as long as a hundred characters.
+    long = ("\x1b[" + "0" * 100) * 100_000
+    event = error_event(
+        "e", {"ename": long, "evalue": "\x1b[31mred" + "x" * 4_000_000, "traceback": []}
+    )
+    assert len(event["name"]) < 300
+    assert event["message"].startswith("redxxx")
+    assert len(event["message"]) < 66_000
+
+
 def test_an_error_nested_too_deep_to_be_shown_is_told_all_the_same() -> None:
     deep: list[Any] = []
     for _ in range(1000):

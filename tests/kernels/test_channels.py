@@ -439,6 +439,23 @@ async def test_a_kernel_whose_messages_take_long_leaves_most_of_the_time_to_othe
     assert sum(spent) < 0.4 * (time.monotonic() - began)
 
 
+async def test_kernels_that_take_long_rest_for_each_other(
+    hostile: Channels, tmp_path: Path
+) -> None:
+    other = Channels(tmp_path / "k", KEY, "other")
+    try:
+        loop = asyncio.get_running_loop()
+        hostile._worked(1.0)
+        other._worked(1.0)
+        assert hostile._rest is not None
+        assert other._rest is not None
+        assert other._rest.when() - loop.time() > 1.9 * (hostile._rest.when() - loop.time())
+    finally:
+        hostile.close()
+        other.close()
+    assert Channels._resting == 0
+
+
 async def test_many_small_messages_leave_the_loop_to_others_in_between(
     hostile: Channels, raw: Raw
 ) -> None:

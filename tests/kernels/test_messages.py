@@ -64,6 +64,9 @@ def test_identities_and_buffers_stand_around_the_message() -> None:
     assert SIGNER.parse(frames).buffers == [b"1", b"2"]
 
 
+HEAVY = b'{"a": [%s0]}'
+
+
 @pytest.mark.parametrize(
     ("frames", "says"),
     [
@@ -80,6 +83,9 @@ def test_identities_and_buffers_stand_around_the_message() -> None:
         (signed(b"{}", b"{}", b"null", b"{}"), "metadata is no object"),
         (signed(b"{}", b"{}", b"\xff", b"{}"), "metadata: "),
         (signed(b"[" * 10_000, b"{}", b"{}", b"{}"), "header: "),
+        (signed(HEAVY % (b"[]," * 1000), b"{}", b"{}", b"{}"), "header: more than 1,000 arrays"),
+        (signed(b"{}", HEAVY % (b"[]," * 1000), b"{}", b"{}"), "parent header: more than 1,000"),
+        (signed(b"{}", b"{}", HEAVY % (b"[]," * 10_000), b"{}"), "metadata: more than 10,000"),
     ],
 )
 def test_anything_else_is_a_bad_frame(frames: list[bytes], says: str) -> None:

@@ -112,6 +112,18 @@ def test_binary_values_are_base64_text(broker: RunningBroker) -> None:
     assert base64.b64decode(data["image/png"]) == b"\x89PNG\r\n\x1a\n"
 
 
+@pytest.mark.parametrize("accept", ["application/json", "application/x-ndjson"])
+def test_what_nests_too_deep_is_left_out_with_a_note(broker: RunningBroker, accept: str) -> None:
+    code = (
+        "deep = 1\nfor _ in range(600): deep = [deep]\n"
+        "display({'application/json': deep}, raw=True)"
+    )
+    path = f"/v1/sessions/{new_name()}/execute"
+    answer = call(broker, "POST", path, {"code": code}, Accept=accept)
+    assert answer.status == 200
+    assert "nested deeper than 200 levels" in answer.text
+
+
 def test_the_answer_tells_of_an_earlier_loss(broker: RunningBroker) -> None:
     name = new_name()
     execute(broker, name, "x = 1")

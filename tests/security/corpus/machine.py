@@ -114,6 +114,29 @@ def watch_every_file(host: Host) -> str:
     )
 
 
+@snippet(bare=True)
+def watch_what_the_host_runs(host: Host) -> str:
+    """Be told of each program that is opened: the files are those of the host."""
+
+    def watch() -> None:
+        watcher = ctypes.CDLL(None, use_errno=True).inotify_init1(os.O_CLOEXEC)
+        if watcher < 0:
+            raise OSError(ctypes.get_errno(), "inotify_init1")
+        os.close(watcher)
+
+    programs = os.open("/usr/bin", os.O_RDONLY)
+    try:
+        return walled(
+            {
+                "by inotify": watch,
+                "by a note": lambda: fcntl.fcntl(programs, fcntl.F_NOTIFY, fcntl.DN_RENAME),
+            },
+            "EINVAL",
+        )
+    finally:
+        os.close(programs)
+
+
 @snippet()
 def reach_the_ports_of_the_machine(host: Host) -> str:
     """Talk to devices past the kernel."""
