@@ -31,6 +31,8 @@ HANG_UP_PATIENCE: Final = 5.0  # s that a kernel may live on after it has closed
 # most of the loop whatever one kernel sends. Seconds.
 LONG_TURN: Final = 2 * TURN
 REST: Final = 4  # times as long
+# Kernels that rest at once rest for each other, up to this: an honest one may be among them.
+SHARED_REST: Final = 1.0
 
 # Messages that stand for nothing (nobody asked, or nobody knows their kind) cost us time all the
 # same; what an output bound cuts off is not of these. A kernel has a credit of them, which grows by
@@ -193,9 +195,10 @@ class Channels:
 
     def _worked(self, seconds: float) -> None:
         if seconds > LONG_TURN and self._rest is None and not self._closed:
-            Channels._resting += 1  # together they take no more than one alone
-            rest = seconds * REST * Channels._resting
-            self._rest = self._loop.call_later(rest, self._rested)
+            Channels._resting += 1
+            alone = seconds * REST
+            shared = min(alone * Channels._resting, SHARED_REST)
+            self._rest = self._loop.call_later(max(alone, shared), self._rested)
             self._flow()
 
     def _rested(self) -> None:

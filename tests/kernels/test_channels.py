@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import zmq
 
-from kernels.channels import CREDIT, LONG_TURN, PORTS, Channels
+from kernels.channels import CREDIT, LONG_TURN, PORTS, SHARED_REST, Channels
 from kernels.errors import BadFrame
 from kernels.link import FRAMES_AT_ONCE, SEND_QUEUE, TURN
 from kernels.messages import DELIMITER, Message, Signer
@@ -445,11 +445,16 @@ async def test_kernels_that_take_long_rest_for_each_other(
     other = Channels(tmp_path / "k", KEY, "other")
     try:
         loop = asyncio.get_running_loop()
-        hostile._worked(1.0)
-        other._worked(1.0)
+        hostile._worked(0.1)
+        other._worked(0.1)
         assert hostile._rest is not None
         assert other._rest is not None
-        assert other._rest.when() - loop.time() > 1.9 * (hostile._rest.when() - loop.time())
+        alone, shared = (each._rest.when() - loop.time() for each in (hostile, other))
+        assert shared > 1.9 * alone
+        other._rest.cancel()
+        other._rested()
+        other._worked(0.2)  # whose double would be over the bound
+        assert other._rest.when() - loop.time() <= SHARED_REST
     finally:
         hostile.close()
         other.close()

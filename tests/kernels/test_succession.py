@@ -254,6 +254,16 @@ async def test_a_successor_that_cannot_start_leaves_the_zygote_in_its_place(
             assert await recycled(launcher) not in (0, old)
 
 
+async def expect_nobody_has(kernel: Kernel, launcher: Launcher, isolation: str) -> None:
+    """Leave the kernel to a later launcher, which is to end it and all it has."""
+    kernel.channels.close()
+    await launcher.aclose(leave=True)
+    async with launching(launcher.directory, isolation, secret=SECRET) as later:
+        assert await later.adopt() == []
+        await until_gone(kernel.pid)
+        assert not kernel.directory.exists()
+
+
 async def test_a_kernel_whose_label_cannot_be_written_is_nobodys(
     directory: Path, sandboxed: str
 ) -> None:
@@ -265,12 +275,7 @@ async def test_a_kernel_whose_label_cannot_be_written_is_nobodys(
         deed.symlink_to(directory / "elsewhere")  # what refuses to be written
         kernel.label("tenant/chat-42")
         assert not deed.is_symlink()
-        kernel.channels.close()
-        await launcher.aclose(leave=True)
-        async with launching(directory, sandboxed, secret=SECRET) as later:
-            assert await later.adopt() == []
-            await until_gone(kernel.pid)
-            assert not kernel.directory.exists()
+        await expect_nobody_has(kernel, launcher, sandboxed)
 
 
 async def test_a_kernel_whose_label_can_be_neither_written_nor_removed_ends(
@@ -295,13 +300,7 @@ async def test_a_kernel_on_somebodys_files_is_not_adopted_before_it_is_bound(
             await talk.run("open('private', 'w').write('x')")
             talk.kernel.keep_workspace = True
             files = talk.kernel.workspace
-        kernel = await launcher.launch(workspace=files)
-        kernel.channels.close()
-        await launcher.aclose(leave=True)
-        async with launching(directory, sandboxed, secret=SECRET) as later:
-            assert await later.adopt() == []
-            await until_gone(kernel.pid)
-            assert not kernel.directory.exists()
+        await expect_nobody_has(await launcher.launch(workspace=files), launcher, sandboxed)
 
 
 async def test_a_zygote_that_does_not_leave_is_let_go_of(

@@ -133,6 +133,10 @@ CALLS = [
     ("ioctl", (0, 0x40049409), "ENOTTY"),  # FICLONE
     ("fcntl", (0, 1030), "allow"),  # F_DUPFD_CLOEXEC
     ("fcntl", (0, 1024), "EINVAL"),  # F_SETLEASE
+    ("fcntl", (0, 1026), "EINVAL"),  # F_NOTIFY
+    ("getsockopt", (3, 1, 17), "allow"),  # SO_PEERCRED
+    ("getsockopt", (3, 6, 77), "allow"),
+    ("getsockopt", (3, 1, 77), "ENOPROTOOPT"),  # SO_PEERPIDFD
     ("clone", (THREAD,), "allow"),
     ("clone", (VFORK,), "allow"),
     ("clone", (NEWS,), "EPERM"),
