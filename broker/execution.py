@@ -181,7 +181,7 @@ class Execution:
 
     def late_start(self) -> Event | None:
         """Return the `started` that a kernel died too soon to send, or None if it was sent."""
-        return None if self._announced or not self.started else self._start(None)
+        return None if self._announced or not self.started else self._start(self.count)
 
     def _start(self, count: object) -> Event:
         self._announced = True

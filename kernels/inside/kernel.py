@@ -23,6 +23,8 @@ from traitlets import Type
 from .streams import CellStream, OutputBudget
 
 RUN_CODE = InteractiveShell.run_code.__code__
+REPEAT_AFTER = 0.02  # s from an interrupt to the next, if nothing came of it; then twice as long
+REPEAT_UNTIL = 1.0  # s
 OWN_FILES = os.path.dirname(__file__) + os.sep
 
 
@@ -99,6 +101,8 @@ class Kernel(IPythonKernel):
     def __init__(self, **options: Any) -> None:
         self._interruptible = False
         self._interrupted = False
+        self._heard = True  # a signal's handler has run: Python's part of it, not C's
+        self._handlers: list[Any] = [self._take_interrupt]  # of ours, the innermost last
         self._cpu = 0.0
         signal.signal(signal.SIGINT, self._take_interrupt)
         # Not IPythonKernel's own: it reads the file name of every module, which writes a reference
@@ -144,7 +148,27 @@ class Kernel(IPythonKernel):
         shell.configurables.append(self.comm_manager)
         self.shell = shell
 
+    async def interrupt_request(self, *request: Any) -> None:
+        """Interrupt what runs, and again as long as nothing shows that the signal was noticed.
+
+        One that comes when the main thread has let go of the interpreter and is about to sleep in
+        the kernel is noted, wakes nobody, and would be acted on only at the end of that sleep.
+        """
+        self._heard = False
+        await super().interrupt_request(*request)
+        asyncio.get_running_loop().call_later(REPEAT_AFTER, self._repeat_interrupt, REPEAT_AFTER)
+
+    def _repeat_interrupt(self, waited: float) -> None:
+        # A handler of the cell's own might not take two for one.
+        ours = signal.getsignal(signal.SIGINT) in self._handlers
+        if self._heard or not ours or waited > REPEAT_UNTIL:
+            return
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        loop = asyncio.get_running_loop()
+        loop.call_later(waited, self._repeat_interrupt, 2 * waited)
+
     def _take_interrupt(self, number: int, frame: Any) -> None:
+        self._heard = True
         if self._interruptible:
             raise KeyboardInterrupt
         self._interrupted = True
@@ -159,6 +183,7 @@ class Kernel(IPythonKernel):
         loop = asyncio.get_running_loop()
 
         def take(number: int, frame: Any) -> None:
+            self._heard = True
             while frame is not None:
                 if frame.f_code is RUN_CODE:
                     raise KeyboardInterrupt
@@ -166,11 +191,13 @@ class Kernel(IPythonKernel):
             # Not `call_soon`, which would not wake the loop from a signal handler.
             loop.call_soon_threadsafe(future.cancel)
 
+        self._handlers.append(take)
         before = signal.signal(signal.SIGINT, take)
         try:
             yield
         finally:
             signal.signal(signal.SIGINT, before)
+            self._handlers.remove(take)
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:

@@ -277,6 +277,16 @@ def test_a_silent_start_is_told_by_the_status() -> None:
 # The end
 
 
+def test_a_start_that_is_told_late_keeps_the_count_of_the_reply() -> None:
+    run = execution()
+    run.started = 101.0
+    reply(run, execution_count=7)
+    idle(run)
+    event = run.late_start()
+    assert event is not None
+    assert (event["execution_count"], run.done(now=102.0)["execution_count"]) == (7, 7)
+
+
 @pytest.mark.parametrize("reply_first", [True, False])
 def test_it_is_finished_with_the_reply_and_idle_in_either_order(reply_first: bool) -> None:
     run = execution()

@@ -257,6 +257,33 @@ async def test_an_interrupt_is_seen_by_what_the_cell_started(talk: Talk) -> None
     assert said.text() == "in\nseen\n0\n"
 
 
+async def test_an_interrupt_that_wakes_nobody_is_repeated(talk: Talk) -> None:
+    """The cell swallows the first signal, below Python, and sleeps on."""
+    code = (
+        "import signal, time\n"
+        "before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})\n"
+        "print('in', flush=True)\n"
+        "try: signal.sigwait({signal.SIGINT})\n"
+        "finally: signal.pthread_sigmask(signal.SIG_SETMASK, before)\n"
+        "time.sleep(60)"
+    )
+    assert (await interrupted(talk, code)).value.startswith("KeyboardInterrupt")
+
+
+async def test_a_handler_of_the_cells_own_gets_an_interrupt_once(talk: Talk) -> None:
+    code = (
+        "import signal, time\n"
+        "seen = []\n"
+        "before = signal.signal(signal.SIGINT, lambda *_: seen.append(time.monotonic()))\n"
+        "print('in', flush=True)\n"
+        "until = time.monotonic() + 20\n"
+        "while time.monotonic() < (seen[0] + 0.3 if seen else until): pass\n"
+        "signal.signal(signal.SIGINT, before)\n"
+        "print(len(seen))"
+    )
+    assert (await interrupted(talk, code)).text() == "in\n1\n"
+
+
 async def test_a_signal_from_outside_reaches_the_process_that_runs_the_cell(talk: Talk) -> None:
     said = talk.start("import time\nprint('in')\ntime.sleep(60)")
     await talk.until(lambda: "in" in said.text())
