@@ -2,32 +2,40 @@
 
 from __future__ import annotations
 
-import atexit
+import contextlib
 import gc
 import os
 import random
 import site
 import socket
 import sys
-from typing import Any, ClassVar
+import uuid
+from typing import Any
 
+import comm
 import zmq
+from ipykernel.control import ControlThread
 from ipykernel.heartbeat import Heartbeat
 from ipykernel.kernelapp import IPKernelApp
+from IPython.core.profiledir import ProfileDir
+from traitlets import observe
 from traitlets.config import Config
 
 from .child import refuse
+from .doors import Doors
 from .imports import guard
 from .kernel import Kernel, Shell
-from .publish import PublishThread, pack
+from .peers import Router
+from .publish import Publisher
+from .rehearsal import rehearse
+from .session import KernelSession
 from .streams import CellStream, OutputBudget
 
 INLINE = "matplotlib_inline.backend_inline"
 PORTS = {"shell": 1, "iopub": 2, "stdin": 3, "hb": 4, "control": 5}
-SEND_QUEUE = 16  # messages in libzmq, each as large as one may be, before the IO thread waits
 
 
-class DescriptorHeartbeat(Heartbeat):
+class DescriptorHeartbeat(Heartbeat):  # type: ignore[misc]
     """The heartbeat on a listener that was made for it."""
 
     def __init__(self, context: Any, address: Any, descriptor: int) -> None:
@@ -39,24 +47,57 @@ class DescriptorHeartbeat(Heartbeat):
         return super()._try_bind_socket()
 
 
-class KernelApp(IPKernelApp):
-    """ipykernel's application without a connection file, a TCP port, or a file in the home."""
+class Profile(ProfileDir):  # type: ignore[misc]
+    """IPython's directory for a user's settings, which is made by who writes into it, if anybody."""
 
-    listeners: ClassVar[dict[str, int]] = {}
-    options: ClassVar[dict[str, Any]] = {}
+    def move(self, location: str) -> None:
+        """Be elsewhere from now on."""
+        self._location_isset = False
+        self.location = location
+
+    def _mkdir(self, path: str, mode: int | None = None) -> bool:
+        return False
+
+    @observe("location")
+    def _location_changed(self, change: Any) -> None:
+        self._location_isset = True
+        for part in ("security", "log", "startup", "pid", "static"):
+            folder = os.path.join(change["new"], getattr(self, f"{part}_dir_name"))
+            setattr(self, f"{part}_dir", folder)
+
+
+class KernelApp(IPKernelApp):  # type: ignore[misc]
+    """ipykernel's application in two steps: what all kernels share, and what each has for itself.
+
+    `assemble` makes everything that is no descriptor, no thread, no event loop and no secret;
+    `begin` makes those. There is no connection file, no TCP port, and no file in the home.
+    """
+
+    plain = False  # with the settings of a command line: all of it happens after the fork
+
+    def assemble(self) -> None:
+        """Make the kernel, its shell and its streams; they are not yet those of the process."""
+        kept = sys.stdout, sys.stderr, sys.displayhook, sys.excepthook, sys.modules["__main__"]
+        try:
+            self.initialize([])
+            self.streams = sys.stdout, sys.stderr
+            self.hooks = sys.displayhook, sys.excepthook, sys.modules["__main__"]
+        finally:
+            sys.stdout, sys.stderr, sys.displayhook, sys.excepthook = kept[:4]
+            sys.modules["__main__"] = kept[4]
 
     def parse_command_line(self, argv: Any = None) -> None:
         """Do nothing: `prepare` has done it, once for all kernels."""
 
+    def init_profile_dir(self) -> None:
+        """Name a directory; the one of a command line is made, as ever."""
+        if self.plain:
+            super().init_profile_dir()
+        else:
+            self.profile_dir = Profile(location="/nonexistent")
+
     def init_connection_file(self) -> None:
-        """Take the addresses and the key from the options; a file is for others to read."""
-        self.connection_file = self.options.get("connection_file", "")
-        self.transport = "ipc"
-        self.ip = self.options["prefix"]
-        for channel, number in PORTS.items():
-            setattr(self, f"{channel}_port", number)
-        self.session.key = self.options["key"].encode()
-        self.session.pack = pack
+        """Do nothing: the options hold what would be in it."""
 
     def write_connection_file(self, **kwargs: Any) -> None:
         """Write nothing."""
@@ -68,52 +109,117 @@ class KernelApp(IPKernelApp):
         """Remove nothing, likewise."""
 
     def log_connection_info(self) -> None:
-        """Keep the numbers for `connect_request`; print nothing."""
-        self._ports = {name: number for name, number in PORTS.items() if name in self.listeners}
-
-    def _try_bind_socket(self, s: Any, port: int) -> int:
-        channel = next(name for name, number in PORTS.items() if number == port)
-        s.setsockopt(zmq.USE_FD, self.listeners[channel])
-        s.bind(f"ipc://{self.ip}-{port}")
-        if channel == "shell":
-            # The debugger asks the shell over its last endpoint, and a sandbox shows no other.
-            s.setsockopt(zmq.USE_FD, -1)
-            s.bind("inproc://shell")
-        return port
+        """Print nothing."""
 
     def init_heartbeat(self) -> None:
-        """Start the heartbeat only where somebody may listen: it costs a context of its own."""
-        if "hb" in self.listeners:
-            address = (self.transport, self.ip, self.hb_port)
-            self.heartbeat = DescriptorHeartbeat(zmq.Context(), address, self.listeners["hb"])
-            self.heartbeat.start()
+        """Wait for `begin`."""
 
-    def init_iopub(self, context: Any) -> None:
-        """Publish through a thread with bounded queues, and without a TCP port for children."""
-        publisher = context.socket(zmq.XPUB)
-        publisher.linger = 1000
-        # Losing a message silently would lose the `idle` that ends an execution: wait instead.
-        publisher.setsockopt(zmq.XPUB_NODROP, 1)
-        # Welcome each subscriber: without this, one that comes before a dead one's connection is
-        # seen to end is no news, and would wait for its welcome for ever.
-        publisher.setsockopt(zmq.XPUB_VERBOSE, 1)
-        publisher.sndhwm = SEND_QUEUE
-        self._bind_socket(publisher, self.iopub_port)
+    def init_sockets(self) -> None:
+        """Make what is sent to; connections come after the fork."""
+        self.iopub_thread = self.iopub_socket = Publisher()
+        self.iopub_socket.session = self.session
+        self.iopub_socket.texts = CellStream.pending
+        self.shell_socket = Router(self.iopub_socket.flush)
+        self.control_socket = Router()
+        self.stdin_socket = Router()
         self.configure_tornado_logger()
-        limit = self.options["message_bytes"]
-        self.iopub_thread = PublishThread(publisher, session=self.session, message_bytes=limit)
-        self.iopub_thread.start()
-        self.iopub_socket = self.iopub_thread.background_socket
 
     def init_io(self) -> None:
         """Capture output at Python's level and at the descriptors', under one budget."""
-        Kernel.budget = OutputBudget(self.options["output_bytes"])
-        CellStream.budget = Kernel.budget
+        Kernel.budget = CellStream.budget = OutputBudget(0)
         super().init_io()
-        Kernel.message_bytes = self.options["message_bytes"]
         Kernel.budget.streams = {"stdout": sys.stdout, "stderr": sys.stderr}
 
+    def init_kernel(self) -> None:
+        """Make the kernel on what it sends through."""
+        self.kernel = self.kernel_class.instance(
+            parent=self,
+            session=self.session,
+            control_stream=self.control_socket,
+            shell_stream=self.shell_socket,
+            stdin_socket=self.stdin_socket,
+            iopub_thread=self.iopub_thread,
+            iopub_socket=self.iopub_socket,
+            log=self.log,
+            profile_dir=self.profile_dir,
+            user_ns=self.user_ns,
+        )
+        self.displayhook.get_execution_count = lambda: self.kernel.execution_count
+
     def init_path(self) -> None:
+        """Wait for `begin`."""
+
+    def init_code(self) -> None:
+        """Wait for `begin`."""
+
+    def init_signal(self) -> None:
+        """Do nothing: the kernel takes SIGINT as soon as it starts."""
+
+    def init_gui_pylab(self) -> None:
+        """Hook up inline plots: a backend imported before the shell existed never did."""
+        super().init_gui_pylab()
+        if INLINE in sys.modules:
+            from matplotlib_inline.backend_inline import configure_inline_support
+
+            configure_inline_support(self.shell, f"module://{INLINE}")
+
+    def begin(self, listeners: dict[str, int], options: dict[str, Any]) -> None:
+        """Become the kernel of this process."""
+        kernel = self.kernel
+        self.session.begin(options["key"].encode())
+        kernel.ident = str(uuid.uuid4())
+        kernel.shell.displayhook.topic = kernel._topic("execute_result")
+        self._take_over()
+        self.control_thread = kernel.control_thread = ControlThread(daemon=True)
+        control = self.control_thread.io_loop.asyncio_loop
+        kernel.budget.limit = options["output_bytes"]
+        kernel.message_bytes = self.iopub_socket.message_bytes = options["message_bytes"]
+        self.iopub_socket.io_loop = self.control_thread.io_loop
+        self.iopub_socket.start(control, self.control_thread)
+        for stream in self.streams:
+            stream.capture(control)
+        doors = Doors(
+            control,
+            routers={
+                "shell": self.shell_socket,
+                "control": self.control_socket,
+                "stdin": self.stdin_socket,
+            },
+            publisher=self.iopub_socket,
+            requests=kernel.shell_channel_thread,
+            control=kernel.take_control,
+        )
+        self.stdin_socket.answers = doors.answers
+        kernel.start()
+        doors.open(listeners)
+        self.control_thread.start()
+        if "hb" in listeners:  # costs a context of its own: only where somebody may listen
+            address = "ipc", options["prefix"], PORTS["hb"]
+            self.heartbeat = DescriptorHeartbeat(zmq.Context(), address, listeners["hb"])
+            self.heartbeat.start()
+        ports = {f"{name}_port": number for name, number in PORTS.items() if name in listeners}
+        kernel.record_ports(ports)
+        self.connection_file = options.get("connection_file", "")
+        self.transport, self.ip = "ipc", options["prefix"]
+        for channel, number in PORTS.items():
+            setattr(self, f"{channel}_port", number)
+        self._init_path()
+        super().init_code()
+
+    def _take_over(self) -> None:
+        """Make what was assembled that of the process."""
+        sys.stdout, sys.stderr = self.streams
+        sys.displayhook, sys.excepthook, sys.modules["__main__"] = self.hooks
+        shell = self.shell
+        if not self.plain:
+            self.ipython_dir = shell.ipython_dir = os.environ.get("IPYTHONDIR", "")
+            self.profile_dir.move(os.path.join(self.ipython_dir, "profile_default"))
+            shell.starting_dir = os.getcwd()
+            shell.init_environment()
+            if name := os.environ.get("JPY_SESSION_NAME"):
+                shell.user_ns["__session__"] = name
+
+    def _init_path(self) -> None:
         """Let code import from its working directory, as ipykernel does.
 
         The zygote's interpreter is isolated, which IPython would take for a wish to forbid it.
@@ -124,16 +230,17 @@ class KernelApp(IPKernelApp):
             at = next((i for i, name in enumerate(folders) if name in libraries), 0)
             sys.path.insert(at, "")
 
-    def init_signal(self) -> None:
-        """Do nothing: the kernel takes SIGINT as soon as it exists."""
+    def start(self) -> None:
+        """Serve until told to stop."""
+        if self.poller is not None:
+            self.poller.start()
+        with contextlib.suppress(KeyboardInterrupt):
+            self.kernel.io_loop.start()
 
-    def init_gui_pylab(self) -> None:
-        """Hook up inline plots: a backend imported before the shell existed never did."""
-        super().init_gui_pylab()
-        if INLINE in sys.modules:
-            from matplotlib_inline.backend_inline import configure_inline_support
-
-            configure_inline_support(self.shell, f"module://{INLINE}")
+    def close(self) -> None:
+        """Send what is left to be said."""
+        self.iopub_socket.flush()
+        self.iopub_socket.wait_until_sent()
 
 
 def parts() -> Config:
@@ -186,21 +293,25 @@ def extend_path(options: dict[str, Any]) -> None:
         site.addsitedir(site.getusersitepackages())
 
 
-def make_plain(app: KernelApp, arguments: list[str]) -> None:
-    """Give the application ipykernel's own settings, and those of a command line."""
-    app.config = parts()
+def make_plain(arguments: list[str]) -> KernelApp:
+    """Make an application with ipykernel's own settings, and those of a command line."""
+    for each in (KernelApp, Kernel, Shell):
+        each.clear_instance()
+    app = KernelApp.instance(config=parts())
+    app.plain = True
     IPKernelApp.parse_command_line(app, arguments)
+    app.session = KernelSession(parent=app)
+    app.assemble()
+    return app
 
 
-def start(app: KernelApp, listeners: dict[str, int], options: dict[str, Any]) -> None:
+def start(listeners: dict[str, int], options: dict[str, Any]) -> KernelApp:
     """Bring the kernel up."""
-    KernelApp.options = options
-    KernelApp.listeners = listeners
     prepare_process(options)
-    if options.get("plain"):
-        make_plain(app, options["argv"])
-    app.initialize([])
+    app = make_plain(options["argv"]) if options.get("plain") else KernelApp.instance()
+    app.begin(listeners, options)
     guard(options["allow_imports"], options["deny_imports"])
+    return app
 
 
 def report(config: socket.socket) -> None:
@@ -210,41 +321,26 @@ def report(config: socket.socket) -> None:
 
 
 def prepare() -> None:
-    """Make, before the fork, what all kernels can share: an application with its settings read.
-
-    Nothing in it may be a thread, a ZMQ context, an event loop or a session with a key.
-    """
+    """Make, before the fork, what all kernels can share: an application, whole and tried out."""
     sys.argv[:] = [""]
     app = KernelApp.instance(config=settings())
     IPKernelApp.parse_command_line(app, [])
-    rehearse(app)
+    app.session = KernelSession(parent=app)
+    app.assemble()
     if INLINE in sys.modules:
         from IPython.core.pylabtools import activate_matplotlib
 
         # Makes pyplot interactive: a figure shows at the end of its cell without `show()`.
         activate_matplotlib(f"module://{INLINE}")
+    rehearse(app)
     files = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
-    Kernel.module_files = [name for name in files if name]
-
-
-def rehearse(app: KernelApp) -> None:
-    """Make a shell and drop it, for what it leaves behind: caches on classes, compiled patterns.
-
-    Made here they are shared by all kernels; made after the fork each would have its own.
-    """
-    kept = sys.displayhook, sys.excepthook, sys.modules["__main__"], list(sys.path)
-    shell = Shell(parent=app, config=app.config, user_ns={}, kernel=None)
-    shell.configurables.clear()
-    shell.restore_sys_module_state()
-    atexit.unregister(shell.atexit_operations)
-    sys.displayhook, sys.excepthook, sys.modules["__main__"], sys.path[:] = kept
+    Kernel.module_files[:] = [name for name in files if name]
 
 
 def become(config: socket.socket, listeners: dict[str, int], options: dict[str, Any]) -> None:
     """Turn a forked child into a kernel; never returns."""
-    app = KernelApp.instance()
     try:
-        start(app, listeners, options)
+        app = start(listeners, options)
     except BaseException as error:
         refuse(config, error)
     # Only now: a collection while starting would write to pages that are shared until then.

@@ -15,17 +15,38 @@ from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import comm
+from ipykernel import ipkernel
 from ipykernel.ipkernel import IPythonKernel
 from ipykernel.zmqshell import ZMQInteractiveShell
 from IPython.core.interactiveshell import InteractiveShell
+from tornado.ioloop import IOLoop
+from traitlets import Any as Anything
 from traitlets import Type
 
+from .debugging import Asker, LazyStream
+from .publish import Publisher
 from .streams import CellStream, OutputBudget
+from .subshells import Requests
 
 RUN_CODE = InteractiveShell.run_code.__code__
 REPEAT_AFTER = 0.02  # s from an interrupt to the next, if nothing came of it; then twice as long
 REPEAT_UNTIL = 1.0  # s
 OWN_FILES = os.path.dirname(__file__) + os.sep
+
+
+_inspected: dict[tuple[Any, tuple[str, ...]], dict[str, bool]] = {}
+_inspect_parameters = ipkernel._accepts_parameters
+
+
+def accepts_parameters(method: Any, names: list[str]) -> dict[str, bool]:
+    """Return which parameters a method has; ipykernel asks for each cell, of the same method."""
+    key = getattr(method, "__func__", method), tuple(names)
+    if key not in _inspected:
+        _inspected[key] = _inspect_parameters(method, names)
+    return _inspected[key]
+
+
+ipkernel._accepts_parameters = accepts_parameters
 
 
 def cpu_seconds() -> float:
@@ -57,6 +78,8 @@ class Shell(ZMQInteractiveShell):
 
     # A pty would turn line ends into CRLF, and a sandbox has no /dev/pts.
     system = InteractiveShell.system_raw
+    _transformed: tuple[str | None, str] = (None, "")
+    _awaits: tuple[str | None, bool] = (None, False)
 
     @property
     def keeps_outputs(self) -> bool:
@@ -72,13 +95,34 @@ class Shell(ZMQInteractiveShell):
         else:
             yield
 
+    def transform_cell(self, raw_cell: str) -> str:
+        """Return the cell as Python; asked twice for each cell, it answers the same."""
+        raw, transformed = self._transformed
+        if raw is not raw_cell:
+            transformed = super().transform_cell(raw_cell)
+            self._transformed = raw_cell, transformed
+        return transformed
+
+    def should_run_async(self, raw_cell: str, **options: Any) -> bool:
+        """Tell whether the cell awaits at its top level; asked twice likewise."""
+        raw, answer = self._awaits
+        if raw is not raw_cell or options.get("preprocessing_exc_tuple"):
+            answer = super().should_run_async(raw_cell, **options)
+            self._awaits = raw_cell, answer
+        return answer
+
+    def _format_exception_for_storage(self, *args: Any, **options: Any) -> Any:
+        # For a history of errors that is not kept either, formatted once more.
+        return super()._format_exception_for_storage(*args, **options) if self.keeps_outputs else {}
+
     def showtraceback(self, exc_tuple: Any = None, *args: Any, **options: Any) -> None:
         """Show an error, where it happened in the user's code."""
         forget_own_frames(exc_tuple[1] if exc_tuple else sys.exc_info()[1])
         super().showtraceback(exc_tuple, *args, **options)
 
     def forget_outputs(self) -> None:
-        """Drop what the history has kept of results and errors, unless it is to be kept."""
+        """Drop what was kept of the cell: its results and errors only if they are not wanted."""
+        self._transformed, self._awaits = (None, ""), (None, False)
         history = self.history_manager
         if not self.keeps_outputs and history is not None:
             for name in ("outputs", "output_hist_reprs", "exceptions"):
@@ -97,17 +141,27 @@ class Kernel(IPythonKernel):
     message_bytes: ClassVar[int] = 0
     module_files: ClassVar[list[str]] = []  # of the zygote: what a debugger does not step into
     shell_class = Type(Shell)
+    # ipykernel wants them to be ZeroMQ's.
+    shell_stream = Anything()
+    control_stream = Anything()
+    debugpy_stream = Anything()
+    iopub_socket: Publisher
+    shell_channel_thread: Requests
 
     def __init__(self, **options: Any) -> None:
         self._interruptible = False
         self._interrupted = False
+        self._control_tasks: set[asyncio.Task[None]] = set()
         self._heard = True  # a signal's handler has run: Python's part of it, not C's
         self._handlers: list[Any] = [self._take_interrupt]  # of ours, the innermost last
         self._cpu = 0.0
-        signal.signal(signal.SIGINT, self._take_interrupt)
         # Not IPythonKernel's own: it reads the file name of every module, which writes a reference
         # count to a page of each, and so costs every kernel 6 MB of memory that was shared.
         super(IPythonKernel, self).__init__(**options)
+        self.shell_channel_thread = Requests(self, self.shell_stream)
+        self.debugpy_stream = LazyStream(self)
+        self.debug_shell_socket = Asker(self.shell_channel_thread)
+        self.shell_stream.add(self.debug_shell_socket)
         self._init_debugger()
         self.comm_manager = comm.get_comm_manager()
         self._init_shell()
@@ -148,6 +202,73 @@ class Kernel(IPythonKernel):
         shell.configurables.append(self.comm_manager)
         self.shell = shell
 
+    def start(self) -> None:
+        """Take requests, on this thread's loop and the control thread's."""
+        self.io_loop = IOLoop.current()
+        self._control_lock = asyncio.Lock()
+        self._main_asyncio_lock = asyncio.Lock()
+        signal.signal(signal.SIGINT, self._take_interrupt)
+        control = self.control_thread.io_loop.asyncio_loop
+        self.shell_channel_thread.start(self.io_loop.asyncio_loop, control)
+        self.shell_stream.io_loop = self.io_loop
+        self.control_stream.io_loop = self.control_thread.io_loop
+        if self.shell is not None:
+            self.shell.exit_now = False
+        self._publish_status("starting", "shell")
+
+    def take_control(self, frames: list[bytes]) -> None:
+        """Serve a request of the control channel, after those before it; on its thread."""
+        task = asyncio.get_running_loop().create_task(self.dispatch_control(frames))
+        self._control_tasks.add(task)
+        task.add_done_callback(self._control_tasks.discard)
+
+    def _publish_status_and_flush(self, *args: Any, **options: Any) -> None:
+        self._publish_status(args[0], args[1], options.get("parent"))
+        self.iopub_socket.flush()
+
+    def _abort_queues(self, subshell_id: str | None = None) -> None:
+        self.shell_channel_thread.drop_waiting(subshell_id)
+
+    async def create_subshell_request(self, socket: Any, ident: Any, parent: Any) -> None:
+        """Make a thread that runs requests beside the main one."""
+        content = {"status": "ok", "subshell_id": self.shell_channel_thread.create()}
+        self.session.send(socket, "create_subshell_reply", content, parent, ident)
+
+    async def delete_subshell_request(self, socket: Any, ident: Any, parent: Any) -> None:
+        """End such a thread."""
+        content = {"status": "ok"}
+        try:
+            await self.shell_channel_thread.delete(parent["content"]["subshell_id"])
+        except KeyError as error:
+            content = {"status": "error", "evalue": str(error)}
+        self.session.send(socket, "delete_subshell_reply", content, parent, ident)
+
+    async def list_subshell_request(self, socket: Any, ident: Any, parent: Any) -> None:
+        """Say which of them there are."""
+        content = {"status": "ok", "subshell_id": self.shell_channel_thread.list_subshell()}
+        self.session.send(socket, "list_subshell_reply", content, parent, ident)
+
+    def _input_request(self, prompt: str, ident: Any, parent: Any, password: bool = False) -> str:
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()
+        self.iopub_socket.flush()
+        answers = self.stdin_socket.answers
+        while not answers.empty():  # to a request that nobody waits for any more
+            answers.get()
+        content = {"prompt": str(prompt), "password": password}
+        self.session.send(self.stdin_socket, "input_request", content, parent, ident)
+        while True:
+            try:
+                _, frames = self.session.feed_identities(answers.get())
+                value = str(self.session.deserialize(frames)["content"]["value"])
+                break
+            except (ValueError, TypeError, KeyError):  # no answer at all
+                continue
+        if value == "\x04":
+            raise EOFError
+        return value
+
     async def interrupt_request(self, *request: Any) -> None:
         """Interrupt what runs, and again as long as nothing shows that the signal was noticed.
 
@@ -169,9 +290,12 @@ class Kernel(IPythonKernel):
 
     def _take_interrupt(self, number: int, frame: Any) -> None:
         self._heard = True
-        if self._interruptible:
+        if not self._interruptible:
+            self._interrupted = True
+        elif self.iopub_socket.is_sending(frame):
+            self.iopub_socket.interrupted = True  # it raises when it is done
+        else:
             raise KeyboardInterrupt
-        self._interrupted = True
 
     @contextmanager
     def _cancel_on_sigint(self, future: asyncio.Future[Any]) -> Iterator[None]:
@@ -184,9 +308,13 @@ class Kernel(IPythonKernel):
 
         def take(number: int, frame: Any) -> None:
             self._heard = True
+            sending = self.iopub_socket.is_sending(frame)
             while frame is not None:
                 if frame.f_code is RUN_CODE:
-                    raise KeyboardInterrupt
+                    if not sending:
+                        raise KeyboardInterrupt
+                    self.iopub_socket.interrupted = True
+                    return
                 frame = frame.f_back
             # Not `call_soon`, which would not wake the loop from a signal handler.
             loop.call_soon_threadsafe(future.cancel)
@@ -222,7 +350,7 @@ class Kernel(IPythonKernel):
     async def dispatch_shell(self, msg: Any, /, subshell_id: Any = None, **options: Any) -> None:
         """Serve one request; an interrupt from now on is meant for it."""
         if subshell_id is None:
-            self._interrupted = False
+            self._interrupted = self.iopub_socket.interrupted = False
         await super().dispatch_shell(msg, subshell_id=subshell_id, **options)
 
     async def do_execute(self, code: str, silent: bool, *args: Any, **options: Any) -> Any:

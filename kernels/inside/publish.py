@@ -1,111 +1,230 @@
-"""The thread that owns the iopub socket, with a bound on what waits for it and on each message."""
+"""What is published: in order, in few writes, with a bound on each message and on what waits.
+
+Messages gather until a reply leaves, the request is done, somebody flushes, or FLUSH_AFTER has
+passed: a timer of the system's wakes the control thread, so that a short cell wakes no thread.
+"""
 
 from __future__ import annotations
 
-import contextlib
+import ctypes
 import json
+import os
 import threading
+import time
 from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
-import zmq
-from ipykernel.iostream import IOPubThread
 from jupyter_client.jsonutil import json_clean, json_default
 from jupyter_client.session import json_unpacker
 
-MAX_QUEUED = 1000  # messages waiting for the IO thread before a writer waits too
-MAX_QUEUED_BYTES = 16 << 20  # likewise
+from .peers import MAX_UNREAD, SEND_PATIENCE, Peer
+from .zmtp import packed
+
+FLUSH_AFTER = 0.01  # s from a message to its sending, at the most, while a cell runs
+MAX_BATCH = 64 << 10  # bytes gathered before they are written
 BINARY = (b'"image/png"', b'"image/jpeg"', b'"image/gif"', b'"image/webp"', b'"application/pdf"')
-SEND_PATIENCE = 1.0  # s that a flush waits for the IO thread: a reader may be held back
+
+_CLOCK_MONOTONIC, _TFD_NONBLOCK, _TFD_CLOEXEC = 1, 0o4000, 0o2000000
+_libc = ctypes.CDLL(None, use_errno=True)
+_settime = _libc.timerfd_settime
 
 
-class Unbounded:
-    """Queue without waiting, for a sender that holds a lock the IO thread may want."""
+class Timer:
+    """A timer of the system's, timerfd_create(2): set by any thread, and seen by a loop."""
 
-    def __init__(self, thread: PublishThread) -> None:
-        self._thread = thread
+    _TIMES = ctypes.c_long * 4  # interval and value, each in s and ns
+    _OFF = _TIMES()
 
-    def send_multipart(self, msg: Any, *args: Any, **kwargs: Any) -> None:
-        """Queue one message of text, which was cut into pieces and counted already."""
-        self._thread.enqueue(msg, *args, **kwargs)
+    def __init__(self, seconds: float) -> None:
+        self.descriptor = _libc.timerfd_create(_CLOCK_MONOTONIC, _TFD_NONBLOCK | _TFD_CLOEXEC)
+        if self.descriptor < 0:
+            raise OSError(ctypes.get_errno(), "timerfd_create")
+        self._on = self._TIMES(0, 0, 0, int(1e9 * seconds))
+
+    def set(self, on: bool) -> None:
+        """Let it go off after its time, or not."""
+        _settime(self.descriptor, 0, self._on if on else self._OFF, None)
 
 
-class PublishThread(IOPubThread):
-    """The thread that owns the iopub socket, with a bounded queue and bounded messages."""
+class Publisher:
+    """The iopub channel: what an XPUB socket is, to send to; and ipykernel's thread for one."""
 
-    def __init__(self, publisher: Any, *, session: Any, message_bytes: int) -> None:
-        super().__init__(publisher, pipe=False, session=session)
-        self._message_bytes = message_bytes
-        self._count_lock = threading.Lock()
-        self._queued_bytes = 0
-        self.unbounded = Unbounded(self)
+    thread = None
 
-    def schedule(self, f: Callable[..., Any]) -> None:
-        """Have the IO thread call `f`; never waits.
+    def __init__(self) -> None:
+        self.peers: list[Peer] = []
+        self.message_bytes = 0
+        self.session: Any = None
+        self.background_socket = self
+        self.io_loop: Any = None
+        self._pid = 0
+        self._waiter: threading.Thread | None = None  # who must not wait
+        self._lock = threading.RLock()
+        self._batch: list[bytes] = []
+        self._gathered = 0  # bytes, about
+        self._timer: Timer | None = None
+        self._set = False
+        self.has_text = False  # among what is gathered
+        self.interrupted = False  # SIGINT came while we sent
+        self.texts: Any = None  # what is not yet a message; set by the streams
 
-        The wake-ups travel through a pipe that holds some two thousand. Waiting for room in it
-        would be for ever if the IO thread wants a lock that the sender holds, or is the sender.
-        """
-        if not self.thread.is_alive():
-            f()
+    def __repr__(self) -> str:
+        return f"<Publisher to {len(self.peers)}, {len(self._batch)} messages gathered>"
+
+    def start(self, loop: Any, thread: threading.Thread) -> None:
+        """Take the loop, and its thread, that sends what nobody else does."""
+        self._pid = os.getpid()
+        self._waiter = thread
+        self._timer = Timer(FLUSH_AFTER)
+        loop.add_reader(self._timer.descriptor, self._due)
+
+    @property
+    def is_full(self) -> bool:
+        """Tell whether somebody has left too much unread."""
+        return any(peer.unread > MAX_UNREAD for peer in self.peers)
+
+    def subscribe(self, peer: Peer, message: list[bytes]) -> None:
+        """Act on a subscription or its end; welcome the subscriber."""
+        on, topic = message[0][:1], message[0][1:]
+        if on == b"\x00":
+            peer.topics.discard(topic)
             return
-        self._events.append(f)
-        # A full pipe holds wake-ups that come after this event, and each one handles all events.
-        with contextlib.suppress(zmq.Again):
-            self._event_pipe.send(b"", zmq.DONTWAIT)
+        if on != b"\x01":
+            return
+        self.flush()  # what was said before is not for the new one
+        peer.topics.add(topic)
+        if peer not in self.peers:
+            self.peers = [*self.peers, peer]
+        content = {"subscription": topic.decode(errors="replace")}
+        welcome = self.session.serialize(self.session.msg("iopub_welcome", content))
+        peer.send(packed([topic, *welcome] if topic else welcome))
+
+    def remove(self, peer: Peer) -> None:
+        """Forget a connection."""
+        self.peers = [each for each in self.peers if each is not peer]
+
+    def send_multipart(self, msg: Any, *args: Any, **options: Any) -> None:
+        """Publish one message; wait first while too much is unread."""
+        if os.getpid() != self._pid:
+            return  # a forked child is no kernel; its text goes through the descriptors
+        if self.texts:
+            self.texts.hand_over()
+        self.wait_for_room()
+        self._gather(self.fit(msg))
+        self._settle()
+
+    def enqueue_text(self, msg: Any) -> None:
+        """Publish one message of text, for a sender that holds a lock: without waiting.
+
+        It was cut into pieces and counted already.
+        """
+        self.has_text = True
+        self._gather(msg)
+
+    def _gather(self, msg: Any) -> None:
+        if not self.peers:
+            return
+        data = packed(msg)
+        with self._lock:
+            self._batch.append(data)
+            self._gathered += len(data)
+            if self._gathered > MAX_BATCH:
+                self.write()
+            else:
+                self.arm()
+
+    def arm(self) -> None:
+        """See to it that what is gathered goes out in time."""
+        with self._lock:
+            if not self._set and self._timer is not None:
+                self._set = True
+                self._timer.set(True)
+
+    def flush(self, timeout: float | None = None) -> None:
+        """Write all that was published, and the text that is no message yet."""
+        if self.texts:
+            self.texts.hand_over()
+        with self._lock:
+            if self._batch:
+                self.write()
+            if self._set and not self.texts and self._timer is not None:
+                self._set = False
+                self._timer.set(False)
+        self._settle()
+
+    def is_sending(self, frame: FrameType | None) -> bool:
+        """Tell whether an exception in this frame would break off what is on its way.
+
+        Who waits for room may be broken off.
+        """
+        while frame is not None and frame.f_code not in WAITING:
+            if frame.f_code in SENDING:
+                return True
+            frame = frame.f_back
+        return False
+
+    def _settle(self) -> None:
+        if self.interrupted and threading.current_thread() is threading.main_thread():
+            self.interrupted = False
+            raise KeyboardInterrupt
+
+    def write(self) -> None:
+        """Write what is gathered."""
+        with self._lock:
+            batch, self._batch, self._gathered = self._batch, [], 0
+            self.has_text = False
+            if not batch:
+                return
+            everything = batch[0] if len(batch) == 1 else b"".join(batch)
+            for peer in self.peers:
+                if b"" in peer.topics:
+                    peer.send(everything)
+                else:
+                    wanted = [each for each in batch if _has_topic(each, peer.topics)]
+                    peer.send(b"".join(wanted))
+
+    def _due(self) -> None:
+        try:
+            os.read(self._timer.descriptor, 8)  # type: ignore[union-attr]
+        except BlockingIOError:  # unset a moment ago
+            return
+        with self._lock:
+            self._set = False
+        self.flush()
 
     def wait_for_room(self) -> None:
-        """Return when little waits to be sent, so that a flood cannot fill the memory."""
-        full = len(self._events) > MAX_QUEUED or self._queued_bytes > MAX_QUEUED_BYTES
-        if full and threading.current_thread() is not self.thread:
-            drained = threading.Event()
-            self.schedule(drained.set)
-            drained.wait()
+        """Return when little waits to be read, so that a flood cannot fill the memory."""
+        if self.is_full and threading.current_thread() is not self._waiter:
+            for peer in self.peers:
+                peer.wait(MAX_UNREAD // 2)
 
     def wait_until_sent(self) -> None:
-        """Return when what is queued now has been given to ZMQ, or after SEND_PATIENCE."""
-        if threading.current_thread() is not self.thread:
-            sent = threading.Event()
-            self.schedule(sent.set)
-            sent.wait(SEND_PATIENCE)
+        """Return when what was flushed has been given to the system, or after SEND_PATIENCE."""
+        if threading.current_thread() is not self._waiter:
+            until = time.monotonic() + SEND_PATIENCE
+            for peer in self.peers:
+                peer.wait(0, until)
 
-    def send_multipart(self, msg: Any, *args: Any, **kwargs: Any) -> None:
-        """Queue one message for sending; wait while too much is queued."""
-        if not self._is_master_process():
-            return  # a forked child has no socket; its text goes through the descriptors
-        msg = self.fit(msg)
-        self.wait_for_room()
-        self.enqueue(msg, *args, **kwargs)
-
-    def enqueue(self, msg: Any, *args: Any, **kwargs: Any) -> None:
-        """Queue one message for sending, however much is queued."""
-        with self._count_lock:
-            self._queued_bytes += size_of(msg)
-        super().send_multipart(msg, *args, **kwargs)
+    def schedule(self, f: Callable[[], None]) -> None:
+        """Have the control thread call `f`."""
+        self.io_loop.add_callback(f)
 
     def fit(self, msg: Any) -> Any:
         """Return the message, or a note of its size in its place if it is too large."""
-        size = size_of(msg)
-        if not self._message_bytes or size <= self._message_bytes:
+        size = sum(map(len, msg))
+        if not self.message_bytes or size <= self.message_bytes:
             return msg
         # The bound is on the data; base64 makes a picture's four thirds of that.
-        if size <= self._message_bytes * 4 // 3 and is_binary(msg):
+        if size <= self.message_bytes * 4 // 3 and is_binary(msg):
             return msg
-        return self._note_instead(msg)
+        return self._note_instead(msg, size)
 
-    def _really_send(self, msg: Any, *args: Any, **kwargs: Any) -> None:
-        try:
-            super()._really_send(msg, *args, **kwargs)
-        finally:
-            with self._count_lock:
-                self._queued_bytes -= size_of(msg)
-
-    def _note_instead(self, frames: Any) -> Any:
-        size = size_of(frames)
-        at = next(i for i, frame in enumerate(frames) if bytes(frame) == b"<IDS|MSG>")
-        header, parent = (json_unpacker(bytes(frames[at + i])) for i in (2, 3))
-        content = json_unpacker(bytes(frames[at + 5]))
-        note = f"[output of {size:,} bytes left out: the bound is {self._message_bytes:,}]"
+    def _note_instead(self, frames: Any, size: int) -> Any:
+        at = frames.index(b"<IDS|MSG>")
+        header, parent = (json_unpacker(frames[at + i]) for i in (2, 3))
+        content = json_unpacker(frames[at + 5])
+        note = f"[output of {size:,} bytes left out: the bound is {self.message_bytes:,}]"
         kind = header["msg_type"]
         if kind in ("display_data", "execute_result", "update_display_data"):
             content = {**content, "data": {"text/plain": note}, "metadata": {}}
@@ -119,6 +238,17 @@ class PublishThread(IOPubThread):
         return [*frames[:at], *self.session.serialize(message)]
 
 
+SENDING = {each.__code__ for each in (Publisher.send_multipart, Publisher.flush)}
+WAITING = {each.__code__ for each in (Publisher.wait_for_room, Publisher.wait_until_sent)}
+
+
+def _has_topic(message: bytes, topics: set[bytes]) -> bool:
+    size, start = message[1], 2
+    if message[0] & 2:
+        size, start = int.from_bytes(message[1:9], "big"), 9
+    return message[start : start + size].startswith(tuple(topics))
+
+
 def pack(value: Any) -> bytes:
     """Return a value as JSON in UTF-8; what UTF-8 cannot hold becomes a question mark.
 
@@ -126,21 +256,15 @@ def pack(value: Any) -> bytes:
     reply, and for the other half sends bytes that are no UTF-8: those of undecodable file names.
     """
     try:
-        text = json.dumps(value, ensure_ascii=False, allow_nan=False, default=json_default)
+        text = _encode(value)
     except (TypeError, ValueError):
         return json.dumps(json_clean(value), default=json_default).encode()
     return text.encode(errors="replace")
 
 
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=json_default).encode
+
+
 def is_binary(frames: Any) -> bool:
     """Tell whether a message carries a MIME type that Jupyter carries as base64."""
-    return any(kind in bytes(frame) for frame in frames[-2:] for kind in BINARY)
-
-
-def size_of(frames: Any) -> int:
-    """Return the bytes of a message; a buffer's `len` would count its items."""
-    return sum(len(frame) if isinstance(frame, bytes) else _nbytes(frame) for frame in frames)
-
-
-def _nbytes(frame: Any) -> int:
-    return memoryview(getattr(frame, "buffer", frame)).nbytes
+    return any(kind in frame for frame in frames[-2:] for kind in BINARY)

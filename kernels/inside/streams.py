@@ -2,18 +2,17 @@
 
 ipykernel's OutStream, with four things changed. What is written to stdout and stderr, from Python
 or to the descriptors by C code and subprocesses, is sent in the order it was written, and decoded
-as one stream. A flush hands over what is there without waiting for another thread. A forked child
-writes to the descriptors, which its parent reads. And an execution's text has a budget: head and
-tail are kept.
+as one stream. Whoever flushes sends, without another thread. A forked child writes to the
+descriptors, which its parent reads. And an execution's text has a budget: head and tail are kept.
 """
 
 from __future__ import annotations
 
 import codecs
-import contextlib
+import contextvars
 import fcntl
+import io
 import os
-import select
 import struct
 import sys
 import termios
@@ -21,11 +20,10 @@ import threading
 from collections import deque
 from typing import Any, ClassVar
 
-import zmq
 from ipykernel.iostream import OutStream
 
 READ_SIZE = 64 << 10  # at least a pipe's capacity: one read takes all that was written before it
-FLUSH_AFTER = 0.02  # s from a write to its sending while a cell runs
+RETRY = 0.01  # s until a descriptor is read again that nobody has room for
 MAX_PENDING = 256 << 10  # characters not yet handed over, before a writer does it itself
 MAX_PIECES = 1000  # messages not yet handed over, likewise: one for each change of stream
 JOIN_BELOW = 1024  # characters; shorter pieces of the tail are joined
@@ -145,38 +143,73 @@ class CellStream(OutStream):
 
     budget: ClassVar[OutputBudget]
     pending: ClassVar[Pending] = Pending()
-    flush_interval = FLUSH_AFTER
     patient: ClassVar[bool] = False  # a cell runs: flushing waits
-    _reader: ClassVar[DescriptorReader | None] = None
+    captured: ClassVar[tuple[CellStream, ...]] = ()
     _fid: Any
 
-    def __init__(self, session: Any, pub_thread: Any, name: str, **options: Any) -> None:
+    def __init__(
+        self,
+        session: Any,
+        pub_thread: Any,
+        name: str,
+        echo: Any = None,
+        *,
+        watchfd: bool = True,
+        isatty: bool = False,
+    ) -> None:
+        # Not OutStream's own, which makes pipes and a thread: `capture` comes after the fork.
+        io.TextIOBase.__init__(self)
+        self.session = session
+        self.pub_thread = pub_thread
+        self.name = name
+        self.topic = b"stream." + name.encode()
+        self.wants_capture = watchfd
+        self.echo = echo
+        self._isatty = isatty
+        self._fid = None
+        self._parent_header = contextvars.ContextVar("parent_header")
+        self._parent_header.set({})
+        self._parent_header_global: dict[str, Any] = {}
+        self._local = threading.local()
+        self._master_pid = os.getpid()
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._waiting = bytearray(4)
-        if options.get("watchfd", True):
-            # ipykernel looks for pytest in the environment; these descriptors are ours alone.
-            options["watchfd"] = "force"
-        super().__init__(session, pub_thread, name, **options)
 
-    def _setup_stream_redirects(self, name: str) -> None:
+    def capture(self, loop: Any) -> None:
+        """Become this process's, and have the loop read what is written to the descriptor."""
+        self._master_pid = os.getpid()
+        self._io_loop = loop
+        if not self.wants_capture:
+            return
         read_end, write_end = os.pipe()
         os.set_blocking(read_end, False)
-        self._original_stdstream_fd = 1 if name == "stdout" else 2
+        self._original_stdstream_fd = 1 if self.name == "stdout" else 2
         self._original_stdstream_copy = os.dup(self._original_stdstream_fd)
         os.dup2(write_end, self._original_stdstream_fd)
         os.close(write_end)
         self._fid = read_end
-        if CellStream._reader is None:
-            CellStream._reader = DescriptorReader()
-        CellStream._reader.watch(self)
-        self.watch_fd_thread = CellStream._reader
+        CellStream.captured = (*CellStream.captured, self)
+        loop.call_soon_threadsafe(self._read_on)
+
+    def _read_on(self) -> None:
+        self._io_loop.add_reader(self._fid, self._readable)
+
+    def _readable(self) -> None:
+        """Take what is there, so that nobody blocks on a full pipe: unless we are full as well."""
+        if self.pub_thread is not None and self.pub_thread.is_full:
+            self._io_loop.remove_reader(self._fid)
+            self._io_loop.call_later(RETRY, self._read_on)
+            return
+        self.collect()
+        if self.pending.is_large:
+            self.flush()
 
     def fileno(self) -> int:
         """Return the captured descriptor, so that a subprocess given this stream is captured."""
         return int(super().fileno() if self._fid is None else self._original_stdstream_fd)
 
     def write(self, string: str) -> int:
-        """Take text; it is sent within FLUSH_AFTER seconds, or by the next flush."""
+        """Take text; it is sent soon, or by the next flush."""
         if not isinstance(string, str):
             raise TypeError(f"write() argument must be str, not {type(string)}")
         if self.pub_thread is None:
@@ -195,7 +228,7 @@ class CellStream(OutStream):
     def append(self, text: str) -> None:
         """Queue text that the budget has admitted."""
         self.pending.add(self, self.parent_header, text)
-        self._schedule_flush()
+        self.pub_thread.arm()
 
     def collect(self) -> None:
         """Take what subprocesses and C code have written to the descriptor so far.
@@ -213,25 +246,26 @@ class CellStream(OutStream):
             if text:
                 # Whichever thread came by, a control request's among them: it is the cell's.
                 self.pending.add(self, self._parent_header_global, text)
-                self._schedule_flush()
+                self.pub_thread.arm()
 
     def flush(self) -> None:
-        """Hand everything written so far to the IO thread.
+        """Send everything written so far.
 
         While a cell runs this waits until it is sent: what a cell flushes before it dies are its
         last words. Our own flushes, around cells, wait for nothing.
         """
-        if self.pub_thread is None or not self._is_master_process():
+        publisher = self.pub_thread
+        if publisher is None or not self._is_master_process():
             return
         self._collect_all()
-        if self.pending:
-            self.pub_thread.wait_for_room()
-            self._flush()
+        if self.pending or publisher.has_text:
+            publisher.wait_for_room()
+            publisher.flush()
             if CellStream.patient:
-                self.pub_thread.wait_until_sent()
+                publisher.wait_until_sent()
 
     def publish(self, parent: dict[str, Any], text: str) -> None:
-        """Queue one message for the IO thread, without waiting for room."""
+        """Publish one message, without waiting for room."""
         content = {"name": self.name, "text": text}
         message = self.session.msg("stream", content, parent=parent)
         for hook in self._hooks:
@@ -239,16 +273,10 @@ class CellStream(OutStream):
             if message is None:
                 return
         if self.pub_thread is not None:
-            self.session.send(self.pub_thread.unbounded, message, ident=self.topic)
-
-    def _flush(self) -> None:
-        self._flush_pending = False
-        if self.pending:
-            self.pending.hand_over()
+            self.pub_thread.enqueue_text(self.session.serialize(message, self.topic))
 
     def _collect_all(self) -> None:
-        reader = CellStream._reader
-        for stream in reader.streams if reader is not None else ():
+        for stream in CellStream.captured:
             if stream.is_readable():
                 stream.collect()
 
@@ -263,42 +291,10 @@ class CellStream(OutStream):
         self.pub_thread = None
 
 
-class DescriptorReader(threading.Thread):
-    """Read the captured descriptors while a cell runs, so that nobody blocks on a full pipe."""
-
-    def __init__(self) -> None:
-        super().__init__(name="Descriptors", daemon=True)
-        self.pydev_do_not_trace = True
-        self.is_pydev_daemon_thread = True
-        self._poll = select.poll()
-        self._by_descriptor: dict[int, CellStream] = {}
-        self.streams: tuple[CellStream, ...] = ()
-
-    def watch(self, stream: CellStream) -> None:
-        """Read this stream's descriptor from now on."""
-        self._by_descriptor[stream._fid] = stream
-        self.streams = tuple(self._by_descriptor.values())
-        self._poll.register(stream._fid, select.POLLIN)
-        if not self.is_alive() and len(self.streams) == 2:
-            self.start()
-
-    def run(self) -> None:
-        """Read for ever."""
-        while True:
-            for descriptor, _ in self._poll.poll():
-                stream = self._by_descriptor[descriptor]
-                with contextlib.suppress(Exception):
-                    stream.collect()
-                    if stream.pending.is_large:
-                        stream.flush()  # waits for room, and the subprocess for us
-
-
 def _check_names() -> None:
-    """Fail at import, not at the first print, if ipykernel renamed what is overridden here."""
-    missing = [
-        name for name in ("_schedule_flush", "_flush", "_hooks") if not hasattr(OutStream, name)
-    ]
-    if missing or not hasattr(zmq, "XPUB_NODROP"):
+    """Fail at import, not at the first print, if ipykernel renamed what is relied on here."""
+    missing = [name for name in ("_hooks", "set_parent") if not hasattr(OutStream, name)]
+    if missing:
         raise ImportError(f"this ipykernel has no {missing} in its OutStream: {sys.version}")
 
 

@@ -1,0 +1,91 @@
+"""The sockets that a kernel listens on, and what becomes of those who connect."""
+
+from __future__ import annotations
+
+import queue
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from .peers import Loop, Peer, Router
+from .publish import Publisher
+from .subshells import Requests
+
+KINDS = {"shell": b"ROUTER", "control": b"ROUTER", "stdin": b"ROUTER", "iopub": b"XPUB"}
+
+
+class Doors:
+    """All channels but the heartbeat, served by the control thread's loop."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        *,
+        routers: dict[str, Router],
+        publisher: Publisher,
+        requests: Requests,
+        control: Callable[[list[bytes]], None],
+    ) -> None:
+        self.answers: queue.SimpleQueue[list[bytes]] = queue.SimpleQueue()  # to input requests
+        self._loop = loop
+        self._routers = routers
+        self._publisher = publisher
+        self._requests = requests
+        self._control = control
+
+    def open(self, listeners: dict[str, int]) -> None:
+        """Take connections on these descriptors; on the loop's thread."""
+        for channel in KINDS:
+            if channel in listeners:
+                listener = socket.socket(fileno=listeners[channel])
+                listener.setblocking(False)
+                self._loop.add_reader(listener, self._accept, channel, listener)
+
+    def _accept(self, channel: str, listener: socket.socket) -> None:
+        try:
+            connection, _ = listener.accept()
+        except OSError:  # who came has left
+            return
+        peer = Peer(connection, KINDS[channel], self._loop)
+        peer.send(bytes(peer.conversation.answers))
+        peer.conversation.answers = bytearray()
+        self._loop.add_reader(connection, self._greet, channel, peer)
+
+    def _greet(self, channel: str, peer: Peer) -> None:
+        """Read until it is known who connects."""
+        messages = peer.receive()
+        if messages is None:
+            peer.close()
+            return
+        if not peer.conversation.open:
+            return
+        self._loop.remove_reader(peer.socket)
+        if channel in self._routers:
+            self._routers[channel].add(peer)
+        if channel == "shell":
+            self._requests.add(peer, messages)
+            return
+        self._loop.add_reader(peer.socket, self._read, channel, peer)
+        self._take(channel, peer, messages)
+
+    def _read(self, channel: str, peer: Peer) -> None:
+        messages = peer.receive()
+        if messages is not None:
+            self._take(channel, peer, messages)
+            return
+        if channel == "iopub":
+            self._publisher.remove(peer)
+        else:
+            self._routers[channel].remove(peer)
+        peer.close()
+
+    def _take(self, channel: str, peer: Peer, messages: list[list[bytes]]) -> None:
+        for message in messages:
+            if channel == "iopub":
+                self._publisher.subscribe(peer, message)
+                continue
+            whole: list[Any] = [peer.conversation.identity, *message]
+            if channel == "control":
+                self._control(whole)
+            else:
+                self.answers.put(whole)
