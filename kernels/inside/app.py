@@ -8,6 +8,7 @@ import os
 import random
 import site
 import socket
+import struct
 import sys
 import uuid
 from typing import Any
@@ -17,6 +18,7 @@ import zmq
 from ipykernel.control import ControlThread
 from ipykernel.heartbeat import Heartbeat
 from ipykernel.kernelapp import IPKernelApp
+from IPython.core.application import ENV_CONFIG_DIRS, SYSTEM_CONFIG_DIRS
 from IPython.core.profiledir import ProfileDir
 from traitlets import observe
 from traitlets.config import Config
@@ -73,6 +75,7 @@ class KernelApp(IPKernelApp):  # type: ignore[misc]
     `begin` makes those. There is no connection file, no TCP port, and no file in the home.
     """
 
+    has_startup = False  # code of an operator's that each kernel runs first
     plain = False  # with the settings of a command line: all of it happens after the fork
 
     def assemble(self) -> None:
@@ -150,7 +153,12 @@ class KernelApp(IPKernelApp):  # type: ignore[misc]
         """Wait for `begin`."""
 
     def init_code(self) -> None:
-        """Wait for `begin`."""
+        """Note what is there before any code of a user's; `begin` runs such code."""
+        self.shell.user_ns_hidden.update(self.shell.user_ns)
+        self.shell._sys_modules_keys = set(sys.modules)
+        folders = [os.path.join(each, "startup") for each in (*ENV_CONFIG_DIRS, *SYSTEM_CONFIG_DIRS)]
+        files = any(os.path.isdir(each) and len(os.listdir(each)) > 1 for each in folders)
+        self.has_startup = files or bool(self.exec_lines or self.exec_files)
 
     def init_signal(self) -> None:
         """Do nothing: the kernel takes SIGINT as soon as it starts."""
@@ -204,7 +212,8 @@ class KernelApp(IPKernelApp):  # type: ignore[misc]
         for channel, number in PORTS.items():
             setattr(self, f"{channel}_port", number)
         self._init_path()
-        super().init_code()
+        if self.plain or self.has_startup or "PYTHONSTARTUP" in os.environ:
+            super().init_code()
 
     def _take_over(self) -> None:
         """Make what was assembled that of the process."""
@@ -265,7 +274,8 @@ def reseed() -> None:
     """Give the child its own randomness: what was seeded before the fork is everybody's."""
     random.seed()
     if "numpy" in sys.modules:
-        sys.modules["numpy"].random.seed()
+        # Seeded with one number it would have but four billion beginnings; with none it imports.
+        sys.modules["numpy"].random.seed(list(struct.unpack("8I", os.urandom(32))))
     if "torch" in sys.modules:
         sys.modules["torch"].seed()
 
