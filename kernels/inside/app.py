@@ -23,6 +23,7 @@ from IPython.core.profiledir import ProfileDir
 from traitlets import observe
 from traitlets.config import Config
 
+from . import tracebacks
 from .child import refuse
 from .doors import Doors
 from .imports import guard
@@ -333,6 +334,7 @@ def report(config: socket.socket) -> None:
 def prepare() -> None:
     """Make, before the fork, what all kernels can share: an application, whole and tried out."""
     sys.argv[:] = [""]
+    tracebacks.install()
     app = KernelApp.instance(config=settings())
     IPKernelApp.parse_command_line(app, [])
     app.session = KernelSession(parent=app)

@@ -39,7 +39,8 @@ class Timer:
     def __init__(self, seconds: float) -> None:
         self.descriptor = _libc.timerfd_create(_CLOCK_MONOTONIC, _TFD_NONBLOCK | _TFD_CLOEXEC)
         if self.descriptor < 0:
-            raise OSError(ctypes.get_errno(), "timerfd_create")
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
         self._on = self._TIMES(0, 0, 0, int(1e9 * seconds))
 
     def set(self, on: bool) -> None:
