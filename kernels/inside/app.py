@@ -84,6 +84,8 @@ class KernelApp(IPKernelApp):  # type: ignore[misc]
         kept = sys.stdout, sys.stderr, sys.displayhook, sys.excepthook, sys.modules["__main__"]
         try:
             self.initialize([])
+            # traitlets leaves it to the handlers to drop what nobody wants, when it is made up.
+            self.log.setLevel(self.log_level)
             self.streams = sys.stdout, sys.stderr
             self.hooks = sys.displayhook, sys.excepthook, sys.modules["__main__"]
         finally:
