@@ -13,7 +13,6 @@ import sys
 import uuid
 from typing import Any
 
-import comm
 import zmq
 from ipykernel.control import ControlThread
 from ipykernel.heartbeat import Heartbeat
@@ -27,18 +26,19 @@ from . import tracebacks
 from .child import refuse
 from .doors import Doors
 from .imports import guard
-from .kernel import Kernel, Shell
-from .peers import Router
+from .kernel import Kernel
+from .peers import Loop, Router
 from .publish import Publisher
 from .rehearsal import rehearse
 from .session import KernelSession
+from .shell import Shell
 from .streams import CellStream, OutputBudget
 
 INLINE = "matplotlib_inline.backend_inline"
 PORTS = {"shell": 1, "iopub": 2, "stdin": 3, "hb": 4, "control": 5}
 
 
-class DescriptorHeartbeat(Heartbeat):  # type: ignore[misc]
+class DescriptorHeartbeat(Heartbeat):
     """The heartbeat on a listener that was made for it."""
 
     def __init__(self, context: Any, address: Any, descriptor: int) -> None:
@@ -50,8 +50,8 @@ class DescriptorHeartbeat(Heartbeat):  # type: ignore[misc]
         return super()._try_bind_socket()
 
 
-class Profile(ProfileDir):  # type: ignore[misc]
-    """IPython's directory for a user's settings, which is made by who writes into it, if anybody."""
+class Profile(ProfileDir):
+    """IPython's directory for a user's settings, which is made by who first writes into it."""
 
     def move(self, location: str) -> None:
         """Be elsewhere from now on."""
@@ -69,13 +69,17 @@ class Profile(ProfileDir):  # type: ignore[misc]
             setattr(self, f"{part}_dir", folder)
 
 
-class KernelApp(IPKernelApp):  # type: ignore[misc]
+class KernelApp(IPKernelApp):
     """ipykernel's application in two steps: what all kernels share, and what each has for itself.
 
     `assemble` makes everything that is no descriptor, no thread, no event loop and no secret;
     `begin` makes those. There is no connection file, no TCP port, and no file in the home.
     """
 
+    shell: Any
+    profile_dir: Any
+    kernel_class: Any
+    streams: tuple[Any, Any]
     has_startup = False  # code of an operator's that each kernel runs first
     plain = False  # with the settings of a command line: all of it happens after the fork
 
@@ -159,7 +163,8 @@ class KernelApp(IPKernelApp):  # type: ignore[misc]
         """Note what is there before any code of a user's; `begin` runs such code."""
         self.shell.user_ns_hidden.update(self.shell.user_ns)
         self.shell._sys_modules_keys = set(sys.modules)
-        folders = [os.path.join(each, "startup") for each in (*ENV_CONFIG_DIRS, *SYSTEM_CONFIG_DIRS)]
+        places = (*ENV_CONFIG_DIRS, *SYSTEM_CONFIG_DIRS)
+        folders = [os.path.join(each, "startup") for each in places]
         files = any(os.path.isdir(each) and len(os.listdir(each)) > 1 for each in folders)
         self.has_startup = files or bool(self.exec_lines or self.exec_files)
 
@@ -182,7 +187,7 @@ class KernelApp(IPKernelApp):  # type: ignore[misc]
         kernel.shell.displayhook.topic = kernel._topic("execute_result")
         self._take_over()
         self.control_thread = kernel.control_thread = ControlThread(daemon=True)
-        control = self.control_thread.io_loop.asyncio_loop
+        control: Loop = kernel.control_thread.io_loop.asyncio_loop
         kernel.budget.limit = options["output_bytes"]
         kernel.message_bytes = self.iopub_socket.message_bytes = options["message_bytes"]
         self.iopub_socket.io_loop = self.control_thread.io_loop

@@ -15,9 +15,8 @@ from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import comm
-from ipykernel import ipkernel
+from ipykernel import ipkernel, kernelbase
 from ipykernel.ipkernel import IPythonKernel
-from ipykernel.zmqshell import ZMQInteractiveShell
 from IPython.core.interactiveshell import InteractiveShell
 from tornado.ioloop import IOLoop
 from traitlets import Any as Anything
@@ -25,17 +24,18 @@ from traitlets import Type
 
 from .debugging import Asker, LazyStream
 from .publish import Publisher
+from .session import KernelSession
+from .shell import Shell
 from .streams import CellStream, OutputBudget
 from .subshells import Requests
 
 RUN_CODE = InteractiveShell.run_code.__code__
 REPEAT_AFTER = 0.02  # s from an interrupt to the next, if nothing came of it; then twice as long
 REPEAT_UNTIL = 1.0  # s
-OWN_FILES = os.path.dirname(__file__) + os.sep
 
 
 _inspected: dict[tuple[Any, tuple[str, ...]], dict[str, bool]] = {}
-_inspect_parameters = ipkernel._accepts_parameters
+_inspect_parameters = kernelbase._accepts_parameters
 
 
 def accepts_parameters(method: Any, names: list[str]) -> dict[str, bool]:
@@ -46,87 +46,13 @@ def accepts_parameters(method: Any, names: list[str]) -> dict[str, bool]:
     return _inspected[key]
 
 
-ipkernel._accepts_parameters = accepts_parameters
+vars(ipkernel)["_accepts_parameters"] = accepts_parameters
 
 
 def cpu_seconds() -> float:
     """Return the CPU seconds of this process and of its children that have ended."""
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
     return time.process_time() + children.ru_utime + children.ru_stime
-
-
-def forget_own_frames(error: BaseException | None) -> None:
-    """Take our frames out of the traceback of an error, and of those that led to it."""
-    left, seen = [error], set()
-    while left:
-        error = left.pop()
-        if error is None or id(error) in seen:
-            continue
-        seen.add(id(error))
-        left += [error.__cause__, error.__context__]
-        step = error.__traceback__
-        while step is not None:
-            inner = step.tb_next
-            if inner is not None and inner.tb_frame.f_code.co_filename.startswith(OWN_FILES):
-                step.tb_next = inner.tb_next
-            else:
-                step = inner
-
-
-class Shell(ZMQInteractiveShell):
-    """The shell, with `!cmd` through the captured descriptors instead of a terminal."""
-
-    # A pty would turn line ends into CRLF, and a sandbox has no /dev/pts.
-    system = InteractiveShell.system_raw
-    _transformed: tuple[str | None, str] = (None, "")
-    _awaits: tuple[str | None, bool] = (None, False)
-
-    @property
-    def keeps_outputs(self) -> bool:
-        """Tell whether outputs are kept for `Out` and `%notebook`."""
-        return bool(self.cache_size)
-
-    @contextmanager
-    def _tee(self, channel: Any) -> Iterator[None]:
-        # IPython would keep every piece of text of the session, and slow each write for it.
-        if self.keeps_outputs:
-            with super()._tee(channel):
-                yield
-        else:
-            yield
-
-    def transform_cell(self, raw_cell: str) -> str:
-        """Return the cell as Python; asked twice for each cell, it answers the same."""
-        raw, transformed = self._transformed
-        if raw is not raw_cell:
-            transformed = super().transform_cell(raw_cell)
-            self._transformed = raw_cell, transformed
-        return transformed
-
-    def should_run_async(self, raw_cell: str, **options: Any) -> bool:
-        """Tell whether the cell awaits at its top level; asked twice likewise."""
-        raw, answer = self._awaits
-        if raw is not raw_cell or options.get("preprocessing_exc_tuple"):
-            answer = super().should_run_async(raw_cell, **options)
-            self._awaits = raw_cell, answer
-        return answer
-
-    def _format_exception_for_storage(self, *args: Any, **options: Any) -> Any:
-        # For a history of errors that is not kept either, formatted once more.
-        return super()._format_exception_for_storage(*args, **options) if self.keeps_outputs else {}
-
-    def showtraceback(self, exc_tuple: Any = None, *args: Any, **options: Any) -> None:
-        """Show an error, where it happened in the user's code."""
-        forget_own_frames(exc_tuple[1] if exc_tuple else sys.exc_info()[1])
-        super().showtraceback(exc_tuple, *args, **options)
-
-    def forget_outputs(self) -> None:
-        """Drop what was kept of the cell: its results and errors only if they are not wanted."""
-        self._transformed, self._awaits = (None, ""), (None, False)
-        history = self.history_manager
-        if not self.keeps_outputs and history is not None:
-            for name in ("outputs", "output_hist_reprs", "exceptions"):
-                getattr(history, name, {}).clear()
 
 
 class Kernel(IPythonKernel):
@@ -145,6 +71,7 @@ class Kernel(IPythonKernel):
     shell_stream = Anything()
     control_stream = Anything()
     debugpy_stream = Anything()
+    session: KernelSession
     iopub_socket: Publisher
     shell_channel_thread: Requests
 
@@ -204,12 +131,13 @@ class Kernel(IPythonKernel):
 
     def start(self) -> None:
         """Take requests, on this thread's loop and the control thread's."""
-        self.io_loop = IOLoop.current()
+        loop: Any = IOLoop.current()
+        self.io_loop = loop
         self._control_lock = asyncio.Lock()
         self._main_asyncio_lock = asyncio.Lock()
         signal.signal(signal.SIGINT, self._take_interrupt)
         control = self.control_thread.io_loop.asyncio_loop
-        self.shell_channel_thread.start(self.io_loop.asyncio_loop, control)
+        self.shell_channel_thread.start(loop.asyncio_loop, control)
         self.shell_stream.io_loop = self.io_loop
         self.control_stream.io_loop = self.control_thread.io_loop
         if self.shell is not None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import uuid
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from hmac import compare_digest
 from typing import Any
@@ -26,7 +25,7 @@ JSON_PARTS = 4  # header, parent header, metadata, content
 Json = dict[str, Any]
 
 
-class KernelSession(Session):  # type: ignore[misc]
+class KernelSession(Session):
     """The sending and the reading end of a kernel's messages."""
 
     _parent: tuple[Any, bytes] = (None, EMPTY)
@@ -39,7 +38,7 @@ class KernelSession(Session):  # type: ignore[misc]
         self.message_count = 0
         self.digest_history = set()
 
-    def send(  # noqa: PLR0913 - jupyter_client's parameters
+    def send(  # noqa: PLR0917 - jupyter_client's parameters
         self,
         stream: Any,
         msg_or_type: Any,
@@ -109,7 +108,7 @@ class KernelSession(Session):  # type: ignore[misc]
         at = msg_list.index(DELIM)
         return msg_list[:at], msg_list[at + 1 :]
 
-    def deserialize(self, msg_list: Sequence[bytes], content: bool = True, copy: bool = True) -> Json:
+    def deserialize(self, msg_list: Any, content: bool = True, copy: bool = True) -> Json:
         """Return a message from its frames, checked. Raises ValueError, TypeError or KeyError."""
         if len(msg_list) <= JSON_PARTS:
             raise TypeError(f"a message of {len(msg_list)} parts")

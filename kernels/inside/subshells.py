@@ -42,14 +42,15 @@ class Lane:
         self._loop.call_soon_threadsafe(lambda: self.run(work()))
 
 
-class Subshell(BaseThread):  # type: ignore[misc]
+class Subshell(BaseThread):
     """A thread that runs requests beside the main one."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name=f"subshell-{name}", daemon=True)
         self.aborting = False
         self.asyncio_lock = asyncio.Lock()
-        self.lane = Lane(self.io_loop.asyncio_loop, copy_context())
+        loop: Any = self.io_loop
+        self.lane = Lane(loop.asyncio_loop, copy_context())
 
 
 class Requests:

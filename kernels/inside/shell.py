@@ -1,0 +1,88 @@
+"""IPython's shell as kernels have it: nothing kept that nobody asked for, nothing done twice."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from ipykernel.zmqshell import ZMQInteractiveShell
+from IPython.core.interactiveshell import InteractiveShell
+
+OWN_FILES = os.path.dirname(__file__) + os.sep
+
+
+def forget_own_frames(error: BaseException | None) -> None:
+    """Take our frames out of the traceback of an error, and of those that led to it."""
+    left, seen = [error], set()
+    while left:
+        error = left.pop()
+        if error is None or id(error) in seen:
+            continue
+        seen.add(id(error))
+        left += [error.__cause__, error.__context__]
+        step = error.__traceback__
+        while step is not None:
+            inner = step.tb_next
+            if inner is not None and inner.tb_frame.f_code.co_filename.startswith(OWN_FILES):
+                step.tb_next = inner.tb_next
+            else:
+                step = inner
+
+
+class Shell(ZMQInteractiveShell):
+    """The shell, with `!cmd` through the captured descriptors instead of a terminal."""
+
+    # A pty would turn line ends into CRLF, and a sandbox has no /dev/pts.
+    system = InteractiveShell.system_raw
+    _transformed: tuple[str | None, str] = (None, "")
+    _awaits: tuple[str | None, bool] = (None, False)
+
+    @property
+    def keeps_outputs(self) -> bool:
+        """Tell whether outputs are kept for `Out` and `%notebook`."""
+        return bool(self.cache_size)
+
+    @contextmanager
+    def _tee(self, channel: Any) -> Iterator[None]:
+        # IPython would keep every piece of text of the session, and slow each write for it.
+        if self.keeps_outputs:
+            with super()._tee(channel):
+                yield
+        else:
+            yield
+
+    def transform_cell(self, raw_cell: str) -> str:
+        """Return the cell as Python; asked twice for each cell, it answers the same."""
+        raw, transformed = self._transformed
+        if raw is not raw_cell:
+            transformed = super().transform_cell(raw_cell)
+            self._transformed = raw_cell, transformed
+        return transformed
+
+    def should_run_async(self, raw_cell: str, **options: Any) -> bool:
+        """Tell whether the cell awaits at its top level; asked twice likewise."""
+        raw, answer = self._awaits
+        if raw is not raw_cell or options.get("preprocessing_exc_tuple"):
+            answer = super().should_run_async(raw_cell, **options)
+            self._awaits = raw_cell, answer
+        return answer
+
+    def _format_exception_for_storage(self, *args: Any, **options: Any) -> Any:
+        # For a history of errors that is not kept either, formatted once more.
+        return super()._format_exception_for_storage(*args, **options) if self.keeps_outputs else {}
+
+    def showtraceback(self, exc_tuple: Any = None, *args: Any, **options: Any) -> None:
+        """Show an error, where it happened in the user's code."""
+        forget_own_frames(exc_tuple[1] if exc_tuple else sys.exc_info()[1])
+        super().showtraceback(exc_tuple, *args, **options)
+
+    def forget_outputs(self) -> None:
+        """Drop what was kept of the cell: its results and errors only if they are not wanted."""
+        self._transformed, self._awaits = (None, ""), (None, False)
+        history = self.history_manager
+        if not self.keeps_outputs and history is not None:
+            for name in ("outputs", "output_hist_reprs", "exceptions"):
+                getattr(history, name, {}).clear()
