@@ -32,6 +32,8 @@ class Doors:
         self._publisher = publisher
         self._requests = requests
         self._control = control
+        self._listeners: list[socket.socket] = []
+        self._peers: set[Peer] = set()
 
     def open(self, listeners: dict[str, int]) -> None:
         """Take connections on these descriptors; on the loop's thread."""
@@ -39,7 +41,16 @@ class Doors:
             if channel in listeners:
                 listener = socket.socket(fileno=listeners[channel])
                 listener.setblocking(False)
+                self._listeners.append(listener)
                 self._loop.add_reader(listener, self._accept, channel, listener)
+
+    def close(self) -> None:
+        """Take nobody in any more, and hang up on who is read here."""
+        for listener in self._listeners:
+            self._loop.remove_reader(listener)
+            listener.close()
+        for peer in self._peers:
+            peer.close()
 
     def _accept(self, channel: str, listener: socket.socket) -> None:
         try:
@@ -65,6 +76,7 @@ class Doors:
         if channel == "shell":
             self._requests.add(peer, messages)
             return
+        self._peers.add(peer)
         self._loop.add_reader(peer.socket, self._read, channel, peer)
         self._take(channel, peer, messages)
 
@@ -77,6 +89,7 @@ class Doors:
             self._publisher.remove(peer)
         else:
             self._routers[channel].remove(peer)
+        self._peers.discard(peer)
         peer.close()
 
     def _take(self, channel: str, peer: Peer, messages: list[list[bytes]]) -> None:
