@@ -10,6 +10,7 @@ from typing import Any
 
 from ipykernel.zmqshell import ZMQInteractiveShell
 from IPython.core.interactiveshell import InteractiveShell
+from traitlets import observe
 
 OWN_FILES = os.path.dirname(__file__) + os.sep
 
@@ -39,6 +40,10 @@ class Shell(ZMQInteractiveShell):
     system = InteractiveShell.system_raw
     _transformed: tuple[str | None, str] = (None, "")
     _awaits: tuple[str | None, bool] = (None, False)
+
+    @observe("ipython_dir")
+    def _ipython_dir_changed(self, change: Any) -> None:
+        """Make no directory: whoever writes into it makes it."""
 
     @property
     def keeps_outputs(self) -> bool:
