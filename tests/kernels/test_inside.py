@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import signal
@@ -299,14 +300,27 @@ async def test_an_interrupt_between_cells_harms_nothing(talk: Talk) -> None:
 
 
 async def test_interrupts_at_any_moment_leave_each_cell_answered(talk: Talk) -> None:
-    for _ in range(100):
+    for number in range(200):
         said = talk.start("1 + 1")
-        await talk.until(lambda said=said: said.messages)
+        await asyncio.sleep(number / 100_000)  # s: from before its start to after its end
         os.killpg(talk.kernel.pid, signal.SIGINT)
         os.killpg(talk.kernel.pid, signal.SIGINT)
         await talk.end(said)
         assert said.status in ("ok", "error")
     assert await talk.value("1 + 1") == "2"
+
+
+async def test_an_interrupt_among_prints_loses_no_message(talk: Talk) -> None:
+    for _ in range(40):
+        said = talk.start("i = 0\nwhile True:\n    print(i)\n    i += 1")
+        await talk.until(lambda said=said: bool(said.text()))
+        await talk.interrupt()
+        await talk.end(said)
+        lines = said.text().splitlines()
+        assert lines == [str(number) for number in range(len(lines))]
+        kinds = [message.type for message in said.messages]
+        assert kinds[:2] == ["status", "execute_input"]
+        assert kinds[-2:] == ["error", "status"]
 
 
 async def test_completion_and_inspection_are_answered(talk: Talk) -> None:
