@@ -276,10 +276,19 @@ class Kernel(IPythonKernel):
         """Leave the signal handler as it is."""
 
     async def dispatch_shell(self, msg: Any, /, subshell_id: Any = None, **options: Any) -> None:
-        """Serve one request; an interrupt from now on is meant for it."""
-        if subshell_id is None:
-            self._interrupted = self.iopub_socket.interrupted = False
-        await super().dispatch_shell(msg, subshell_id=subshell_id, **options)
+        """Serve one request; an interrupt from now on is meant for it.
+
+        Its reply follows all that was published about it, `idle` included.
+        """
+        if subshell_id is not None or options.get("concurrent"):
+            await super().dispatch_shell(msg, subshell_id=subshell_id, **options)
+            return
+        self._interrupted = self.iopub_socket.interrupted = False
+        self.shell_stream.hold()
+        try:
+            await super().dispatch_shell(msg, subshell_id=subshell_id, **options)
+        finally:
+            self.shell_stream.release()
 
     async def do_execute(self, code: str, silent: bool, *args: Any, **options: Any) -> Any:
         """Run one cell; the tail of an over-long output is sent before its reply."""

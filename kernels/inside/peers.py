@@ -164,6 +164,8 @@ class Router:
         self._peers: dict[bytes, Peer] = {}
         self._count = 0
         self._before = before or (lambda: None)
+        self._holder: threading.Thread | None = None
+        self._held: list[Sequence[bytes]] = []
         self.io_loop: Any = None  # of the thread that reads
 
     def __repr__(self) -> str:
@@ -185,10 +187,23 @@ class Router:
 
     def send_multipart(self, frames: Sequence[bytes], *args: Any, **options: Any) -> None:
         """Send to the peer that the first frame names; dropped if it has gone."""
+        if self._holder is not None and self._holder is threading.current_thread():
+            self._held.append(frames)
+            return
         self._before()
         peer = self._peers.get(bytes(frames[0]))
         if peer is not None:
             peer.send(packed(frames[1:]))
+
+    def hold(self) -> None:
+        """Keep what this thread sends from now on until `release`."""
+        self._holder = threading.current_thread()
+
+    def release(self) -> None:
+        """Send what was held, after what was published: all of that in one write."""
+        self._holder = None
+        while self._held:
+            self.send_multipart(self._held.pop(0))
 
     def flush(self, *args: Any) -> None:
         """Do nothing: what is sent has been written."""

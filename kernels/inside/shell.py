@@ -9,9 +9,11 @@ from contextlib import contextmanager
 from typing import Any
 
 from ipykernel.zmqshell import ZMQInteractiveShell
+from IPython.core.formatters import DisplayFormatter, PlainTextFormatter
 from IPython.core.interactiveshell import InteractiveShell
 from traitlets import observe
 
+PLAIN = {int, float, bool, complex, str, bytes, list, dict, tuple, set, frozenset, range}
 OWN_FILES = os.path.dirname(__file__) + os.sep
 
 
@@ -33,6 +35,32 @@ def forget_own_frames(error: BaseException | None) -> None:
                 step = inner
 
 
+class PlainFirst(DisplayFormatter):
+    """Shows a number, a text or a container as text, without asking every other formatter first.
+
+    None of them knows these types, unless somebody has taught it to.
+    """
+
+    def format(self, obj: Any, include: Any = None, exclude: Any = None) -> Any:
+        """Return a MIME bundle and its metadata."""
+        if include or exclude or type(obj) not in PLAIN or self._is_taught(type(obj).__mro__):
+            return super().format(obj, include=include, exclude=exclude)
+        text = self.formatters["text/plain"](obj)
+        return ({} if text is None else {"text/plain": text}), {}
+
+    def _is_taught(self, kinds: tuple[type, ...]) -> bool:
+        special = self.ipython_display_formatter, self.mimebundle_formatter
+        for formatter in (*self.formatters.values(), *special):
+            if type(formatter) is PlainTextFormatter:
+                continue
+            if type(formatter).__module__ != DisplayFormatter.__module__:
+                return True
+            printers, deferred = formatter.type_printers, formatter.deferred_printers
+            if any(kind in printers or ("builtins", kind.__name__) in deferred for kind in kinds):
+                return True
+        return False
+
+
 class Shell(ZMQInteractiveShell):
     """The shell, with `!cmd` through the captured descriptors instead of a terminal."""
 
@@ -40,6 +68,11 @@ class Shell(ZMQInteractiveShell):
     system = InteractiveShell.system_raw
     _transformed: tuple[str | None, str] = (None, "")
     _awaits: tuple[str | None, bool] = (None, False)
+
+    def init_display_formatter(self) -> None:
+        """Make what turns results into MIME bundles."""
+        self.display_formatter = PlainFirst(parent=self)
+        self.configurables.append(self.display_formatter)  # type: ignore[arg-type]
 
     @observe("ipython_dir")
     def _ipython_dir_changed(self, change: Any) -> None:
