@@ -11,6 +11,7 @@ import socket
 import struct
 import sys
 import uuid
+from pathlib import Path
 from typing import Any
 
 import zmq
@@ -29,7 +30,7 @@ from .imports import guard
 from .kernel import Kernel
 from .peers import Loop, Router
 from .publish import Publisher
-from .rehearsal import rehearse
+from .rehearsal import dress, rehearse
 from .session import KernelSession
 from .shell import Shell
 from .streams import CellStream, OutputBudget
@@ -232,6 +233,8 @@ class KernelApp(IPKernelApp):
             self.ipython_dir = shell.ipython_dir = os.environ.get("IPYTHONDIR", "")
             self.profile_dir.move(os.path.join(self.ipython_dir, "profile_default"))
             shell.starting_dir = os.getcwd()
+            shell.home_dir = shell.logger.home_dir = os.environ.get("HOME", shell.starting_dir)
+            shell.history_manager.dir_hist[:] = [Path.cwd()]
             shell.init_environment()
             if name := os.environ.get("JPY_SESSION_NAME"):
                 shell.user_ns["__session__"] = name
@@ -369,6 +372,8 @@ def become(config: socket.socket, listeners: dict[str, int], options: dict[str, 
     report(config)
     code = 0
     try:
+        if not app.plain:
+            dress(app)
         app.start()
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1

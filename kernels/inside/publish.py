@@ -66,6 +66,7 @@ class Publisher:
         self._gathered = 0  # bytes, about
         self._timer: Timer | None = None
         self._set = False
+        self.muted: threading.Thread | None = None  # whose messages go nowhere
         self.has_text = False  # among what is gathered
         self.interrupted = False  # SIGINT came while we sent
         self.texts: Any = None  # what is not yet a message; set by the streams
@@ -133,6 +134,8 @@ class Publisher:
         if not self.peers:
             return
         data = packed(msg)
+        if self.muted is not None and self.muted is threading.current_thread():
+            return
         with self._lock:
             self._batch.append(data)
             self._gathered += len(data)

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import linecache
 import os
 import sys
+import threading
 from typing import Any
 
 ROUNDS = 12  # code is specialised when it has run eight times
+NOBODY = b"nobody"  # who asks
 CELLS = (
     "1+1",
     "print('x')",
@@ -49,6 +52,7 @@ def rehearse(app: Any) -> None:
     kernel, shell, publisher = app.kernel, app.shell, app.iopub_socket
     atexit.unregister(shell.atexit_operations)  # the zygote's end is not a session's
     kept = sys.stdout, sys.stderr, sys.displayhook, sys.excepthook, sys.modules["__main__"]
+    names, hidden = dict(shell.user_ns), dict(shell.user_ns_hidden)
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     cells = [*CELLS, *(code for module, code in WITH.items() if module in sys.modules)]
@@ -66,6 +70,33 @@ def rehearse(app: Any) -> None:
         sys.stdout, sys.stderr, sys.displayhook, sys.excepthook = kept[:4]
         sys.modules["__main__"] = kept[4]
     _forget(shell)
+    for namespace, before in ((shell.user_ns, names), (shell.user_ns_hidden, hidden)):
+        namespace.clear()
+        namespace.update(before)
+
+
+def dress(app: Any) -> None:
+    """Run a cell in a kernel that nobody has yet: its first pages are its own before it is needed.
+
+    A fork copies each page when it is first written to. Done now, nobody waits for that.
+    """
+    kernel, shell, publisher = app.kernel, app.shell, app.iopub_socket
+    publisher.muted = threading.current_thread()
+    try:
+        for code in ("1+1", "print('x')"):
+            content = _execution(code) | {"store_history": False}
+            frames = kernel.session.serialize(kernel.session.msg("execute_request", content))
+            work = kernel.shell_main(None, [NOBODY, *frames])
+            # Without the loop: it would serve others, too. Nothing is awaited that is not there.
+            with contextlib.suppress(StopIteration):
+                work.send(None)
+            work.close()
+    finally:
+        publisher.muted = None
+    shell.last_execution_result = None
+    for name in shell.compile._filename_map:
+        linecache.cache.pop(name, None)
+    shell.compile._filename_map.clear()
 
 
 async def _run(kernel: Any, cells: list[str]) -> None:
@@ -81,7 +112,7 @@ async def _run(kernel: Any, cells: list[str]) -> None:
     for turn in range(ROUNDS):
         for kind, content in requests[: None if turn < 2 else 2]:
             frames = session.serialize(session.msg(kind, content))
-            await kernel.shell_main(None, [b"nobody", *frames])
+            await kernel.shell_main(None, [NOBODY, *frames])
 
 
 def _execution(code: str) -> dict[str, Any]:
@@ -96,8 +127,10 @@ def _execution(code: str) -> dict[str, Any]:
 
 
 def _forget(shell: Any) -> None:
-    shell.reset(new_session=True)
-    shell.last_traceback = shell._last_traceback = None
+    shell.history_manager.reset(new_session=True)
+    shell.execution_count = 1
+    shell._sys_modules_keys = set(sys.modules)
+    shell.last_execution_result = shell._last_traceback = None
     shell.compile._filename_map.clear()
     for name in [name for name in linecache.cache if not os.path.exists(name)]:
         del linecache.cache[name]

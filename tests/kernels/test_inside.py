@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import os
 import re
@@ -106,6 +107,19 @@ async def test_two_kernels_differ_in_randomness(launcher: Launcher) -> None:
         first, second = eval(await one.value(code)), eval(await other.value(code))  # noqa: S307
     assert first[0] != second[0]
     assert first[1] != second[1]
+
+
+async def test_a_new_kernel_is_as_if_nothing_had_run_in_it(talk: Talk) -> None:
+    assert await talk.value("hasattr(__import__('sys'), 'last_type')") == "False"
+    said = await talk.run("sorted(globals()), In, Out, _i")
+    assert said.contents("execute_input")[0]["execution_count"] == 2
+    names = "In Out _ __ ___ __builtin__ __builtins__ __doc__ __loader__ __name__ __package__"
+    names += " __spec__ _dh _i _i1 _i2 _ih _ii _iii _oh exit get_ipython open quit"
+    first, second = "hasattr(__import__('sys'), 'last_type')", "sorted(globals()), In, Out, _i"
+    assert ast.literal_eval(said.value) == (names.split(), ["", first, second], {}, first)
+    assert await talk.value("__import__('os').getcwd() == str(_dh[0])") == "True"
+    home = "shell = get_ipython(); shell.home_dir, shell.starting_dir"
+    assert len(set(ast.literal_eval(await talk.value(home)))) == 1
 
 
 async def test_two_kernels_see_nothing_of_each_other(launcher: Launcher) -> None:
