@@ -1,4 +1,4 @@
-"""Jupyter Kernel Gateway: its virtual environment, its process, its legacy WebSocket protocol."""
+"""Jupyter's servers: their virtual environment, their processes, their WebSocket protocol."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from tests.bench.stock import isolated
 LOCK = Path(__file__).parent / "requirements.lock"
 TOKEN = "bench"
 READY = r"available at (http://\S+)"
+SERVER_READY = r"(http://127\.0\.0\.1:\d+)/tree\?|(http://127\.0\.0\.1:\d+)/\?token"
 
 
 async def environment(directory: Path) -> Path:
@@ -50,7 +51,7 @@ async def _run(*argv: str) -> None:
 
 
 class GatewayKernel:
-    """A connected kernel: a session of the Kernel Gateway, in its words."""
+    """A connected kernel, in Jupyter's words."""
 
     def __init__(self, connection: ClientConnection, session: str) -> None:
         self._connection = connection
@@ -58,6 +59,13 @@ class GatewayKernel:
 
     async def execute(self, code: str) -> list[dict[str, Any]]:
         """Run the code and return its messages up to `idle`, with which all output is there."""
+        messages = [message async for message in self.messages(code)]
+        if failed := [each for each in messages if each["msg_type"] == "error"]:
+            raise RuntimeError(f"{failed[0]['content']}")
+        return messages
+
+    async def messages(self, code: str) -> AsyncIterator[dict[str, Any]]:
+        """Run the code and give its messages as they come, `idle` the last."""
         message_id = uuid.uuid4().hex
         header = {
             "msg_id": message_id,
@@ -71,22 +79,19 @@ class GatewayKernel:
         message = {"channel": "shell", "header": header, "content": content}
         message |= {"parent_header": {}, "metadata": {}, "buffers": []}
         await self._connection.send(orjson.dumps(message).decode())
-        messages: list[dict[str, Any]] = []
         async for frame in self._connection:
             answer = orjson.loads(frame)
             if answer["parent_header"].get("msg_id") != message_id:
                 continue
-            messages.append(answer)
-            if answer["msg_type"] == "error":
-                raise RuntimeError(f"{answer['content']}")
+            yield answer
             if answer["msg_type"] == "status" and answer["content"]["execution_state"] == "idle":
-                return messages
-        raise ConnectionError("the gateway closed the connection")
+                return
+        raise ConnectionError("the server closed the connection")
 
 
 @dataclass
 class Gateway:
-    """A running Kernel Gateway."""
+    """A running server: Kernel Gateway, or the one of Jupyter."""
 
     url: str
     pid: int
@@ -132,3 +137,16 @@ async def gateway(python: Path, directory: Path) -> AsyncIterator[Gateway]:
     async with program([str(python), "-m", "kernel_gateway"], env=env, ready=READY) as running:
         assert running.ready is not None
         yield Gateway(running.ready[1].rstrip("/"), running.pid)
+
+
+@contextlib.asynccontextmanager
+async def jupyter_server(python: Path, directory: Path) -> AsyncIterator[Gateway]:
+    """Start a Jupyter server with its defaults on a free port, end it with the block."""
+    env = isolated(directory) | {"JUPYTER_TOKEN": TOKEN}
+    env["PATH"] = f"{python.parent}:{env.get('PATH', '')}"
+    argv = [str(python), "-m", "jupyter_server", "--no-browser", "--allow-root"]
+    argv += ["--ip=127.0.0.1", "--port=19888", "--port-retries=200"]
+    argv += [f"--ServerApp.root_dir={directory}"]
+    async with program(argv, env=env, ready=SERVER_READY) as running:
+        assert running.ready is not None
+        yield Gateway(running.ready[1] or running.ready[2], running.pid)

@@ -9,9 +9,11 @@ import platform
 from collections.abc import Awaitable, Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from tests.bench import gateway as kernel_gateway
 from tests.bench import ours
+from tests.bench.floor import Floor, floor
 from tests.bench.stock import StockKernel, stock_kernel
 
 OURS = "broker"
@@ -19,9 +21,12 @@ UNSHUT = "no sandbox"
 WITH_CGROUP = "with its cgroup"
 UNDISTURBED = "undisturbed"
 GATEWAY = "Kernel Gateway"
+SERVER = "jupyter_server"
+FLOOR = "the floor"
 STOCK = "stock ipykernel"
 ZMQ = "stock ipykernel, raw ZMQ"
 
+Start = Callable[[Path, Path], contextlib.AbstractAsyncContextManager[kernel_gateway.Gateway]]
 Contestant = Callable[[], Awaitable[float]]
 Samples = dict[str, list[float]]
 CACHE = Path(__file__).parents[2] / ".cache" / "bench-venv"
@@ -44,8 +49,11 @@ class Lab:
         self.advance = advance
         self._broker: ours.Broker | None = None
         self._unshut: ours.Broker | None = None
-        self._gateway: kernel_gateway.Gateway | None = None
+        self._servers: dict[str, kernel_gateway.Gateway] = {}
+        self._floor: Floor | None = None
         self._rooms = 0
+        self.counted = 0
+        self.kept: dict[str, Any] = {}  # what several rows take from one measurement
 
     def room(self) -> Path:
         """Make a directory with a short path: Unix socket paths end at 107 bytes."""
@@ -53,6 +61,11 @@ class Lab:
         room = self.directory / str(self._rooms)
         room.mkdir()
         return room
+
+    def count(self) -> int:
+        """Return a number that no other session's name has."""
+        self.counted += 1
+        return self.counted
 
     def takes_part(self, contestant: str) -> bool:
         """Return whether this run measures the contestant (`--side`)."""
@@ -73,31 +86,50 @@ class Lab:
         return self._unshut
 
     async def gateway(self) -> kernel_gateway.Gateway:
-        if self._gateway is None:
-            self.advance("starting Kernel Gateway (first run: installing it)")
+        return await self._server(GATEWAY, kernel_gateway.gateway)
+
+    async def jupyter_server(self) -> kernel_gateway.Gateway:
+        return await self._server(SERVER, kernel_gateway.jupyter_server)
+
+    async def _server(self, name: str, start: Start) -> kernel_gateway.Gateway:
+        if name not in self._servers:
+            self.advance(f"starting {name} (first run: installing it)")
             python = await kernel_gateway.environment(CACHE)
-            started = kernel_gateway.gateway(python, self.room())
-            self._gateway = await self.stack.enter_async_context(started)
-        return self._gateway
+            self._servers[name] = await self.stack.enter_async_context(start(python, self.room()))
+        return self._servers[name]
+
+    async def floor(self) -> Floor:
+        """Return the least that a system like this must do."""
+        if self._floor is None:
+            self._floor = await self.stack.enter_async_context(floor(self.room()))
+        return self._floor
 
     def stock(self) -> contextlib.AbstractAsyncContextManager[StockKernel]:
         """Return a stock kernel, which lives as long as the block that enters it."""
         return stock_kernel(self.room())
 
     async def interleave(
-        self, contestants: Mapping[str, Contestant], *, rounds: int, warmup: int = 1
+        self,
+        contestants: Mapping[str, Contestant],
+        *,
+        rounds: int,
+        warmup: int = 1,
+        block: int = 1,
     ) -> Samples:
         """Measure in turns, A B A B, so that a change of the machine's mood meets everyone.
 
-        A contestant returns what it measured: its own preparation is not on its clock.
+        A contestant returns what it measured: its own preparation is not on its clock. With a
+        `block`, each turn is so many measurements in a row: in the first, what is needed is no
+        longer in the processor's caches.
         """
         samples: Samples = {name: [] for name in contestants}
-        for turn in range(-warmup, rounds):
+        for turn in range(-warmup, rounds // block):
             for name, measure in contestants.items():
-                value = await measure()
-                if turn >= 0:
-                    samples[name].append(value)
-            self.advance(f"{max(turn + 1, 0)}/{rounds}")
+                for _ in range(block):
+                    value = await measure()
+                    if turn >= 0:
+                        samples[name].append(value)
+            self.advance(f"{max(turn + 1, 0) * block}/{rounds}")
         return samples
 
 

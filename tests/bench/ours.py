@@ -16,12 +16,14 @@ from typing import Any
 
 import msgpack
 import orjson
+import psutil
 
 from tests.bench.client import ClientConnection, request, socket
 from tests.bench.processes import DidNotStart, program
 
 MSGPACK, JSON = "broker.v1.msgpack", "broker.v1.json"
 READY = r"https?://\S+"
+BOOT = "inside/boot.py"
 BROKER = Path(sys.executable).parent / "broker"
 
 
@@ -35,6 +37,10 @@ class Session:
 
     async def ask(self, kind: str, **fields: object) -> list[dict[str, Any]]:
         """Send a request and return its events up to `done` or `reply`. Raises on a fault."""
+        return [event async for event in self.events(kind, **fields)]
+
+    async def events(self, kind: str, **fields: object) -> AsyncIterator[dict[str, Any]]:
+        """Send a request and give its events as they come, `done` or `reply` the last."""
         self._count += 1
         request_id = f"r{self._count}"
         message = {"type": kind, "id": request_id, **fields}
@@ -42,16 +48,15 @@ class Session:
             await self._connection.send(msgpack.packb(message))
         else:
             await self._connection.send(orjson.dumps(message).decode())
-        events: list[dict[str, Any]] = []
         async for frame in self._connection:
             event = msgpack.unpackb(frame) if self._binary else orjson.loads(frame)
             if event["type"] == "fault":
                 raise RuntimeError(f"{kind}: {event}")
             if event.get("id") != request_id:
                 continue
-            events.append(event)
+            yield event
             if event["type"] in ("done", "reply"):
-                return events
+                return
         raise ConnectionError("the broker closed the connection")
 
     async def begin(self, code: str) -> None:
@@ -104,6 +109,21 @@ class Broker:
         assert isinstance(view, dict)
         return view
 
+    async def processes(self) -> set[psutil.Process]:
+        """Return the broker's processes, and its kernels with all who keep them.
+
+        Those are nobody's children of the broker: they outlive it.
+        """
+        own = psutil.Process(self.pid)
+        found = {own, *own.children(recursive=True)}
+        for pool in (await self.pools())["pools"]:
+            for kernel in pool["kernels"][:1]:
+                top = psutil.Process(kernel["pid"])
+                while (parent := top.parent()) and BOOT in " ".join(parent.cmdline()):
+                    top = parent
+                found |= {top, *top.children(recursive=True)}
+        return found
+
     async def warm(self) -> None:
         """Wait until each pool stands at its target, so that no refill is measured.
 
@@ -133,15 +153,20 @@ class Broker:
 
 @contextlib.asynccontextmanager
 async def broker(
-    directory: Path, *, warm: int = 4, isolation: str = "standard"
+    directory: Path, *, warm: int | None = 4, isolation: str = "standard", **settings: object
 ) -> AsyncIterator[Broker]:
-    """Start `broker serve` with its embedded store on a free port, end it with the block."""
+    """Start `broker serve` with its embedded store on a free port, end it with the block.
+
+    `warm` is None for the broker's own default; `settings` go into its environment.
+    """
     ready_file = directory / "ready.json"
-    argv = [str(BROKER), "serve", "--isolation", isolation, "--port", "0", "--warm", str(warm)]
+    argv = [str(BROKER), "serve", "--isolation", isolation, "--port", "0"]
+    argv += [] if warm is None else ["--warm", str(warm)]
     argv += ["--state-dir", str(directory / "state"), "--ready-file", str(ready_file)]
     env = {name: value for name, value in os.environ.items() if not name.startswith("BROKER_")}
     # Nothing outlives the measurement, even when the broker has to be killed.
     env |= {"BROKER_ORPHAN_TTL": "5s"}
+    env |= {f"BROKER_{name.upper()}": str(value) for name, value in settings.items()}
     async with program(argv, env=env, ready=READY):
         try:
             ready = json.loads(ready_file.read_bytes())

@@ -16,7 +16,7 @@ from tests.bench.rows import Against, Row
 
 NOISY = 5.0  # percent of stolen time above which a run says so
 HEADINGS = (
-    *("row", "ours p50", "p95", "p99", "peer", "peer p50", "p95", "p99"),
+    *("row", "ours p50", "p95", "p99", "± half", "peer", "peer p50", "p95", "p99", "± half"),
     *("ratio", "target", "met"),
 )
 
@@ -29,10 +29,12 @@ class Summary:
     p50: float
     p95: float
     p99: float
+    spread: float = 0.0  # of the middle half: the third quartile less the first
 
     @classmethod
     def of(cls, samples: Sequence[float]) -> Summary:
-        return cls(len(samples), *(percentile(samples, share) for share in (0.5, 0.95, 0.99)))
+        p25, p50, p75, p95, p99 = (percentile(samples, s) for s in (0.25, 0.5, 0.75, 0.95, 0.99))
+        return cls(len(samples), p50, p95, p99, p75 - p25)
 
 
 def percentile(samples: Sequence[float], share: float) -> float:
@@ -56,24 +58,30 @@ def compare(row: Row, samples: Samples, mood: Mapping[str, float]) -> dict[str, 
             for name, summary in summaries.items()
         },
         "comparisons": [
-            judge(against, row.unit, summaries.get(OURS), summaries.get(against.peer))
+            judge(against, row, summaries.get(OURS), summaries.get(against.peer))
             for against in row.against
         ],
         "machine": dict(mood),
     }
 
 
-def judge(
-    against: Against, unit: str, ours: Summary | None, peer: Summary | None
-) -> dict[str, Any]:
+def judge(against: Against, row: Row, ours: Summary | None, peer: Summary | None) -> dict[str, Any]:
     """Return ratio and verdict of one comparison; None where a side was not measured."""
-    ratio = peer.p50 / ours.p50 if ours and peer else None
+    ratio, unit = None, row.unit
+    if ours and peer and against.peer != OURS:
+        ratio = ours.p50 / peer.p50 if row.more_is_better else peer.p50 / ours.p50
     wanted, verdicts = [], []
+    if against.ours_at_least is not None:
+        wanted.append(f"≥ {against.ours_at_least:g} {unit}")
+        verdicts.append(None if ours is None else ours.p50 >= against.ours_at_least)
+    if against.p99_at_most is not None:
+        wanted.append(f"p99 ≤ {against.p99_at_most:g} {unit}")
+        verdicts.append(None if ours is None else ours.p99 <= against.p99_at_most)
     if against.ours_at_most is not None:
         wanted.append(f"≤ {against.ours_at_most:g} {unit}")
         verdicts.append(None if ours is None else ours.p50 <= against.ours_at_most)
     if against.ratio is not None:
-        wanted.append(f"≥ {against.ratio:g}x")
+        wanted.append(f"≥ {against.ratio:.3g}x")
         verdicts.append(None if ratio is None else ratio >= against.ratio)
     if against.more_at_most is not None:
         wanted.append(f"≤ {against.more_at_most:g} {unit} more")
@@ -98,9 +106,8 @@ def lines(results: Sequence[Mapping[str, Any]]) -> list[list[str]]:
                 [
                     "" if index else f"{result['title']} ({unit})",
                     *figures(contestants.get(OURS)),
-                    comparison["peer"],
-                    *figures(contestants.get(comparison["peer"])),
-                    "-" if comparison["ratio"] is None else f"{comparison['ratio']:.1f}x",
+                    *others(comparison["peer"], contestants),
+                    "-" if comparison["ratio"] is None else f"{comparison['ratio']:.3g}x",
                     comparison["target"] or "-",
                     met,
                 ]
@@ -108,17 +115,22 @@ def lines(results: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     return table
 
 
+def others(peer: str, contestants: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """Return a peer's cells; a row that only judges us has none."""
+    return ["-"] * 5 if peer == OURS else [peer, *figures(contestants.get(peer))]
+
+
 def figures(summary: Mapping[str, float] | None) -> list[str]:
     if summary is None:
-        return ["-"] * 3
-    return [f"{summary[name]:.3g}" if summary[name] < 100 else f"{summary[name]:.0f}" for name in
-            ("p50", "p95", "p99")]  # fmt: skip
+        return ["-"] * 4
+    values = [summary["p50"], summary["p95"], summary["p99"], summary["spread"] / 2]
+    return [f"{value:.3g}" if value < 100 else f"{value:.0f}" for value in values]
 
 
 def terminal(report: Mapping[str, Any]) -> Table:
     """Return the table for people."""
     table = Table(caption=caption(report), caption_justify="left")
-    right = {1, 2, 3, 5, 6, 7, 8}
+    right = {1, 2, 3, 4, 6, 7, 8, 9, 10}
     for index, heading in enumerate(HEADINGS):
         table.add_column(heading, justify="right" if index in right else "left")
     for cells in lines(report["rows"]):
@@ -152,7 +164,7 @@ def caption(report: Mapping[str, Any]) -> str:
 
 def markdown(report: Mapping[str, Any]) -> str:
     """Return the table for the README."""
-    rule = ["---" if index in {0, 4, 9, 10} else "---:" for index in range(len(HEADINGS))]
+    rule = ["---" if index in {0, 5, 11, 12} else "---:" for index in range(len(HEADINGS))]
     table = [list(HEADINGS), rule, *lines(report["rows"])]
     body = "\n".join(f"| {' | '.join(cells)} |" for cells in table)
     return f"{body}\n\n{caption(report)}\n"
@@ -193,7 +205,11 @@ def chart(report: Mapping[str, Any]) -> str:
                 fontsize=8,
             )
         panel.set_title(row["title"], loc="left", fontsize=9)
-        panel.set_xlim(0, 1.18 * max(p95))
+        if max(p95) > 30 * min(p50):  # else a bar would not be seen beside the other
+            panel.set_xscale("log")
+            panel.set_xlim(min(p50) / 3, 3 * max(p95))
+        else:
+            panel.set_xlim(0, 1.18 * max(p95))
         panel.invert_yaxis()
         panel.tick_params(labelsize=8, length=0)
         panel.spines[["top", "right", "left"]].set_visible(False)

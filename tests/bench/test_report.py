@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.bench import trips  # noqa: F401 - enters its rows
 from tests.bench.report import Summary, compare, judge, markdown, percentile
 from tests.bench.rows import ROWS, Against
 
@@ -34,12 +35,22 @@ def test_a_percentile_lies_between_its_neighbours(
         (Against("p", ratio=20), OURS, None, None),
         (Against("p", ratio=20), None, PEER, None),
         (Against("p"), OURS, PEER, None),
+        (Against("p", p99_at_most=12), OURS, PEER, True),
+        (Against("p", p99_at_most=11), OURS, PEER, False),
     ],
 )
 def test_a_target_is_met_only_when_every_part_of_it_was_measured_and_holds(
     against: Against, ours: Summary | None, peer: Summary | None, met: bool | None
 ) -> None:
-    assert judge(against, "ms", ours, peer)["met"] is met
+    assert judge(against, ROWS["round_trip"], ours, peer)["met"] is met
+
+
+def test_where_more_is_better_the_ratio_is_the_other_way_round() -> None:
+    row = ROWS["throughput_10"]
+    verdict = judge(Against("p", ours_at_least=9), row, Summary(3, 10.0, 12.0, 12.0), PEER)
+    assert verdict["ratio"] == pytest.approx(1 / 30)
+    assert verdict["met"] is True
+    assert verdict["target"] == "≥ 9 /s"
 
 
 def test_the_readme_table_has_one_line_per_comparison_and_names_the_circumstances() -> None:
@@ -59,6 +70,6 @@ def test_the_readme_table_has_one_line_per_comparison_and_names_the_circumstance
     text = markdown(report)
     table = [line for line in text.splitlines() if line.startswith("|")]
     assert len(table) == 2 + len(row.against)
-    assert "10.0x" in table[2]
+    assert "| 10x |" in table[2]
     assert "CPU steal 7.5 %" in text
     assert "trust the ratios only" in text

@@ -1,0 +1,177 @@
+"""The rows of many sessions: a thousand of them on one node, and what that does to each figure."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from time import perf_counter
+
+import psutil
+
+from tests.bench import ours
+from tests.bench.lab import OURS, Lab, Samples
+from tests.bench.rows import CODE, Against, row
+from tests.bench.trips import CHUNK, arrival, processor_seconds, streaming_times
+
+STEPS = (1, 10, 100, 1000)
+QUICK_STEPS = (1, 10, 100)
+AT_ONCE = 4  # sessions being opened
+IDLE = 10.0  # s over which an idle broker is watched
+NEEDED = 14 << 30  # bytes of memory for a thousand sessions, with room to spare
+
+
+class TooSmall(RuntimeError):
+    """This machine cannot hold so many sessions."""
+
+
+def live(count: int) -> str:
+    return f"{count} live session{'s'[: count - 1]}"
+
+
+async def held(lab: Lab, rounds: int) -> dict[str, Samples]:
+    """Fill a broker step by step, measure at each; done once for all rows.
+
+    Returns samples by figure, and in each by contestant: ours is the last step's. Raises TooSmall.
+    """
+    if "held" not in lab.kept:
+        steps = STEPS if rounds > 10 else QUICK_STEPS
+        available = psutil.virtual_memory().available
+        if available < NEEDED * steps[-1] // STEPS[-1]:
+            raise TooSmall(
+                f"{steps[-1]} sessions need {NEEDED >> 30} GiB, {available >> 30} are free"
+            )
+        lab.kept["held"] = await fill(lab, rounds, steps)
+    found: dict[str, Samples] = lab.kept["held"]
+    return found
+
+
+async def fill(lab: Lab, rounds: int, steps: tuple[int, ...]) -> dict[str, Samples]:
+    most = steps[-1] + 100
+    async with contextlib.AsyncExitStack() as stack:
+        broker = await stack.enter_async_context(
+            ours.broker(
+                lab.room(),
+                pool_max_kernels=most,
+                profiles_python_cap=most,
+                session_idle_timeout="0",
+            )
+        )
+        figures: dict[str, Samples] = {}
+        sessions: list[ours.Session] = []
+        opening = asyncio.Semaphore(AT_ONCE)
+
+        async def open_one(number: int) -> None:
+            async with opening:
+                session = await stack.enter_async_context(broker.attach(f"held-{number}"))
+                await session.execute(CODE)
+                sessions.append(session)
+
+        for step in steps:
+            for first in range(len(sessions), step, 50):
+                count = min(50, step - first)
+                await asyncio.gather(*(open_one(first + number) for number in range(count)))
+                lab.advance(f"{len(sessions)}/{steps[-1]} sessions")
+            await broker.warm()
+            name = OURS if step == steps[-1] else live(step)
+            for figure, samples in (await at_this_step(broker, sessions, rounds)).items():
+                figures.setdefault(figure, {})[name] = samples
+        figures["held_memory"] = {OURS: [await memory(broker)]}
+        figures["held_idle"] = {OURS: await idle(broker.pid)}
+        lab.advance(f"ending {len(sessions)} sessions")
+        return figures
+
+
+async def at_this_step(
+    broker: ours.Broker, sessions: list[ours.Session], rounds: int
+) -> dict[str, list[float]]:
+    session = sessions[-1]
+    trips = [await timed(lambda: session.execute(CODE)) for _ in range(4 * rounds)]
+    pids = [broker.pid, (await broker.session(f"held-{len(sessions) - 1}"))["pid"]]
+    costs = []
+    for _ in range(4):
+        before = processor_seconds(pids)
+        for _ in range(CHUNK):
+            await session.execute(CODE)
+        costs.append(1000 * (processor_seconds(pids) - before) / CHUNK)
+    code = "import time\nprint('x')\ntime.sleep(0.05)"
+    bytes_ = []
+    for _ in range(rounds // 2):
+        began, times = await streaming_times(session.events("execute", code=code))
+        bytes_.append(1000 * arrival(began, times))
+    return {
+        "round_trip": trips,
+        "first_result": [1000 * await broker.first_result(CODE) for _ in range(rounds // 2)],
+        "first_byte": bytes_,
+        "processor_time": costs,
+    }
+
+
+async def timed(action: Callable[[], Awaitable[object]]) -> float:
+    began = perf_counter()
+    await action()
+    return 1000 * (perf_counter() - began)
+
+
+async def idle(pid: int) -> list[float]:
+    """Return what an idle broker uses, in percent of one processor."""
+    found = []
+    for _ in range(2):
+        before, began = processor_seconds([pid]), perf_counter()
+        await asyncio.sleep(IDLE / 2)
+        found.append(100 * (processor_seconds([pid]) - before) / (perf_counter() - began))
+    return found
+
+
+async def memory(broker: ours.Broker) -> float:
+    """Return the gigabytes of all processes of a broker; pages they share count once (PSS)."""
+    total = 0
+    for process in await broker.processes():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            total += process.memory_full_info().pss
+    return total / 1e9
+
+
+def enter(figure: str, title: str, unit: str) -> None:
+    """Make a row of a figure's growth; at the most by half of what it is with one session."""
+
+    async def measure(lab: Lab, rounds: int) -> Samples:
+        return (await held(lab, rounds))[figure]
+
+    measure.__name__ = f"growth_{figure}"
+    row(
+        f"{title}, with {STEPS[-1]:,} live sessions",
+        Against(live(1), ratio=1 / 1.5),
+        *(Against(live(step)) for step in STEPS[1:-1]),
+        unit=unit,
+        rounds=20,
+        quick=8,
+    )(measure)
+
+
+enter("round_trip", f"`{CODE}`", "ms")
+enter("first_result", "new session → first result", "ms")
+enter("first_byte", "first byte", "ms")
+enter("processor_time", f"processor time of one `{CODE}`", "ms")
+
+
+@row(
+    f"memory of {STEPS[-1]:,} idle sessions, all processes",
+    Against(OURS, ours_at_most=12),
+    unit="GB",
+    rounds=20,
+    quick=8,
+)
+async def held_memory(lab: Lab, rounds: int) -> Samples:
+    return (await held(lab, rounds))["held_memory"]
+
+
+@row(
+    f"broker with {STEPS[-1]:,} idle sessions, share of one processor",
+    Against(OURS, ours_at_most=3),
+    unit="%",
+    rounds=20,
+    quick=8,
+)
+async def held_idle(lab: Lab, rounds: int) -> Samples:
+    return (await held(lab, rounds))["held_idle"]

@@ -1,0 +1,78 @@
+"""The rows of a kernel's start: how many can be made, and what one costs the whole machine."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from time import perf_counter
+
+from tests.bench.lab import OURS, Lab, Mood, Samples
+from tests.bench.rows import Against, kernel_info, row
+
+AT_ONCE = 4  # starts under way: enough to keep all processors busy
+BATCH = 30  # kernels of one sample
+
+
+@row(
+    "kernels made per second and processor, sandboxed",
+    Against(OURS, ours_at_least=30),
+    unit="/s",
+    rounds=5,
+    quick=2,
+    more_is_better=True,
+)
+async def starts(lab: Lab, rounds: int) -> Samples:
+    return {OURS: [count for count, _ in await batches(lab, rounds)]}
+
+
+@row(
+    "processor time of a kernel's start, of all processes together",
+    Against(OURS, ours_at_most=25),
+    unit="ms",
+    rounds=5,
+    quick=2,
+)
+async def start_cost(lab: Lab, rounds: int) -> Samples:
+    """What the machine was busy with meanwhile: with other work on it the figure is too high."""
+    return {OURS: [cost for _, cost in await batches(lab, rounds)]}
+
+
+async def batches(lab: Lab, rounds: int) -> list[tuple[float, float]]:
+    """Make kernels in batches; return of each the rate, and the milliseconds of one kernel."""
+    if "starts" not in lab.kept:
+        lab.kept["starts"] = await make(lab, rounds)
+    found: list[tuple[float, float]] = lab.kept["starts"]
+    return found
+
+
+async def make(lab: Lab, rounds: int) -> list[tuple[float, float]]:
+    from kernels.launch import Launcher
+    from kernels.spec import KernelSpec
+
+    ticks, processors = os.sysconf("SC_CLK_TCK"), os.cpu_count() or 1
+    found = []
+    async with contextlib.AsyncExitStack() as stack:
+        launcher = Launcher(
+            KernelSpec(name="bench"), lab.room(), isolation="standard", orphan_ttl=5
+        )
+        stack.push_async_callback(launcher.aclose)
+        await launcher.start()
+        room = asyncio.Semaphore(AT_ONCE)
+
+        async def one() -> object:
+            async with room:
+                kernel = await launcher.launch()
+                await kernel_info(kernel.channels)
+                return kernel
+
+        for turn in range(-1, rounds):
+            before, began = Mood.now(), perf_counter()
+            kernels = await asyncio.gather(*(one() for _ in range(BATCH)))
+            elapsed, after = perf_counter() - began, Mood.now()
+            busy = (after.total - before.total) - (after.idle - before.idle)
+            if turn >= 0:  # the first finds the code of the way itself cold
+                found.append((BATCH / elapsed / processors, 1000 * busy / ticks / BATCH))
+            await asyncio.gather(*(kernel.close() for kernel in kernels))  # type: ignore[attr-defined]
+            lab.advance(f"{max(turn + 1, 0)}/{rounds}")
+    return found
