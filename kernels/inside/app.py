@@ -284,9 +284,9 @@ def settings() -> Config:
 def reseed() -> None:
     """Give the child its own randomness: what was seeded before the fork is everybody's."""
     random.seed()
-    if "numpy" in sys.modules:
+    if "numpy.random" in sys.modules:  # else it seeds itself, when it is imported
         # Seeded with one number it would have but four billion beginnings; with none it imports.
-        sys.modules["numpy"].random.seed(list(struct.unpack("8I", os.urandom(32))))
+        sys.modules["numpy.random"].seed(list(struct.unpack("8I", os.urandom(32))))
     if "torch" in sys.modules:
         sys.modules["torch"].seed()
 
