@@ -54,7 +54,6 @@ async def fill(lab: Lab, rounds: int, steps: tuple[int, ...]) -> dict[str, Sampl
                 lab.room(),
                 pool_max_kernels=most,
                 profiles_python_cap=most,
-                session_idle_timeout="0",
             )
         )
         figures: dict[str, Samples] = {}
