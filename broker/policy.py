@@ -7,10 +7,13 @@ the caller uses throughout.
 
 from __future__ import annotations
 
+import heapq
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeAlias
+
+Key: TypeAlias = tuple[str, str]  # tenant and session
 
 BURST: Final = 1.0  # s; claims that come within it are one burst
 FADE: Final = 60.0  # s in which the memory of a burst fades to 1/e
@@ -312,3 +315,36 @@ def reap(sessions: Iterable[SessionView], limits: SessionLimits, now: float) -> 
         elif wake_at is None or when < wake_at:
             wake_at = when
     return Reaping(tuple(ended), wake_at)
+
+
+class Deadlines:
+    """When to look at which session again: finds those that are due without a look at the others.
+
+    A deadline that has moved back is found out when it is due, and expected anew.
+    """
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, Key]] = []
+        self._at: dict[Key, float] = {}
+
+    def expect(self, key: Key, when: float) -> bool:
+        """Have the session looked at by then, and tell whether that is before all others."""
+        if self._at.get(key, math.inf) <= when:
+            return False
+        self._at[key] = when
+        heapq.heappush(self._heap, (when, key))
+        return self._heap[0] == (when, key)
+
+    def due(self, now: float) -> Iterator[Key]:
+        """Take out those whose time has come, the earliest first."""
+        while (next_at := self.next_at) is not None and next_at <= now:
+            _, key = heapq.heappop(self._heap)
+            del self._at[key]
+            yield key
+
+    @property
+    def next_at(self) -> float | None:
+        """Return the earliest, or None."""
+        while self._heap and self._at.get(self._heap[0][1]) != self._heap[0][0]:
+            heapq.heappop(self._heap)  # it was brought forward, and that one counts
+        return self._heap[0][0] if self._heap else None

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from broker.policy import (
     FADE,
     MARGIN,
+    Deadlines,
     Decision,
     Demand,
     PoolLimits,
@@ -333,3 +334,31 @@ def test_zero_is_no_bound() -> None:
     views = [session("a", created=0, last_used=0)]
     assert reap(views, SessionLimits(0, 0), NOW) == Reaping()
     assert reap(views, SessionLimits(0, 200), NOW) == Reaping((), 200)
+
+
+keys = st.tuples(st.just("t"), st.sampled_from("abcd"))
+expectations = st.lists(st.tuples(keys, st.integers(0, 20)), max_size=30)
+
+
+@given(expectations, st.integers(0, 20))
+def test_each_session_is_due_once_at_its_earliest_deadline(
+    expected: list[tuple[tuple[str, str], int]], now: int
+) -> None:
+    deadlines = Deadlines()
+    least: dict[tuple[str, str], int] = {}
+    for key, when in expected:
+        first = all(when < other for other in least.values())
+        least[key] = min(when, least.get(key, when))
+        if first:
+            assert deadlines.expect(key, when)
+        else:
+            deadlines.expect(key, when)
+        assert deadlines.next_at == min(least.values())
+    due = list(deadlines.due(now))
+    assert sorted(due) == sorted(key for key, when in least.items() if when <= now)
+    assert [least[key] for key in due] == sorted(least[key] for key in due)
+    assert list(deadlines.due(now)) == []
+    assert deadlines.next_at == min((at for at in least.values() if at > now), default=None)
+    for key in due:
+        deadlines.expect(key, 30)
+    assert sorted(deadlines.due(30)) == sorted(least)
