@@ -23,7 +23,7 @@ MAPPED = "7f0000100000-7f0000900000"
     ],
 )
 def test_a_large_page_is_all_within_one_anonymous_mapping(line: str, count: int) -> None:
-    first, end = (int(address, 16) for address in line.split()[0].split("-"))
+    first, end = (int(address, 16) for address in line.split(maxsplit=1)[0].split("-"))
     found = list(large(line))
     assert len(found) == count
     assert all(start % LARGE == 0 and first <= start and start + LARGE <= end for start in found)
