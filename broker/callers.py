@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Generic, TypeAlias
 
@@ -26,48 +26,50 @@ class Callers(Generic[K]):
         self._profile = profile
         self._changed = changed
         self._abandoned = abandoned
-        self._any: deque[Caller[K]] = deque()
-        self._direct: deque[tuple[Caller[K], object]] = deque()
+        self._any: OrderedDict[Caller[K], None] = OrderedDict()
+        self._direct: OrderedDict[Caller[K], object] = OrderedDict()
 
     @property
     def waiting(self) -> int:
-        """Count those whom any kernel serves."""
-        return sum(not caller.done() for caller in self._any)
+        """Count those whom any kernel serves; who is about to leave is among them."""
+        return len(self._any)
 
     @property
     def direct(self) -> int:
         """Count those who need a start of their own, on a workspace of theirs."""
-        return sum(not caller.done() for caller, _ in self._direct)
+        return len(self._direct)
 
     async def wait(self, timeout: float) -> K:
         """Wait for any kernel. Raises AtCapacity after `timeout` s, or what the pool fails with."""
         caller: Caller[K] = asyncio.get_running_loop().create_future()
-        self._any.append(caller)
+        self._any[caller] = None
         return await self._wait(caller, timeout)
 
     async def wait_direct(self, workspace: object, timeout: float) -> K:
         """Wait for a kernel on this workspace; raises as `wait()` does."""
         caller: Caller[K] = asyncio.get_running_loop().create_future()
-        self._direct.append((caller, workspace))
+        self._direct[caller] = workspace
         return await self._wait(caller, timeout)
 
     def next(self) -> Caller[K] | None:
         """Take out the first of those whom any kernel serves, or None."""
         while self._any:
-            caller = self._any.popleft()
+            caller, _ = self._any.popitem(last=False)
             if not caller.done():
                 return caller
         return None
 
-    def next_direct(self) -> tuple[Caller[K], object]:
-        """Take out the first of the others, with its workspace; there is one."""
-        while self._direct[0][0].done():
-            self._direct.popleft()
-        return self._direct.popleft()
+    def next_direct(self) -> tuple[Caller[K], object] | None:
+        """Take out the first of the others, with its workspace, or None."""
+        while self._direct:
+            caller, workspace = self._direct.popitem(last=False)
+            if not caller.done():
+                return caller, workspace
+        return None
 
     def fail(self, error: BrokerError) -> None:
         """Tell all of them that nothing will come."""
-        waiting = [*self._any, *(caller for caller, _ in self._direct)]
+        waiting = [*self._any, *self._direct]
         self._any.clear()
         self._direct.clear()
         for caller in waiting:
@@ -84,9 +86,8 @@ class Callers(Generic[K]):
 
     def _left(self, caller: Caller[K], error: BaseException, timeout: float) -> K:
         """Settle with a caller whose time is up, or who was cancelled."""
-        if caller in self._any:
-            self._any.remove(caller)
-        self._direct = deque(one for one in self._direct if one[0] is not caller)
+        self._any.pop(caller, None)
+        self._direct.pop(caller, None)
         self._changed()
         timed_out = isinstance(error, TimeoutError)
         if caller.done() and not caller.cancelled():

@@ -64,6 +64,12 @@ class Metrics:
         self._kernels = Gauge(
             "broker_kernels", "Kernels by state.", ["profile", "state"], registry=registry
         )
+        self._target = Gauge(
+            "broker_pool_target",
+            "Warm kernels wanted; follows how fast they are claimed.",
+            ["profile"],
+            registry=registry,
+        )
         self._kernel_exits = Counter(
             "broker_kernel_exits", "Kernels ended.", ["profile", "reason"], registry=registry
         )
@@ -110,14 +116,21 @@ class Metrics:
         self._clients.set_function(count)
 
     def watch_pool(
-        self, profile: str, states: Iterable[str], count: Callable[[str], float]
+        self,
+        profile: str,
+        states: Iterable[str],
+        count: Callable[[str], float],
+        target: Callable[[], float],
     ) -> None:
         """Ask `count` for the number of a profile's kernels in each of the states at each scrape.
+
+        And `target` for how many of them are to be warm.
 
         The failures of a profile show as 0 from here on: a series that is missing until the
         first failure cannot be alerted on.
         """
         self._start_failures.labels(profile)
+        self._target.labels(profile).set_function(target)
         for state in states:
             self._kernels.labels(profile, state).set_function(partial(count, state))
 

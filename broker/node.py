@@ -39,14 +39,14 @@ class Node:
 
     def describe(self) -> NodeRecord:
         """Return the node's record, as it is now."""
-        snapshots = [pool.snapshot() for pool in self.service.pools.values()]
+        views = [pool.view() for pool in self.service.pools.values()]
         return NodeRecord(
             node=self.name,
             url=self.url,
             version=version("kernel-broker"),
             capacity=self.capacity,
-            warm=sum(one.warm for one in snapshots),
-            bound=sum(one.bound for one in snapshots),
+            warm=sum(one.warm for one in views),
+            bound=sum(one.bound for one in views),
             draining=self.service.draining,
             started=self.started,
             isolation=self.default.level,

@@ -7,9 +7,21 @@ the caller uses throughout.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import heapq
+import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Final, Protocol, TypeAlias
+
+Key: TypeAlias = tuple[str, str]  # tenant and session
+
+BURST: Final = 1.0  # s; claims that come within it are one burst
+FADE: Final = 60.0  # s in which the memory of a burst fades to 1/e
+# s beyond the time to make a kernel: the refill rests while kernels are bound and first answers
+# are on their way, which a burst on two cores keeps up for about so long.
+MARGIN: Final = 1.0
+SMOOTH: Final = 0.1  # the part that the newest start has in the time to make one
+LEAST_STEP: Final = 0.001  # s; a deadline that rounding brings forward is not met over and over
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,8 +29,9 @@ class PoolLimits:
     """Bounds and targets of one profile's pool. Counts and seconds."""
 
     warm: int = 4  # kernels kept started and unbound
+    warm_most: int = 0  # as many when they are claimed fast; below `warm` it means no more
     cap: int = 64  # kernels in any state, those still stopping included
-    max_starting: int = 2  # starts at once: a fork storm would slow the kernels that work
+    max_starting: int = 2  # starts at once: more than there are cores would only share them
     backoff_first: float = 0.5  # after the first failed start; doubles with each further one
     backoff_most: float = 60.0
     bind_pause: float = 2.0  # a binding longer than this no longer holds back the refill
@@ -27,19 +40,67 @@ class PoolLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class Demand:
+    """How fast kernels have been claimed of late, and how long it takes to make one.
+
+    The most claims of any second count, and fade from then on: what came once in a burst is
+    expected again, and less so from minute to minute.
+    """
+
+    recent: float = 0.0  # claims of the last second, as of `at`; older ones fade within it
+    peak: float = 0.0  # the most that `recent` has been, faded; as of `at`
+    at: float = 0.0  # of the last claim
+    make: float = 0.1  # s from the begin of a start to a kernel that takes requests
+
+    def claimed(self, now: float) -> Demand:
+        """Count a claim."""
+        age = max(0.0, now - self.at)
+        recent = self.recent * math.exp(-age / BURST) + 1.0
+        return replace(self, recent=recent, peak=max(recent, self.rate(now)), at=now)
+
+    def made(self, seconds: float) -> Demand:
+        """Learn from a start that took so long."""
+        return replace(self, make=self.make + SMOOTH * (seconds - self.make))
+
+    def rate(self, now: float) -> float:
+        """Return the claims a second to be ready for."""
+        return self.peak * math.exp(-max(0.0, now - self.at) / FADE)
+
+    def target(self, limits: PoolLimits, now: float) -> int:
+        """Return how many warm kernels there are to be."""
+        return warm_target(self.rate(now), self.make, limits)
+
+    def falls_at(self, limits: PoolLimits, now: float) -> float | None:
+        """Return when the target is one less, if nothing is claimed before; None if it is least."""
+        target = self.target(limits, now)
+        if target <= limits.warm:
+            return None
+        level = self.peak * (self.make + MARGIN)
+        return max(self.at + FADE * math.log(level / (target - 0.5)), now) + LEAST_STEP
+
+
+def warm_target(rate: float, make: float, limits: PoolLimits) -> int:
+    """Return how many warm kernels serve `rate` claims a second, if one takes `make` s to make."""
+    wanted = math.ceil(min(rate * (make + MARGIN), limits.warm_most) - 0.5)
+    return max(limits.warm, min(wanted, limits.cap))
+
+
+@dataclass(frozen=True, slots=True)
 class PoolView:
     """What `decide()` needs to know of a pool."""
 
     starting: int = 0
-    warm: tuple[str, ...] = ()  # kernel ids, oldest first
+    warm: int = 0
     bound: int = 0
     stopping: int = 0
-    binding: tuple[float, ...] = ()  # of the bound: when those still being bound were claimed
+    binding: int = 0  # of the bound: those still being bound
+    claimed_at: float = 0.0  # of those, when the last was claimed
     waiting: int = 0  # callers that found nothing warm
     direct: int = 0  # callers that need a start of their own, whatever is warm
     promised: int = 0  # of the starting: such a caller's
     failures: int = 0  # failed starts in a row
     failed_at: float = 0.0  # when the last of them failed
+    demand: Demand = Demand()
     room: int | None = None  # kernels the node can still hold; None is no such bound
     owed: int = 0  # callers of other pools that still need a start; set with `room`
     ending: int = 0  # kernels of the node that are on their way out already; set with `room`
@@ -47,7 +108,7 @@ class PoolView:
     @property
     def total(self) -> int:
         """Count the kernels that have, or may still have, a process."""
-        return self.starting + len(self.warm) + self.bound + self.stopping
+        return self.starting + self.warm + self.bound + self.stopping
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +117,7 @@ class Decision:
 
     start: int = 0
     direct: int = 0  # starts of a caller's own, beside the others
-    stop: tuple[str, ...] = ()
+    stop: int = 0  # of the warm ones, the youngest: the oldest is claimed next
     wake_at: float | None = None
 
 
@@ -79,47 +140,63 @@ def unserved(view: PoolView, limits: PoolLimits) -> int:
     """Return how many callers need a start that has not begun, and that the cap allows."""
     if view.failures:
         return 0  # a profile that cannot start takes nothing from one that can
-    coming = len(view.warm) + view.starting - view.promised + view.stopping
+    coming = view.warm + view.starting - view.promised + view.stopping
     return max(0, min(view.waiting + view.direct - coming, limits.cap - view.total))
+
+
+def can_serve_another(view: PoolView, limits: PoolLimits, reclaimable: int) -> bool:
+    """Tell whether one more caller would get a kernel.
+
+    `reclaimable` kernels of other pools would make way.
+    """
+    room = min(startable(view, limits) + reclaimable, limits.cap - view.total)
+    coming = view.warm + view.starting - view.promised + view.stopping
+    return view.waiting + view.direct < coming + room
 
 
 def decide(view: PoolView, limits: PoolLimits, now: float) -> Decision:
     """Return the actions that bring the pool to its target.
 
     Callers that wait come first; then callers of other pools, for whom spare kernels make way;
-    then the warm target. Refill rests while a claimed kernel is being bound, so that it never
-    slows a first answer. After a failed start only one is tried at a time, with growing pauses.
+    then the warm target. Refill rests while a caller waits or a claimed kernel is being bound, so
+    that it never slows a first answer. After a failed start only one is tried at a time, with
+    growing pauses.
     """
-    stop = _spare(view, limits)
-    coming = len(view.warm) - len(stop) + view.starting - view.promised
+    target, falls_at = view.demand.target(limits, now), view.demand.falls_at(limits, now)
+    stop = _spare(view, limits, target)
+    coming = view.warm - stop + view.starting - view.promised
     for_callers = max(0, view.waiting - coming)
-    for_target = max(0, view.waiting + limits.warm - coming - for_callers)
+    for_target = max(0, view.waiting + target - coming - for_callers)
 
     retry_at = next_attempt(view.failures, view.failed_at, limits)
     if retry_at is not None and now < retry_at:
-        return Decision(stop=stop, wake_at=retry_at)
+        return Decision(stop=stop, wake_at=_first(retry_at, falls_at))
     room = startable(view, limits)
     direct = min(view.direct, room)
     room -= direct
     start = min(for_callers, room)
-    pauses = [at + limits.bind_pause for at in view.binding if now < at + limits.bind_pause]
-    if not pauses:
+    rests_until = view.claimed_at + limits.bind_pause if view.binding else now
+    if rests_until <= now and not (view.waiting or view.direct):
         start += min(for_target, max(0, room - start - view.owed))
     most = (limits.max_starting if retry_at is None else 1) - view.starting
     direct = max(0, min(direct, most))
     start = max(0, min(start, most - direct))
-    return Decision(start, direct, stop, max(pauses) if pauses and for_target else None)
+    pause = rests_until if for_target and rests_until > now else None
+    return Decision(start, direct, stop, _first(pause, falls_at))
 
 
-def _spare(view: PoolView, limits: PoolLimits) -> tuple[str, ...]:
-    """Return the warm kernels to stop: those over the target, or that make way on a full node."""
-    surplus = len(view.warm) - view.waiting - limits.warm
+def _first(*moments: float | None) -> float | None:
+    return min((moment for moment in moments if moment is not None), default=None)
+
+
+def _spare(view: PoolView, limits: PoolLimits, target: int) -> int:
+    """Count the warm kernels to stop: those over the target, or that make way on a full node."""
+    surplus = view.warm - view.waiting - target
     reclaimed = view.owed - max(0, view.room or 0) - view.ending if view.owed else 0
     # Their own callers outrank spare kernels as well, unless nothing can start in their place.
     leaving_already = max(view.stopping, view.ending)
     pressed = view.direct - startable(view, limits) - leaving_already if not view.failures else 0
-    leaving = max(0, min(len(view.warm), max(surplus, reclaimed, pressed)))
-    return view.warm[len(view.warm) - leaving :]  # the youngest: the oldest is claimed next
+    return max(0, min(view.warm, max(surplus, reclaimed, pressed)))
 
 
 class Sharer(Protocol):
@@ -168,7 +245,7 @@ class Budget:
     def reclaimable(self, pool: Sharer) -> int:
         """Return how many kernels of other pools would make way for a caller of this one."""
         views = [other.view() for other in self._pools if other is not pool]
-        return sum(len(view.warm) + view.stopping for view in views)
+        return sum(view.warm + view.stopping for view in views)
 
     def publish(self, pool: Sharer, view: PoolView) -> None:
         """Wake the other pools when this one has left room, or its callers' need has changed."""
@@ -238,3 +315,36 @@ def reap(sessions: Iterable[SessionView], limits: SessionLimits, now: float) -> 
         elif wake_at is None or when < wake_at:
             wake_at = when
     return Reaping(tuple(ended), wake_at)
+
+
+class Deadlines:
+    """When to look at which session again: finds those that are due without a look at the others.
+
+    A deadline that has moved back is found out when it is due, and expected anew.
+    """
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, Key]] = []
+        self._at: dict[Key, float] = {}
+
+    def expect(self, key: Key, when: float) -> bool:
+        """Have the session looked at by then, and tell whether that is before all others."""
+        if self._at.get(key, math.inf) <= when:
+            return False
+        self._at[key] = when
+        heapq.heappush(self._heap, (when, key))
+        return self._heap[0] == (when, key)
+
+    def due(self, now: float) -> Iterator[Key]:
+        """Take out those whose time has come, the earliest first."""
+        while (next_at := self.next_at) is not None and next_at <= now:
+            _, key = heapq.heappop(self._heap)
+            del self._at[key]
+            yield key
+
+    @property
+    def next_at(self) -> float | None:
+        """Return the earliest, or None."""
+        while self._heap and self._at.get(self._heap[0][1]) != self._heap[0][0]:
+            heapq.heappop(self._heap)  # it was brought forward, and that one counts
+        return self._heap[0][0] if self._heap else None

@@ -14,11 +14,11 @@ from contextlib import suppress
 from functools import partial
 from typing import Generic, Self
 
-from broker import refusals
+from broker import policy, refusals
 from broker.callers import Caller, Callers
 from broker.errors import BrokerError, ProfileBroken
 from broker.metrics import Metrics
-from broker.policy import Budget, PoolLimits, PoolView, decide, next_attempt, startable
+from broker.policy import Budget, Demand, PoolLimits, PoolView, next_attempt, startable
 from broker.stock import (
     SHOWN,
     K,
@@ -66,6 +66,7 @@ class Pool(Generic[K]):
         self._watchers: list[asyncio.Future[None]] = []  # of ready()
         self._tasks: set[asyncio.Task[None]] = set()  # starts and stops under way
         self._unexplained: set[str] = set()  # bound kernels that ended; their session knows why
+        self._demand = Demand()
         self._failures = 0  # in a row
         self._failed_at = 0.0
         self._error = ""
@@ -75,7 +76,7 @@ class Pool(Generic[K]):
         self._event = asyncio.Event()
         self._reconciler: asyncio.Task[None] | None = None
         if metrics is not None:
-            metrics.watch_pool(profile, [state.value for state in SHOWN], self._stock.count)
+            metrics.watch_pool(profile, SHOWN, self._stock.count, lambda: self.target)
 
     def __repr__(self) -> str:
         counts = [(self._stock.count(state), state) for state in SHOWN]
@@ -120,14 +121,14 @@ class Pool(Generic[K]):
         ProfileBroken while kernels cannot start, AtCapacity when none can come up or none did
         within `timeout` seconds, Draining when the pool is closing.
         """
-        while self._stock.warm and not self._closed:
+        while not self._closed and (life := self._stock.oldest()) is not None:
             # No await on this way: a first answer waits for nobody.
-            life = self._stock.warm[0]
             if not life.kernel.exited.done():
-                self._stock.warm.popleft()
+                self._demand = self._demand.claimed(self._clock())
                 return self._claim(life)
             self._exited(life, life.kernel.exited)  # it died a moment ago
         self._refuse_if_hopeless()
+        self._demand = self._demand.claimed(self._clock())
         return await self._callers.wait(timeout)
 
     async def acquire_with(self, workspace: object, *, timeout: float) -> K:
@@ -140,9 +141,7 @@ class Pool(Generic[K]):
 
     def bound(self, kernel: K) -> None:
         """Note that the kernel has its session; the refill, which waited for that, goes on."""
-        life = self._stock.lives.get(kernel.kernel_id)
-        if life is not None and life.claimed_at is not None:
-            life.claimed_at = None
+        if self._stock.bound(kernel.kernel_id):
             self.wake()
 
     async def discard(self, kernel: K, reason: str = "discarded") -> None:
@@ -190,15 +189,21 @@ class Pool(Generic[K]):
         return self._stock.snapshot(
             self.view(),
             self.limits,
+            target=self.target,
             error=self._error,
             retry_in=None if retry_at is None else max(0.0, retry_at - self._clock()),
             start_failures=self._start_failures,
         )
 
+    @property
+    def target(self) -> int:
+        """Return how many warm kernels there are to be now; it follows how fast they go."""
+        return self._demand.target(self.limits, self._clock())
+
     def view(self) -> PoolView:
         """Return what the policy needs to know of this pool; the node's part is Budget's."""
-        asked = self._callers
-        return self._stock.view(asked.waiting, asked.direct, self._failures, self._failed_at)
+        asked = self._callers.waiting, self._callers.direct
+        return self._stock.view(*asked, self._failures, self._failed_at, self._demand)
 
     def wake(self) -> None:
         """Have the pool look at itself again soon."""
@@ -210,14 +215,15 @@ class Pool(Generic[K]):
         while True:
             self._event.clear()
             view = self._complete_view()
-            decision = decide(view, self.limits, self._clock())
-            for kernel_id in decision.stop:
-                self._stop(self._stock.lives[kernel_id], "spare")
+            decision = policy.decide(view, self.limits, self._clock())
+            for life in self._stock.youngest(decision.stop):
+                self._stop(life, "spare")
             for _ in range(decision.direct):
-                self._begin(*self._callers.next_direct())
+                if caller := self._callers.next_direct():
+                    self._begin(*caller)
             for _ in range(decision.start):
                 self._begin()
-            reached = len(view.warm) >= self.limits.warm
+            reached = view.warm >= self.limits.warm
             if reached or not (view.starting or view.failures or startable(view, self.limits)):
                 self._was_ready = True
                 self._settle_watchers(None)
@@ -260,6 +266,7 @@ class Pool(Generic[K]):
             return
         self._failures = 0
         self._error = ""
+        self._demand = self._demand.made(self._clock() - start.since)
         if caller is None:
             self._offer(life)
         elif caller.done():
@@ -298,8 +305,7 @@ class Pool(Generic[K]):
             caller.set_result(self._claim(life))
 
     def _claim(self, life: Life[K]) -> K:
-        self._stock.claim(life, "claimed")
-        life.claimed_at = life.since
+        self._stock.claim(life, "claimed", binding=True)
         self.wake()
         return life.kernel
 
@@ -370,11 +376,8 @@ class Pool(Generic[K]):
         if retry_at is not None and not self._stock.starts and self._clock() < retry_at:
             raise self._broken()
         view = self._complete_view()
-        room = startable(view, self.limits)
-        if self._budget is not None:
-            room = min(room + self._budget.reclaimable(self), self.limits.cap - view.total)
-        coming = view.starting - view.promised + len(view.warm) + view.stopping
-        if view.waiting + view.direct >= coming + room:
+        spare = 0 if self._budget is None else self._budget.reclaimable(self)
+        if not policy.can_serve_another(view, self.limits, spare):
             raise refusals.no_room(self.profile, view, self.limits.cap)
 
     def _broken(self) -> ProfileBroken:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from broker.config import Config, Profile
 from broker.execution import OutputLimits
 from broker.policy import PoolLimits
@@ -64,5 +66,10 @@ def session_limits(profile: Profile, config: Config) -> SessionLimits:
 def pool_limits(profile: Profile, config: Config) -> PoolLimits:
     """Return the bounds on the profile's pool."""
     return PoolLimits(
-        warm=profile.warm, cap=profile.cap, start_timeout=config.pool.start_timeout + 5
+        warm=profile.warm,
+        # Who keeps none ready wants none that nobody has asked for.
+        warm_most=profile.warm_most if profile.warm else 0,
+        cap=profile.cap,
+        max_starting=max(2, len(os.sched_getaffinity(0))),
+        start_timeout=config.pool.start_timeout + 5,
     )

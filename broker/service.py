@@ -38,8 +38,8 @@ from kernels.state import SessionState
 
 logger = logging.getLogger(__name__)
 
-# s after a binding before the pool is refilled, unless the first answer is out before: forking a
-# replacement at once would slow that very answer.
+# s after a binding before the pool is refilled, unless the first answer is out before, or still
+# awaited then: forking a replacement at once would slow that very answer.
 REFILL_AFTER = 0.15
 CLOSE_AWAY = 1001
 CLOSE_GONE = 4404
@@ -184,7 +184,8 @@ class Service:
         kernel.label(Label(*session.key, claim.generation, session.limits.asked).text)
         state = "fresh" if claim.generation == 1 else "lost"
         session.bind(kernel, claim.generation, state, claim.reason)
-        asyncio.get_running_loop().call_later(REFILL_AFTER, pool.bound, kernel)
+        later = asyncio.get_running_loop().call_later
+        later(REFILL_AFTER, lambda: None if session.busy else pool.bound(kernel))
         self.metrics.kernel_bound(session.profile, time.monotonic() - began)
         self._changed(session)
 

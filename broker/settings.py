@@ -134,7 +134,14 @@ class Profile:
     preload: tuple[str, ...] = setting(
         ",".join(DEFAULT_PRELOAD), NAMES, "modules imported once, before kernels are forked"
     )
-    warm: int = setting("4", COUNT, "kernels kept ready", low="0", high="10000")
+    warm: int = setting("8", COUNT, "kernels kept ready", low="0", high="10000")
+    warm_most: int = setting(
+        "32",
+        COUNT,
+        "kernels kept ready while sessions come fast; at least `warm`, and none where that is 0",
+        low="0",
+        high="10000",
+    )
     cap: int = setting("64", COUNT, "kernels at once, of this profile", low="1", high="10000")
     env: tuple[tuple[str, str], ...] = setting(
         "", PAIRS, "environment variables of its kernels", shown=False

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter, deque
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
-from broker.policy import PoolLimits, PoolView
+from broker.policy import Demand, PoolLimits, PoolView
 from kernels.state import KERNEL, KernelEvent, KernelState, advance
 
 logger = logging.getLogger(__name__)
@@ -79,6 +79,7 @@ class Start:
     """A kernel that is starting."""
 
     failures: int  # failed starts in a row when this one began
+    since: float
     promised: bool = False  # to a caller who needs this very one
     state: KernelState = KernelState.STARTING
     task: asyncio.Task[None] | None = None
@@ -92,7 +93,6 @@ class Life(Generic[K]):
     failures: int  # of its start
     since: float  # when its state began
     state: KernelState
-    claimed_at: float | None = None  # while it is being bound
     task: asyncio.Task[None] | None = None  # its stop
     cause: str = ""  # of its stop
 
@@ -128,28 +128,40 @@ class PoolSnapshot:
 
 
 class Stock(Generic[K]):
-    """The kernels of one profile, by state."""
+    """The kernels of one profile, by state.
+
+    What is asked on every event is counted as it changes: no answer takes longer for the kernels
+    there are.
+    """
 
     def __init__(self, profile: str, clock: Callable[[], float]) -> None:
         self._profile = profile
         self._clock = clock
         self.starts: set[Start] = set()
         self.lives: dict[str, Life[K]] = {}  # oldest first
-        self.warm: deque[Life[K]] = deque()  # of those, the ones to hand out; oldest first
+        self._warm: OrderedDict[str, Life[K]] = OrderedDict()  # those to hand out; oldest first
+        self._binding: dict[str, float] = {}  # those being bound, by when they were claimed
+        self._counts: Counter[str] = Counter()  # by state, of starts and lives
+        self._promised = 0  # of those starting
 
     def begin(self, failures: int, *, promised: bool = False) -> Start:
         """Count a kernel whose start begins."""
-        start = Start(failures, promised)
+        start = Start(failures, self._clock(), promised)
         self.starts.add(start)
+        self._counts[start.state] += 1
+        self._promised += promised
         return start
 
     def cancel(self, start: Start) -> None:
         """Note that a start is no longer wanted."""
-        start.state = self._next(start.state, KernelEvent.STOP, "-", "closing")
+        before = start.state
+        start.state = self._next(before, KernelEvent.STOP, "-", "closing")
+        self._recount(before, start.state)
+        self._promised -= start.promised
 
     def fail(self, start: Start, cause: str) -> None:
         """Forget a start that came to nothing."""
-        self.starts.discard(start)
+        self._forget(start)
         start.state = self._next(start.state, KernelEvent.FAILED, "-", cause)
 
     def came_up(self, kernel: K, cause: str, start: Start | None = None) -> Life[K]:
@@ -161,62 +173,72 @@ class Stock(Generic[K]):
             raise ValueError(f"kernel {kernel.kernel_id} is in the pool already")
         state = KernelState.STARTING
         if start is not None:
-            self.starts.discard(start)
+            self._forget(start)
             state = start.state
         if state is KernelState.STARTING:
             state = self._next(state, KernelEvent.STARTED, kernel.kernel_id, cause)
         life = Life(kernel, 0 if start is None else start.failures, self._clock(), state)
         self.lives[kernel.kernel_id] = life
+        self._counts[state] += 1
         return life
 
     def offer(self, life: Life[K]) -> None:
         """Have a warm kernel wait for its caller."""
-        self.warm.append(life)
+        self._warm[life.kernel.kernel_id] = life
 
-    def claim(self, life: Life[K], cause: str) -> None:
-        """Give a kernel away for good."""
+    def oldest(self) -> Life[K] | None:
+        """Return the warm kernel to be claimed next; it stays."""
+        return next(iter(self._warm.values()), None)
+
+    def youngest(self, count: int) -> list[Life[K]]:
+        """Return the warm kernels to be claimed last; they stay."""
+        return [life for life, _ in zip(reversed(self._warm.values()), range(count), strict=False)]
+
+    def claim(self, life: Life[K], cause: str, *, binding: bool = False) -> None:
+        """Give a kernel away for good; `binding` until it is `bound()`."""
         self._move(life, KernelEvent.BOUND, cause)
+        self._warm.pop(life.kernel.kernel_id, None)
+        if binding:
+            self._binding[life.kernel.kernel_id] = life.since
+
+    def bound(self, kernel_id: str) -> bool:
+        """Note that a claimed kernel has its session; return whether that was news."""
+        return self._binding.pop(kernel_id, None) is not None
 
     def stop(self, life: Life[K], cause: str) -> None:
         """Note that a kernel has been told to end."""
-        was_warm = life.state is KernelState.WARM
         self._move(life, KernelEvent.STOP, cause)
         life.cause = cause
-        life.claimed_at = None
-        if was_warm and life in self.warm:
-            self.warm.remove(life)
+        self._leave(life)
 
     def gone(self, life: Life[K], reason: str) -> None:
         """Forget a kernel whose process has ended."""
-        if life.state is KernelState.WARM and life in self.warm:
-            self.warm.remove(life)
         self._move(life, KernelEvent.EXITED, reason)
-        life.claimed_at = None
+        self._leave(life)
+        self._counts[life.state] -= 1
         del self.lives[life.kernel.kernel_id]
 
     def count(self, state: str) -> int:
         """Return how many kernels are in the state."""
-        states = [start.state for start in self.starts]
-        return sum(each == state for each in [*states, *(li.state for li in self.lives.values())])
+        return self._counts[state]
 
-    def view(self, waiting: int, direct: int, failures: int, failed_at: float) -> PoolView:
+    def view(
+        self, waiting: int, direct: int, failures: int, failed_at: float, demand: Demand
+    ) -> PoolView:
         """Return what the policy needs to know, but for the node's part."""
-        lives = self.lives.values()
-        counts = Counter(life.state for life in lives)
-        counts.update(start.state for start in self.starts)
         return PoolView(
-            starting=counts[KernelState.STARTING],
-            warm=tuple(life.kernel.kernel_id for life in self.warm),
-            bound=counts[KernelState.BOUND],
-            stopping=counts[KernelState.STOPPING],
-            binding=tuple(life.claimed_at for life in lives if life.claimed_at is not None),
+            starting=self._counts[KernelState.STARTING],
+            warm=len(self._warm),
+            bound=self._counts[KernelState.BOUND],
+            stopping=self._counts[KernelState.STOPPING],
+            binding=len(self._binding),
+            claimed_at=next(reversed(self._binding.values()), 0.0),
             waiting=waiting,
             direct=direct,
-            promised=sum(
-                start.promised and start.state is KernelState.STARTING for start in self.starts
-            ),
+            promised=self._promised,
             failures=failures,
             failed_at=failed_at,
+            demand=demand,
         )
 
     def snapshot(
@@ -224,6 +246,7 @@ class Stock(Generic[K]):
         view: PoolView,
         limits: PoolLimits,
         *,
+        target: int,
         error: str,
         retry_in: float | None,
         start_failures: int,
@@ -231,12 +254,12 @@ class Stock(Generic[K]):
         """Return the pool as it is, for operators."""
         return PoolSnapshot(
             profile=self._profile,
-            target=limits.warm,
+            target=target,
             cap=limits.cap,
             starting=view.starting,
-            warm=len(view.warm),
+            warm=view.warm,
             bound=view.bound,
-            binding=len(view.binding),
+            binding=view.binding,
             stopping=view.stopping,
             waiting=view.waiting,
             state="backoff" if view.failures else "ok",
@@ -250,8 +273,24 @@ class Stock(Generic[K]):
         )
 
     def _move(self, life: Life[K], event: KernelEvent, cause: str) -> None:
-        life.state = self._next(life.state, event, life.kernel.kernel_id, cause)
+        before = life.state
+        life.state = self._next(before, event, life.kernel.kernel_id, cause)
         life.since = self._clock()
+        self._recount(before, life.state)
+
+    def _recount(self, before: str, after: str) -> None:
+        self._counts[before] -= 1
+        self._counts[after] += 1
+
+    def _forget(self, start: Start) -> None:
+        self.starts.discard(start)
+        self._counts[start.state] -= 1
+        if start.state is KernelState.STARTING:
+            self._promised -= start.promised
+
+    def _leave(self, life: Life[K]) -> None:
+        self._warm.pop(life.kernel.kernel_id, None)
+        self._binding.pop(life.kernel.kernel_id, None)
 
     def _next(self, state: KernelState, event: KernelEvent, name: str, cause: str) -> KernelState:
         after = advance(KERNEL, state, event)

@@ -16,8 +16,8 @@ from types import TracebackType
 from typing import Self
 
 from broker.errors import BrokerError, StoreUnavailable
+from broker.policy import Deadlines, SessionView, reap, session_deadline
 from broker.policy import SessionLimits as ReapLimits
-from broker.policy import SessionView, reap
 from broker.roles import SessionKernel
 from broker.service import CLOSE_MOVED, Key, Service
 from broker.session import Session
@@ -49,7 +49,11 @@ class Upkeep:
         self._suspended = False
         self._used: dict[tuple[str, str], Touch] = {}
         self._written = asyncio.Event()
-        self._moved = asyncio.Event()
+        # Idleness and lifetime are no settings of a profile: one is as good as another.
+        limits = service.session_limits[service.default_profile]
+        self._bounds = ReapLimits(limits.idle_timeout, limits.max_lifetime)
+        self._deadlines = Deadlines()
+        self._earlier = asyncio.Event()  # one is before all others
         self._tasks: set[asyncio.Task[None]] = set()
         service.on_change(self._changed)
 
@@ -106,7 +110,7 @@ class Upkeep:
                 session.expires,
             )
             self._written.set()
-        self._moved.set()
+        self._expect(session)
 
     # Leases
 
@@ -207,27 +211,35 @@ class Upkeep:
 
     # Idle sessions
 
+    def _expect(self, session: Session) -> None:
+        # A busy one is not expected: the end of its execution is a change.
+        deadline = None if session.busy else session_deadline(_view(session), self._bounds)
+        if deadline is not None and self._deadlines.expect(session.key, deadline[0]):
+            self._earlier.set()
+
     async def _reaping(self) -> None:
-        # Idleness and lifetime are no settings of a profile: one is as good as another.
-        limits = self._service.session_limits[self._service.default_profile]
-        bounds = ReapLimits(limits.idle_timeout, limits.max_lifetime)
+        for session in self._service.sessions.values():
+            self._expect(session)
         while True:
-            self._moved.clear()
-            now = time.time()
-            plan = reap(map(_view, self._service.sessions.values()), bounds, now)
-            for view, _ in plan.ended:
-                await self._end_if_due((view.tenant, view.session), bounds)
-            delay = None if plan.wake_at is None else max(0.0, plan.wake_at - time.time())
+            self._earlier.clear()
+            for key in self._deadlines.due(time.time()):
+                await self._end_if_due(key)
+            next_at = self._deadlines.next_at
+            delay = None if next_at is None else max(0.0, next_at - time.time())
             with suppress(TimeoutError):
                 async with asyncio.timeout(delay):
-                    await self._moved.wait()
+                    await self._earlier.wait()
 
-    async def _end_if_due(self, key: Key, bounds: ReapLimits) -> None:
-        """End the session unless it has been used while others were ended."""
+    async def _end_if_due(self, key: Key) -> None:
+        """End the session unless it has been used since it was expected to be idle."""
         session = self._service.sessions.get(key)
-        if session is not None and (due := reap([_view(session)], bounds, time.time()).ended):
+        if session is None:
+            return
+        if due := reap([_view(session)], self._bounds, time.time()).ended:
             with suppress(BrokerError):
                 await self._service.end(key, due[0][1])  # gone before anything is waited for
+        else:
+            self._expect(session)
 
 
 def _view(session: Session) -> SessionView:

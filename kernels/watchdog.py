@@ -156,7 +156,7 @@ class Watchdog:
 def usage(pid: int, baseline: int = 0, *, reaper: int = 0) -> Usage:
     """Return what the tree below the process uses; nothing is known of one that has ended."""
     table = look()
-    members = below(pid, table, reaper)
+    members = below(pid, table, families(table), reaper)
     if not members:
         return Usage()
     return Usage(
@@ -172,7 +172,8 @@ def survey(roots: Mapping[int, int]) -> dict[int, tuple[Seen | None, list[int], 
     `roots` has the reaper of each, or 0.
     """
     table = look()
-    trees = {pid: below(pid, table, reaper) for pid, reaper in roots.items()}
+    children = families(table)
+    trees = {pid: below(pid, table, children, reaper) for pid, reaper in roots.items()}
     return {pid: (table.get(pid), members, kept(members)) for pid, members in trees.items()}
 
 
@@ -191,13 +192,20 @@ def look(pids: Iterable[int] | None = None) -> dict[int, Seen]:
     return table
 
 
-def below(pid: int, table: dict[int, Seen], reaper: int = 0) -> list[int]:
-    """Return the process and all its descendants, with the orphans that its reaper took in."""
-    if pid not in table:
-        return []
+def families(table: Mapping[int, Seen]) -> dict[int, list[int]]:
+    """Return the children of each process that has any."""
     children: dict[int, list[int]] = {}
     for number, seen in table.items():
         children.setdefault(seen.parent, []).append(number)
+    return children
+
+
+def below(
+    pid: int, table: Mapping[int, Seen], children: Mapping[int, list[int]], reaper: int = 0
+) -> list[int]:
+    """Return the process and all its descendants, with the orphans that its reaper took in."""
+    if pid not in table:
+        return []
     members = [pid, *children.get(reaper, ())] if reaper else [pid]
     for member in members:
         members.extend(children.get(member, ()))

@@ -105,6 +105,10 @@ class Connection:
             replies[at] = reply
         return replies
 
+    async def load(self, *scripts: Script) -> None:
+        """Have the server know the scripts, so that not even the first call sends a text."""
+        await self.pipeline([("SCRIPT LOAD", script.text) for script in scripts])
+
     async def scan(self, pattern: str) -> AsyncIterator[list[str]]:
         """Yield keys that match, a few at a time; one may come twice."""
         cursor = 0

@@ -14,13 +14,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
+from broker.errors import StoreUnavailable
 from broker.store.connection import Connection, escaped, load_script
 from broker.store.records import Claim, Lease, NodeRecord, Renewal, SessionRecord, Touch, parsed
 
 RECORD_LIFE = 86_400.0  # s that a record outlives its session's `expires`
+AT_ONCE = 100  # leases renewed in one round trip: 2 ms of work, here and there
 
 CLAIM, RENEW, RELEASE, TOUCH = map(load_script, ("claim", "renew", "release", "touch"))
 
@@ -64,6 +67,8 @@ class Store:
         except BaseException:
             await connection.aclose()
             raise
+        with suppress(StoreUnavailable):  # they go with their text when they are first called
+            await connection.load(CLAIM, RENEW, RELEASE, TOUCH)
         return store
 
     async def aclose(self) -> None:
@@ -89,9 +94,16 @@ class Store:
         return Claim(status, int(generation), node, previous, reason, float(created))
 
     async def renew(self, claims: Sequence[Lease]) -> list[Renewal]:
-        """Renew the leases in one round trip; the answers are in the order of `claims`."""
-        calls = [(self._keys(held.tenant, held.session), self._renewal(held)) for held in claims]
-        return [Renewal(reply) for reply in await self._connection.run(RENEW, calls)]
+        """Renew the leases, a hundred in a round trip; the answers are in the order of `claims`.
+
+        Others have their turn between these: a thousand at once would hold them up for 20 ms.
+        """
+        answers: list[Renewal] = []
+        for at in range(0, len(claims), AT_ONCE):
+            part = claims[at : at + AT_ONCE]
+            calls = [(self._keys(held.tenant, held.session), self._renewal(held)) for held in part]
+            answers += [Renewal(reply) for reply in await self._connection.run(RENEW, calls)]
+        return answers
 
     async def release(
         self, tenant: str, session: str, generation: int, *, reason: str, now: float, keep: float

@@ -40,6 +40,7 @@ from typing import Any
 
 from ..sandbox import reaper, sources
 from ..sandbox.recipe import Enclosure
+from . import pages
 from .child import Request, become
 from .preload import preload
 from .warden import RETIRED
@@ -359,6 +360,7 @@ def main(arguments: list[str]) -> None:
     gc.collect()
     gc.disable()
     gc.freeze()
+    pages.collapse()
     outcome = ForkServer(listener, warden, options["orphan_ttl"], workspaces).serve(hello)
     if isinstance(outcome, int):
         sys.exit(outcome)

@@ -26,6 +26,7 @@ class Workspaces:
         self._pids = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         self._filter = seccomp.compile_filter(memory_files=sandbox["level"] == "full")
         self._data = _private_bytes()
+        self._owners: dict[tuple[str, int], int] = {}  # of workspaces, each looked at once
 
     def open(self, wanted: dict[str, Any]) -> tuple[int, Enclosure]:
         """Return a directory descriptor of the workspace, made if need be, and its sandbox."""
@@ -90,8 +91,14 @@ class Workspaces:
             return 0
         first, count = self._sandbox["ids"]
         first = first if self._sandbox["mode"] == "root-plain" else 0
-        names = os.listdir(mounts.WORKSPACES)
-        taken = {os.stat(f"{mounts.WORKSPACES}/{name}").st_uid for name in names}
+        # A number of its own tells a directory from an earlier one of that name.
+        with os.scandir(mounts.WORKSPACES) as entries:
+            there = {(entry.name, entry.inode()) for entry in entries}
+        for gone in self._owners.keys() - there:
+            del self._owners[gone]
+        for found in there - self._owners.keys():
+            self._owners[found] = os.stat(f"{mounts.WORKSPACES}/{found[0]}").st_uid
+        taken = set(self._owners.values())
         for uid in range(first + 1, first + count):
             if uid not in taken:
                 return uid

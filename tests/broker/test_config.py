@@ -216,7 +216,7 @@ def test_every_mistake_of_every_source_is_reported_together() -> None:
         ),
         (
             "[pool]\nmax_kernels = 3",
-            "broker.toml: pool.max_kernels: the profiles keep 4 kernels warm, more than 3",
+            "broker.toml: pool.max_kernels: the profiles keep 8 kernels warm, more than 3",
         ),
         (
             'default_profile = "dta"\n[profiles.data]',

@@ -71,6 +71,42 @@ async def test_a_binding_without_end_does_not_hold_the_refill_back_for_ever() ->
 
 
 @on_manual_time
+async def test_the_target_follows_the_claims_and_falls_back_with_time() -> None:
+    async with make(FakeSource(), warm=2, warm_most=10, cap=40, max_starting=4) as pool:
+        await pool.ready()
+        for claimed in [asyncio.create_task(pool.acquire(timeout=5)) for _ in range(8)]:
+            pool.bound(await claimed)
+        assert pool.target == pool.snapshot().target == 9
+        await elapse(3)
+        assert (pool.snapshot().warm, pool.snapshot().bound) == (8, 8)
+        await elapse(30)
+        assert 2 < pool.snapshot().warm == pool.target < 8
+        await elapse(90)
+        assert (pool.snapshot().warm, pool.target) == (2, 2)
+
+
+@on_manual_time
+async def test_no_kernel_is_made_ahead_while_a_caller_waits() -> None:
+    source = FakeSource(held=True)
+    async with make(source, warm=2, cap=9, max_starting=4) as pool:
+        for _ in range(2):
+            await elapse()
+            source.up()
+        await pool.ready()
+        claimed = [await pool.acquire(timeout=5) for _ in range(2)]
+        waiting = asyncio.create_task(pool.acquire(timeout=5))
+        await elapse()
+        for kernel in claimed:
+            pool.bound(kernel)
+        await elapse()
+        assert len(source.pending) == 1
+        source.up()
+        pool.bound(await waiting)
+        await elapse()
+        assert len(source.pending) == 2
+
+
+@on_manual_time
 async def test_callers_are_served_in_order_when_nothing_is_warm() -> None:
     async with make(FakeSource(), warm=0) as pool:
         kernels = await asyncio.gather(*(pool.acquire(timeout=1) for _ in range(3)))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 
 from hypothesis import settings
@@ -17,7 +18,7 @@ class PoolsOfANode(RuleBasedStateMachine):
     """Two pools on one node, and everything that can happen to them, in any order."""
 
     ROOM = 5
-    LIMITS = PoolLimits(warm=2, cap=3, max_starting=2)
+    LIMITS = PoolLimits(warm=2, warm_most=3, cap=3, max_starting=2)
     which = st.integers(0, 1)
 
     def __init__(self) -> None:
@@ -142,6 +143,18 @@ class PoolsOfANode(RuleBasedStateMachine):
             warm = {row.kernel_id for row in pool.snapshot().kernels if row.state == "warm"}
             assert not warm & handed
             assert not warm or pool.snapshot().waiting == 0
+
+    @invariant()
+    def what_is_counted_is_what_is_there(self) -> None:
+        for pool, source in zip(self.pools, self.sources, strict=True):
+            rows, view = pool.snapshot().kernels, pool.view()
+            counted = Counter(row.state for row in rows)
+            assert view.warm == counted["warm"]
+            assert view.bound == counted["bound"]
+            assert view.stopping == counted["stopping"]
+            assert view.starting == len(source.pending)
+            assert 0 <= view.binding <= view.bound
+            assert 0 <= view.promised <= view.starting
 
     def teardown(self) -> None:
         try:

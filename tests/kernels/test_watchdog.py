@@ -14,7 +14,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from kernels.watchdog import Watchdog, below, kept, look, usage
+from kernels.watchdog import Seen, Watchdog, below, families, kept, look, usage
 
 MIB = 1 << 20
 # Runs each line it is told, and forks children that do nothing but hold what they have.
@@ -156,7 +156,9 @@ async def test_what_came_from_the_zygote_is_not_the_kernels(
     zygote.run("down, up = os.pipe()")
     zygote.run("os.fork() or (os.read(down, 1), kept.append(b'x' * (40 << 20)), signal.pause())")
     table = look()
-    kernel = next(pid for pid in below(zygote.pid, table) if table[pid].parent == zygote.pid)
+    kernel = next(
+        pid for pid in below(zygote.pid, table, families(table)) if table[pid].parent == zygote.pid
+    )
     baseline = kept([zygote.pid])
     assert baseline > 48 * MIB
     calls = Calls()
@@ -238,3 +240,15 @@ def test_a_process_may_have_any_name(spawn: Callable[[], Child]) -> None:
     child = spawn()
     child.run("open('/proc/self/comm', 'w').write(') 1 (x) 2')")
     assert look((child.pid,))[child.pid].parent == os.getpid()
+
+
+def test_a_tree_is_found_by_its_family_and_its_reapers_orphans() -> None:
+    table = {number: Seen(parent, 5, 1, 0.0) for number, parent in PARENTS.items()}
+    children = families(table)
+    assert children == {1: [2, 3], 2: [20], 20: [200], 3: [4], 200: [201]}
+    assert below(20, table, children) == [20, 200, 201]
+    assert below(20, table, children, reaper=3) == [20, 4, 200, 201]
+    assert below(99, table, children) == []
+
+
+PARENTS = {2: 1, 3: 1, 20: 2, 200: 20, 4: 3, 201: 200}
