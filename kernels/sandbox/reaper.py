@@ -11,7 +11,7 @@ import signal
 import struct
 from typing import NoReturn
 
-from . import capabilities, seccomp, system
+from . import capabilities, seccomp, sleeper, system
 
 STATUS = struct.Struct("i")  # the wait status of a kernel
 
@@ -34,6 +34,7 @@ def serve(program: bytes) -> NoReturn:
         system.prctl(system.PR_SET_NO_NEW_PRIVS, 1)
         system.prctl(system.PR_SET_DUMPABLE, 0)
         seccomp.install(program)
+        sleeper.let_go()
         while True:
             signal.sigwait({signal.SIGCHLD})
             while _take_one():

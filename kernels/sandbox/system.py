@@ -23,6 +23,8 @@ _NUMBERS: Final = {
         "capset": 126,
         "inotify_add_watch": 254,
         "inotify_init1": 294,
+        "arch_prctl": 158,
+        "rseq": 334,
     },
     "aarch64": {
         "pivot_root": 41,

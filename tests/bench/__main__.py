@@ -30,7 +30,9 @@ for _module in ("rows", "trips", "starts", "held", "bounced", "sandbox"):  # the
 def arguments() -> argparse.Namespace:
     names = ", ".join(ROWS)
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="fewer rounds, and 100 sessions for 1,000: a look")
+    parser.add_argument(
+        "--quick", action="store_true", help="fewer rounds, and 100 sessions for 1,000: a look"
+    )
     parser.add_argument("--rows", default="", metavar="A,B", help=f"only these rows of: {names}")
     parser.add_argument("--side", choices=("both", "ours", "peers"), default="both")
     parser.add_argument("--json-only", action="store_true", help="print the JSON and nothing else")
