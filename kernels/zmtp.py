@@ -66,7 +66,9 @@ class Conversation:
         self._greeted = False
         self.open = False  # messages may be sent
         self._answers = bytearray(GREETING)
-        self._buffer = bytearray()
+        # Bytes as they were read, for then a part is one slice of them; a bytearray while a frame
+        # comes in pieces, for else each piece would copy all of those before it.
+        self._buffer: bytes | bytearray = b""
         self._at = 0  # what is before it has been taken
         self._need = GREETING_SIZE  # bytes from there on, before looking again is worth while
         self._parts: list[bytes] = []
@@ -78,10 +80,13 @@ class Conversation:
 
     def feed(self, data: bytes) -> None:
         """Take what was read."""
-        if self._at:
-            del self._buffer[: self._at]
-            self._at = 0
-        self._buffer += data
+        if self._at == len(self._buffer):
+            self._buffer = data
+        else:
+            if self._at or isinstance(self._buffer, bytes):
+                self._buffer = bytearray(memoryview(self._buffer)[self._at :])
+            self._buffer += data
+        self._at = 0
 
     def answers(self) -> bytes:
         """Return what is to be sent by now, once."""
@@ -94,26 +99,28 @@ class Conversation:
 
         A message without parts stands for a PING, whose answer is among the `answers`.
         """
-        while len(self._buffer) - self._at >= self._need:
-            if not self._greeted:
-                self._greet()
-                continue
-            found = self._frame()
-            if found is None:
-                continue  # `_need` says how much there must be
-            flags, body = found
+        if len(self._buffer) - self._at < self._need:
+            return None
+        # What was awaited is there: a slice of a bytearray would be copied twice.
+        buffer = self._buffer = bytes(self._buffer)
+        if not self._greeted:
+            self._greet()
+        parts = self._parts
+        while (found := self._head(buffer)) is not None:
+            flags, start, end = found
+            self._at = end
             if flags & COMMAND:
-                if self._command(flags, body):
+                if self._command(flags, buffer[start:end]):
                     return []
                 continue
             if not self.open:
                 raise BadFrame("a message before the handshake")
-            self._parts.append(body)
-            self._size += len(body)
+            parts.append(buffer[start:end])
+            self._size += end - start
             if not flags & MORE:
-                message, self._parts, self._size = self._parts, [], 0
-                return message
-            if len(self._parts) >= MAX_PARTS:
+                self._parts, self._size = [], 0
+                return parts
+            if len(parts) >= MAX_PARTS:
                 raise BadFrame(f"a message of more than {MAX_PARTS} parts")
         return None
 
@@ -127,28 +134,31 @@ class Conversation:
         self._at, self._need = GREETING_SIZE, 2
         self._answers += self._ready
 
-    def _frame(self) -> tuple[int, bytes] | None:
-        """Return flags and body of the frame that begins here, or None until it is all there."""
-        buffer, at = self._buffer, self._at
+    def _head(self, buffer: bytes) -> tuple[int, int, int] | None:
+        """Return flags, begin and end of the body of the next frame; None until it is all there."""
+        at, there = self._at, len(buffer)
+        self._need = 2
+        if there - at < 2:
+            return None
         flags = buffer[at]
         if flags > MORE | LONG | COMMAND:
             raise BadFrame(f"frame flags {flags:#x}")
+        start = at + 2
         if flags & LONG:
             start = at + 9
-            if len(buffer) < start:
+            if there < start:
                 self._need = 9
                 return None
             size = int.from_bytes(buffer[at + 1 : start], "big")
         else:
-            start, size = at + 2, buffer[at + 1]
-        self._allow(flags, size)
+            size = buffer[at + 1]
+        if flags & COMMAND or not self.open or 0 <= self._max_message < self._size + size:
+            self._allow(flags, size)
         end = start + size
-        if len(buffer) < end:
+        if there < end:
             self._need = end - at
             return None
-        self._at, self._need = end, 2
-        with memoryview(buffer) as view:  # a slice of the buffer itself would be copied twice
-            return flags, bytes(view[start:end])
+        return flags, start, end
 
     def _allow(self, flags: int, size: int) -> None:
         if flags & COMMAND or not self.open:
