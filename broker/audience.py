@@ -13,12 +13,14 @@ class Audience:
     """The clients of one session. Events are numbered 1, 2, 3 … and the newest are kept.
 
     `pace` is called when a client falls behind or catches up; it returns whether the source of
-    events is held back now.
+    events is held back now. An event is sent at once, except from `gather` to `flush`, where all
+    that come are sent together: the two stand in one turn of the loop.
     """
 
     def __init__(self, max_events: int, max_bytes: int, pace: Callable[[], bool]) -> None:
         self.clients: set[Client] = set()
         self._behind: set[Client] = set()  # those who cannot take more just now
+        self._gathering = False
         self._replay = Replay(max_events, max_bytes)
         self._max_bytes = max_bytes
         self._pace = pace
@@ -40,6 +42,18 @@ class Audience:
         envelope = Envelope(event)
         for client in tuple(self.clients):
             client.deliver(envelope)
+        if not self._gathering:
+            self.flush()
+
+    def gather(self) -> None:
+        """Let the events that come now wait for each other, until `flush`."""
+        self._gathering = True
+
+    def flush(self) -> None:
+        """Send what has been gathered."""
+        self._gathering = False
+        for client in tuple(self.clients):
+            client.dispatch()
 
     def since(self, after: int | None) -> tuple[tuple[int, int] | None, list[Envelope]]:
         """Return the range that is gone, and the kept events later than `after`."""

@@ -66,10 +66,13 @@ class SessionKernel(Protocol):
 
 
 class Client(Protocol):
-    """Somebody who follows the session. Neither call may block or raise."""
+    """Somebody who follows the session. No call may block or raise."""
 
     def deliver(self, envelope: Envelope) -> None:
-        """Take an event."""
+        """Take an event; it need not be sent before `dispatch`, which follows in the same turn."""
+
+    def dispatch(self) -> None:
+        """Send what was taken."""
 
     def fault(self, request_id: str, error: BrokerError) -> None:
         """Learn that a request was not taken after all."""

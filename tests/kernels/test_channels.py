@@ -445,15 +445,15 @@ async def test_kernels_that_take_long_rest_for_each_other(
     other = Channels(tmp_path / "k", KEY, "other")
     try:
         loop = asyncio.get_running_loop()
-        hostile._worked(0.1)
-        other._worked(0.1)
+        hostile._worked("shell", 0.1)
+        other._worked("shell", 0.1)
         assert hostile._rest is not None
         assert other._rest is not None
         alone, shared = (each._rest.when() - loop.time() for each in (hostile, other))
         assert shared > 1.9 * alone
         other._rest.cancel()
         other._rested()
-        other._worked(0.2)  # whose double would be over the bound
+        other._worked("shell", 0.2)  # whose double would be over the bound
         assert other._rest.when() - loop.time() <= SHARED_REST
     finally:
         hostile.close()
