@@ -73,7 +73,7 @@ def main(loaded: Loaded, *, ready_file: Path | None = None) -> int:
 
 def raise_open_files() -> None:
     """Let this process open as many files as it may: its soft limit becomes the hard one."""
-    # A kernel takes some ten descriptors here, so the usual 1024 would end at a hundred kernels.
+    # A kernel takes some dozen descriptors here: the usual 1024 would end below a hundred kernels.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(OSError, ValueError):  # fs.nr_open may have been lowered below the hard limit
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
