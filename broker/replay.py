@@ -9,6 +9,9 @@ from sys import getsizeof
 
 Event = dict[str, object]
 
+FEW = 32  # members, which are counted without being laid out first
+NESTING = (dict, list)
+
 
 class Replay:
     """Keep the newest events of one session, within bounds of their number and their bytes.
@@ -88,6 +91,14 @@ def size_of(value: object, most: float = inf) -> int:
         if size > most:
             break  # before a long list is copied for nothing
         if isinstance(value, dict):
+            if len(value) <= FEW:  # an event itself, a MIME bundle
+                size += sum(map(getsizeof, value))
+                for item in value.values():
+                    if isinstance(item, NESTING):
+                        left.append(item)
+                    else:
+                        size += getsizeof(item)
+                continue
             left.extend(value)
             left.extend(value.values())
         elif isinstance(value, list):

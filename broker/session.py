@@ -223,7 +223,7 @@ class Session:
         self._catching_up = False
         self.lost_reason = reason
         self.state = advance(SESSION, self.state, SessionEvent.LOST)
-        self._deadline.clear()
+        self._deadline.stop()
         if running is not None:
             expired = running.interrupted in EXPIRED and reason == running.interrupted
             self._finish(running, "timeout" if expired else "lost", reason)
