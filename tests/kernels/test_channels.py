@@ -489,6 +489,43 @@ async def test_many_small_messages_leave_the_loop_to_others_in_between(
     assert longest < 10 * TURN
 
 
+async def test_a_turn_ends_once_after_all_of_its_messages(hostile: Channels, raw: Raw) -> None:
+    told: list[str] = []
+
+    def receive(channel: str, message: Message) -> None:
+        told.append(message.type)
+
+    def turned(channel: str) -> None:
+        told.append(f"end of {channel}")
+
+    hostile.receiver, hostile.turned = receive, turned
+    await raw.write("iopub", raw.message("one") + raw.message("two"))
+    await until(lambda: len(told) >= 3)
+    assert told == ["one", "two", "end of iopub"]
+
+
+async def test_a_channel_that_is_looked_at_is_read_in_the_same_turn(
+    hostile: Channels, raw: Raw
+) -> None:
+    told: list[str] = []
+
+    def receive(channel: str, message: Message) -> None:
+        told.append(message.type)
+        if channel == "iopub":  # written now, so that the loop cannot have come to it yet
+            raw.accepted["shell"].sendall(raw.message("reply"))
+
+    def turned(channel: str) -> None:
+        if channel == "iopub":
+            hostile.look("shell")
+            hostile.look("shell")  # where there is nothing, nothing happens
+        told.append(f"end of {channel}")
+
+    hostile.receiver, hostile.turned = receive, turned
+    await raw.write("iopub", raw.message("idle"))
+    await until(lambda: len(told) >= 4)
+    assert told == ["idle", "reply", "end of shell", "end of iopub"]
+
+
 async def test_a_kernel_that_listens_late_is_reached_all_the_same(directory: Path) -> None:
     channels = Channels(directory / "k", KEY, "me")
     msg_id = channels.send("shell", "kernel_info_request", {})
