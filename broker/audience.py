@@ -5,22 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from broker.execution import Event
-from broker.replay import Replay, size_of
+from broker.replay import Replay
 from broker.roles import Client, Envelope
+
+# What keeping an event takes beside its bytes: the object that holds them, and its place.
+KEEPING = 128
 
 
 class Audience:
     """The clients of one session. Events are numbered 1, 2, 3 … and the newest are kept.
 
     `pace` is called when a client falls behind or catches up; it returns whether the source of
-    events is held back now.
+    events is held back now. An event is sent at once, except from `gather` to `flush`, where all
+    that come are sent together: the two stand in one turn of the loop.
     """
 
     def __init__(self, max_events: int, max_bytes: int, pace: Callable[[], bool]) -> None:
         self.clients: set[Client] = set()
         self._behind: set[Client] = set()  # those who cannot take more just now
-        self._replay = Replay(max_events, max_bytes)
-        self._max_bytes = max_bytes
+        self._gathering = False
+        # As frames: one object each, which the garbage collector need not look into, and which
+        # takes the memory that it says.
+        self._replay: Replay[bytes] = Replay(max_events, max_bytes)
         self._pace = pace
 
     @property
@@ -35,18 +41,31 @@ class Audience:
 
     def emit(self, event: Event) -> None:
         """Number an event, keep it for those who reconnect, and send it to every client."""
-        event["seq"] = self._replay.last + 1
-        self._replay.append(event, size_of(event, self._max_bytes))
+        event["seq"] = seq = self._replay.last + 1
         envelope = Envelope(event)
+        frame = envelope.packed
+        self._replay.append(seq, frame, len(frame) + KEEPING)
         for client in tuple(self.clients):
             client.deliver(envelope)
+        if not self._gathering:
+            self.flush()
+
+    def gather(self) -> None:
+        """Let the events that come now wait for each other, until `flush`."""
+        self._gathering = True
+
+    def flush(self) -> None:
+        """Send what has been gathered."""
+        self._gathering = False
+        for client in tuple(self.clients):
+            client.dispatch()
 
     def since(self, after: int | None) -> tuple[tuple[int, int] | None, list[Envelope]]:
         """Return the range that is gone, and the kept events later than `after`."""
         if after is None:
             return None, []
-        missed, events = self._replay.since(after)
-        return missed, [Envelope(dict(event)) for event in events]
+        missed, frames = self._replay.since(after)
+        return missed, [Envelope.of(frame) for frame in frames]
 
     def add(self, client: Client) -> None:
         """Send every event to this client from now on."""

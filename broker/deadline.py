@@ -26,7 +26,11 @@ class Deadline:
     """The end of one execution's time at a time; set it anew for the next.
 
     `expired` is called with the reason, one of EXPIRED, when the time is up, and `overdue` with
-    the same reason when nothing has cleared the deadline for the grace after that.
+    the same reason when nothing has cleared the deadline for the grace after that. `stop` it when
+    there will be no next one.
+
+    One timer serves one execution after the other: it is left as it is where it rings too early,
+    and then set to what is due next.
     """
 
     def __init__(
@@ -35,14 +39,16 @@ class Deadline:
         self._limits = limits
         self._expired = expired
         self._overdue = overdue
+        self._out_of_time = partial(self._expire, "timeout")
         self._loop = asyncio.get_running_loop()
-        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._due: dict[str, tuple[float, Callable[[], None]]] = {}  # when, on the loop's clock
+        self._timer: asyncio.TimerHandle | None = None
 
     def set(self, kernel: SessionKernel, timeout: float | None) -> Usage:
         """Begin; `timeout` in seconds, None for the session's own. Return what is used already."""
         limits = self._limits
         if seconds := timeout or limits.execution_timeout:
-            self._arm("clock", seconds, self._expire, "timeout")
+            self._arm("clock", seconds, self._out_of_time)
         used = kernel.usage() if limits.cpu_time else usage_of(kernel)
         if limits.cpu_time and used.cpu_seconds is not None:
             self._look(kernel, until=used.cpu_seconds + limits.cpu_time)
@@ -64,14 +70,39 @@ class Deadline:
 
     def clear(self) -> None:
         """Forget it: the execution has ended."""
-        for timer in self._timers.values():
-            timer.cancel()
-        self._timers.clear()
+        self._due.clear()
+
+    def stop(self) -> None:
+        """Forget it, and keep nothing alive until the timer would have rung."""
+        self.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _expire(self, reason: str) -> None:
         self.clear()
-        self._arm("grace", self._limits.interrupt_grace, self._overdue, reason)
+        self._arm("grace", self._limits.interrupt_grace, partial(self._overdue, reason))
         self._expired(reason)
 
-    def _arm(self, name: str, seconds: float, act: Callable[..., None], *args: str) -> None:
-        self._timers[name] = self._loop.call_later(seconds, act, *args)
+    def _arm(self, name: str, seconds: float, act: Callable[[], None]) -> None:
+        when = self._loop.time() + seconds
+        self._due[name] = when, act
+        self._ring_at(when)
+
+    def _ring_at(self, when: float) -> None:
+        if self._timer is not None:
+            if self._timer.when() <= when:
+                return
+            self._timer.cancel()
+        self._timer = self._loop.call_at(when, self._ring)
+
+    def _ring(self) -> None:
+        self._timer = None
+        now = self._loop.time()
+        for name, due in sorted(self._due.items(), key=lambda item: item[1][0]):
+            when, act = due
+            if when > now:
+                self._ring_at(when)
+            elif self._due.get(name) is due:  # else it is over, by the act of one before
+                del self._due[name]
+                act()

@@ -96,6 +96,11 @@ class Execution:
         """
         return self._idle and bool(self._status)
 
+    @property
+    def lacks_reply(self) -> bool:
+        """Tell whether the reply is all that is missing: the kernel has sent it by now."""
+        return self._idle and not self._status
+
     def content(self) -> dict[str, Any]:
         """Return the content of the execute_request.
 

@@ -12,7 +12,7 @@ import functools
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, NoReturn, Protocol
+from typing import Any, Literal, NoReturn, Protocol
 
 import msgpack
 import orjson
@@ -134,6 +134,11 @@ class MsgpackCodec:
             self._packer.reset()  # it keeps what it had written before it gave up
             packed = self._packer.pack(_plain(event))
         return packed
+
+    def unpacked(self, frame: bytes) -> dict[str, Any]:
+        """Return the event in a frame that `encode` returned."""
+        event: dict[str, Any] = msgpack.unpackb(frame, strict_map_key=False)
+        return event
 
     def decode(self, frame: bytes | str) -> Request:
         """Return the request in a binary frame; raises BadFrame, BadMessage or TooLarge."""

@@ -6,22 +6,27 @@ from collections import deque
 from itertools import islice
 from math import inf
 from sys import getsizeof
+from typing import Generic, TypeVar
 
-Event = dict[str, object]
+Kept = TypeVar("Kept")
+
+FEW = 32  # members, which are counted without being laid out first
+NESTING = (dict, list)
 
 
-class Replay:
+class Replay(Generic[Kept]):
     """Keep the newest events of one session, within bounds of their number and their bytes.
 
-    Events are held as they are given and must not be changed afterwards. Sequence numbers follow
-    one another without a gap, from 1 on. One event over the bound of bytes is not kept.
+    Events are held in whatever form they are given, and must not be changed afterwards. Sequence
+    numbers follow one another without a gap, from 1 on. One event over the bound of bytes is not
+    kept.
     """
 
     def __init__(self, max_events: int, max_bytes: int) -> None:
         self._max_events = max_events
         self._max_bytes = max_bytes
         self._last = 0
-        self._kept: deque[tuple[Event, int]] = deque()
+        self._kept: deque[tuple[Kept, int]] = deque()
         self._bytes = 0
 
     def __repr__(self) -> str:
@@ -45,17 +50,17 @@ class Replay:
         """The bytes of what is kept, as its givers counted them."""
         return self._bytes
 
-    def append(self, event: Event, size: int) -> None:
-        """Add the next event, of `size` bytes; raises ValueError when its `seq` is not the next."""
-        if event["seq"] != self._last + 1:
-            raise ValueError(f"event {event['seq']} follows {self._last}")
+    def append(self, seq: int, event: Kept, size: int) -> None:
+        """Add the next event, of `size` bytes; raises ValueError when `seq` is not the next."""
+        if seq != self._last + 1:
+            raise ValueError(f"event {seq} follows {self._last}")
         self._last += 1
         self._kept.append((event, size))
         self._bytes += size
         while len(self._kept) > self._max_events or self._bytes > self._max_bytes:
             self._drop()
 
-    def since(self, after: int) -> tuple[tuple[int, int] | None, list[Event]]:
+    def since(self, after: int) -> tuple[tuple[int, int] | None, list[Kept]]:
         """Return what a client that has seen `after` has missed for good, and what it can have.
 
         The first is the range of numbers that are gone, or None. A client ahead of the session gets
@@ -88,6 +93,14 @@ def size_of(value: object, most: float = inf) -> int:
         if size > most:
             break  # before a long list is copied for nothing
         if isinstance(value, dict):
+            if len(value) <= FEW:  # an event itself, a MIME bundle
+                size += sum(map(getsizeof, value))
+                for item in value.values():
+                    if isinstance(item, NESTING):
+                        left.append(item)
+                    else:
+                        size += getsizeof(item)
+                continue
             left.extend(value)
             left.extend(value.values())
         elif isinstance(value, list):

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from broker.bounds import ASKED, check_lower, check_same, still_lower
 from broker.errors import BrokerError
 from broker.execution import Event, OutputLimits
-from broker.protocol import Codec
+from broker.protocol import Bounds, Codec, MsgpackCodec
 from kernels.channels import Channels
 from kernels.spec import Usage
 
@@ -66,10 +66,13 @@ class SessionKernel(Protocol):
 
 
 class Client(Protocol):
-    """Somebody who follows the session. Neither call may block or raise."""
+    """Somebody who follows the session. No call may block or raise."""
 
     def deliver(self, envelope: Envelope) -> None:
-        """Take an event."""
+        """Take an event; it need not be sent before `dispatch`, which follows in the same turn."""
+
+    def dispatch(self) -> None:
+        """Send what was taken."""
 
     def fault(self, request_id: str, error: BrokerError) -> None:
         """Learn that a request was not taken after all."""
@@ -162,11 +165,30 @@ class SessionLimits:
 class Envelope:
     """An event on its way to clients, encoded once per codec however many there are."""
 
-    __slots__ = ("_frames", "event")
+    __slots__ = ("_event", "_frames")
 
     def __init__(self, event: Event) -> None:
-        self.event = event
+        self._event: Event | None = event
         self._frames: dict[str, bytes] = {}
+
+    @classmethod
+    def of(cls, packed: bytes) -> Envelope:
+        """Return one whose event is that of a frame that `packed` returned."""
+        envelope = cls({})
+        envelope._event, envelope._frames[PACKING.name] = None, packed
+        return envelope
+
+    @property
+    def event(self) -> Event:
+        """Return the event as it is, or as it was packed."""
+        if self._event is None:
+            self._event = PACKING.unpacked(self._frames[PACKING.name])
+        return self._event
+
+    @property
+    def packed(self) -> bytes:
+        """Return the event in the least room; most clients get the same frame."""
+        return self.frame(PACKING)
 
     def frame(self, codec: Codec) -> bytes:
         """Return the event as that codec's frame."""
@@ -174,3 +196,6 @@ class Envelope:
         if frame is None:
             frame = self._frames[codec.name] = codec.encode(self.event)
         return frame
+
+
+PACKING: Final = MsgpackCodec(Bounds())

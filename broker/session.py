@@ -18,6 +18,7 @@ from broker.errors import BadMessage, BrokerError, NotRunning, QueueFull, StoreU
 from broker.execution import EXPIRED, Event, Execution, are_akin
 from broker.protocol import Execute
 from broker.roles import Client, Envelope, Host, SessionKernel, SessionLimits, Workspace
+from broker.strays import Strays
 from kernels.errors import BadFrame
 from kernels.messages import Message
 from kernels.state import SESSION, SessionEvent, SessionState, advance
@@ -60,7 +61,7 @@ class Session:
         self._running: Execution | None = None
         self._catching_up = False  # an adopted kernel may still run what it was given before
         self._request_id = ""  # the kernel's id of what runs
-        self._stray: Execution | None = None  # counts what comes between executions
+        self._strays = Strays(limits.output)
         self._deadline = Deadline(limits, self._expire, self._kill)
         self._verdict = ""  # why we killed the kernel
         self._answered = False  # by the kernel it has now
@@ -93,12 +94,9 @@ class Session:
     @property
     def expires(self) -> float:
         """Return when it ends if nothing more is executed; Unix seconds, 0 for never."""
-        ends = []
-        if self.limits.idle_timeout:
-            ends.append(self.last_used + self.limits.idle_timeout)
-        if self.limits.max_lifetime:
-            ends.append(self.created + self.limits.max_lifetime)
-        return min(ends, default=0.0)
+        idle, life = self.limits.idle_timeout, self.limits.max_lifetime
+        both = (self.last_used, idle), (self.created, life)
+        return min([since + most for since, most in both if most], default=0.0)
 
     # Clients
 
@@ -115,6 +113,7 @@ class Session:
             client.deliver(Envelope(event))
         for envelope in kept:
             client.deliver(envelope)
+        client.dispatch()
         self.audience.add(client)
 
     def detach(self, client: Client) -> None:
@@ -154,8 +153,8 @@ class Session:
         self._verdict = ""
         self._answered = state == "warm"
         self.lost_reason = reason
-        self._stray = Execution(Execute(id="-", code=""), None, 0.0, self.limits.output)
-        kernel.channels.receiver = self._receive
+        self._strays.renew()
+        kernel.channels.receiver, kernel.channels.turned = self._receive, self._turned
         kernel.channels.broken.add_done_callback(partial(self._distrust, kernel))
         kernel.exited.add_done_callback(partial(self._exited, kernel))
         self.audience.emit(self._description(state, reason))
@@ -217,14 +216,14 @@ class Session:
 
     def _lose(self, kernel: SessionKernel, reason: str) -> None:
         logger.info("session=%s/%s generation %d ended: %s", *self.key, self.generation, reason)
-        kernel.channels.receiver = None
+        kernel.channels.receiver = kernel.channels.turned = None
         running, self._running = self._running, None
         waiting, self._queue = self._queue, deque()
         self.kernel = None
         self._catching_up = False
         self.lost_reason = reason
         self.state = advance(SESSION, self.state, SessionEvent.LOST)
-        self._deadline.clear()
+        self._deadline.stop()
         if running is not None:
             expired = running.interrupted in EXPIRED and reason == running.interrupted
             self._finish(running, "timeout" if expired else "lost", reason)
@@ -238,13 +237,12 @@ class Session:
         """Queue an execution. Raises QueueFull, StoreUnavailable, BadMessage for an id in use."""
         if self.state is SessionState.SUSPENDED:
             raise StoreUnavailable("the session store is out of reach; the session is safe")
-        if len(self._queue) >= self.limits.queue:
-            count = len(self._queue)
+        if (count := len(self._queue)) >= self.limits.queue:
             raise QueueFull(
                 f"{count} executions wait already, as many as the session's queue holds"
             )
         # Whoever's it is: `target` of an interrupt or a cancel, and all events, name no client.
-        if any(one.id == request.id for one in self._open()):
+        if any(one is not None and one.id == request.id for one in (self._running, *self._queue)):
             raise BadMessage(f"id: {request.id!r} is still open in this session", field="id")
         execution = Execution(request, owner, time.monotonic(), self.limits.output)
         self._queue.append(execution)
@@ -280,16 +278,13 @@ class Session:
                 return
         raise NotRunning(f"{target!r} is not in the queue", field="target")
 
-    def _open(self) -> list[Execution]:
-        return [*([self._running] if self._running else []), *self._queue]
-
     def _start_next(self) -> None:
         if self.state is not SessionState.READY or not self._queue or self.kernel is None:
             return
         self.state = advance(SESSION, self.state, SessionEvent.STARTED)
         execution = self._running = self._queue.popleft()
         execution.started = time.monotonic()
-        self._stray = Execution(execution.request, None, 0.0, self.limits.output)
+        self._strays.renew()
         execution.used_before = self._deadline.set(self.kernel, execution.request.timeout)
         self._request_id = self.kernel.channels.next_id()
         try:
@@ -315,7 +310,14 @@ class Session:
         if running.taken and self.kernel is not None:
             self.kernel.interrupt()
 
+    def _turned(self, channel: str) -> None:
+        running = self._running
+        if channel == "iopub" and running is not None and running.lacks_reply and self.kernel:
+            self.kernel.channels.look("shell")  # so that `done` leaves with what came before it
+        self.audience.flush()
+
     def _receive(self, channel: str, message: Message) -> bool:
+        self.audience.gather()
         running, told = self._running, False  # whether the message stands for anything
         if running is not None and message.parent_id == self._request_id:
             if not self._answered:
@@ -331,16 +333,13 @@ class Session:
                 self._interrupt_once_taken(running)
         elif self._catching_up and channel == "shell" and message.parent_id == self._request_id:
             self._caught_up()
-        elif channel == "iopub" and self._stray is not None and message.type != "status":
-            # Threads of earlier cells still print: theirs is no execution's output any more.
-            for event in self._stray.take(channel, message):
-                if event["type"] != "started":
-                    del event["id"]
-                    self.audience.emit(event)
-                    told = True
+        elif channel == "iopub" and message.type != "status":
+            for event in self._strays.take(message):
+                self.audience.emit(event)
+                told = True
             # What an adopted kernel still runs has an id of the last broker's, which we never knew.
             asked = self._catching_up or are_akin(message.parent_id, self._request_id)
-            told = told or (asked and self._stray.bounded)
+            told = told or (asked and self._strays.bounded)
         return told
 
     def _complete(self, execution: Execution) -> None:

@@ -48,7 +48,8 @@ Receiver = Callable[[str, Message], bool | None]
 class Channels:
     """Talk to one kernel.
 
-    `receiver(channel, message)` is called for each message in the order it arrived per channel.
+    `receiver(channel, message)` is called for each message in the order it arrived per channel,
+    and `turned(channel)` at the end of each turn of the loop in which it was called.
     `broken` resolves with the fault when the kernel sends bytes that no honest kernel sends, more
     than it may, or nothing any more though it lives; from then on nothing more is read.
     """
@@ -76,6 +77,8 @@ class Channels:
         self._credit: float = CREDIT
         self._credited = self._loop.time()
         self.receiver: Receiver | None = None
+        self.turned: Callable[[str], None] | None = None
+        self._received = False  # in this turn
         self.subscribed: asyncio.Future[None] = self._loop.create_future()
         self.broken: asyncio.Future[BadFrame] = self._loop.create_future()
         self._links: dict[str, Link] = {}
@@ -93,7 +96,7 @@ class Channels:
             partial(Conversation, KINDS[channel], identity, most),
             take=partial(self._take, channel),
             ended=partial(self._ended, channel),
-            worked=self._worked,
+            worked=partial(self._worked, channel),
         )
 
     def next_id(self) -> str:
@@ -136,6 +139,10 @@ class Channels:
         self._paused = False
         self._flow()
 
+    def look(self, channel: str) -> None:
+        """Take in now what has arrived there, rather than when the loop comes to it."""
+        self._links[channel].look()
+
     def close(self) -> None:
         """Close every connection; what was not sent is dropped."""
         if self._closed:
@@ -165,6 +172,7 @@ class Channels:
                 self._waste()
                 return
             message = self._signer.parse(frames)
+            self._received = True
             welcome = channel == "iopub" and message.type == "iopub_welcome"
             if welcome and not self.subscribed.done():
                 self.subscribed.set_result(None)
@@ -193,7 +201,11 @@ class Channels:
             gone = BadFrame(f"it closed its {channel} channel")
             self._hang_up = self._loop.call_later(self._patience, self._break, gone)
 
-    def _worked(self, seconds: float) -> None:
+    def _worked(self, channel: str, seconds: float) -> None:
+        if self._received:
+            self._received = False
+            if self.turned is not None:
+                self.turned(channel)
         if seconds > LONG_TURN and self._rest is None and not self._closed:
             Channels._resting += 1
             alone = seconds * REST

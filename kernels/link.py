@@ -80,6 +80,10 @@ class Link:
         else:
             self._loop.remove_reader(self._socket)
 
+    def look(self) -> None:
+        """Take a turn now; one that waits for its turn is left to it."""
+        self._turn()
+
     def close(self) -> None:
         """Hang up; what was not sent is dropped."""
         self._flowing = False

@@ -22,6 +22,7 @@ from kernels.errors import BadFrame
 DELIMITER = b"<IDS|MSG>"
 PROTOCOL_VERSION = "5.4"
 EMPTY = b"{}"
+BLOCK: Final = 64  # bytes that SHA-256 takes at once
 MAX_HEADER: Final = 64 << 10  # bytes of a header; ours, which come back as parents, have 300
 MAX_METADATA: Final = 256 << 10  # bytes
 # As MAX_NESTED, of a header and of metadata: these are decoded before anyone knows what for.
@@ -40,9 +41,16 @@ Json = dict[str, Any]
 
 
 class Message:
-    """One message from a kernel. `content` is decoded when it is first read."""
+    """One message from a kernel. `content` is decoded when it is first read.
 
-    __slots__ = ("_content", "_heavy", "buffers", "content_bytes", "header", "metadata", "parent")
+    `type` is the message type, such as `stream`, and `parent_id` the id of the request that it
+    belongs to; each is empty if the kernel sent none.
+    """
+
+    __slots__ = (
+        *("_content", "_heavy", "buffers", "content_bytes"),
+        *("header", "metadata", "parent", "parent_id", "type"),
+    )
 
     def __init__(
         self,
@@ -54,21 +62,13 @@ class Message:
     ) -> None:
         self.header = header
         self.parent = parent
+        self.type = _name(header.get("msg_type"))
+        self.parent_id = _name(parent.get("msg_id"))
         self.metadata = metadata
         self.content_bytes = content_bytes
         self.buffers = buffers
         self._content: Json | None = None
         self._heavy: bool | None = None
-
-    @property
-    def type(self) -> str:
-        """Return the message type, such as `stream`; empty if the kernel sent none."""
-        return _name(self.header.get("msg_type"))
-
-    @property
-    def parent_id(self) -> str:
-        """Return the id of the request this belongs to; empty if there is none."""
-        return _name(self.parent.get("msg_id"))
 
     @property
     def content(self) -> Json:
@@ -83,7 +83,8 @@ class Message:
     def is_heavy(self) -> bool:
         """Tell whether the content has more structure than will be decoded."""
         if self._heavy is None:
-            self._heavy = nested(self.content_bytes, MAX_NESTED) > MAX_NESTED
+            size = len(self.content_bytes)
+            self._heavy = size > MAX_NESTED and nested(self.content_bytes, MAX_NESTED) > MAX_NESTED
         return self._heavy
 
     def __repr__(self) -> str:
@@ -96,14 +97,22 @@ class Signer:
     def __init__(self, key: bytes) -> None:
         if not key:
             raise ValueError("an empty key would switch signatures off")
-        self._start = hmac.new(key, digestmod=hashlib.sha256)
+        # RFC 2104, with what depends on the key alone done once: H(K ^ opad, H(K ^ ipad, text)).
+        if len(key) > BLOCK:
+            key = hashlib.sha256(key).digest()
+        padded = key.ljust(BLOCK, b"\0")
+        self._inner = hashlib.sha256(bytes(byte ^ 0x36 for byte in padded))
+        self._outer = hashlib.sha256(bytes(byte ^ 0x5C for byte in padded))
+        # A kernel puts the same parent on all that it says about one request.
+        self._parent_bytes, self._parent = EMPTY, Json()
 
     def sign(self, parts: Sequence[bytes]) -> bytes:
         """Return the hex digest over the four JSON frames."""
-        digest = self._start.copy()
+        inner, outer = self._inner.copy(), self._outer.copy()
         for part in parts:
-            digest.update(part)
-        return digest.hexdigest().encode()
+            inner.update(part)
+        outer.update(inner.digest())
+        return outer.hexdigest().encode()
 
     def pack(
         self,
@@ -145,9 +154,12 @@ class Signer:
         if not hmac.compare_digest(self.sign(parts), signature):
             raise BadFrame("wrong signature")
         header, parent, metadata, content = parts
+        if parent != self._parent_bytes:
+            self._parent = _object(parent, "parent header", MAX_HEADER, HEADER_NESTED)
+            self._parent_bytes = parent
         return Message(
             _object(header, "header", MAX_HEADER, HEADER_NESTED),
-            _object(parent, "parent header", MAX_HEADER, HEADER_NESTED) if parent != EMPTY else {},
+            self._parent,
             _object(metadata, "metadata", MAX_METADATA, METADATA_NESTED)
             if metadata != EMPTY
             else {},
@@ -180,7 +192,7 @@ def _name(value: object) -> str:
 def _object(data: bytes, what: str, most: int, enough: int = 0) -> Json:
     if len(data) > most:
         raise BadFrame(f"{what}: {len(data):,} bytes; at most {most:,}")
-    if enough and nested(data, enough) > enough:
+    if len(data) > enough > 0 and nested(data, enough) > enough:
         raise BadFrame(f"{what}: more than {enough:,} arrays, objects and members")
     try:
         value = orjson.loads(data)

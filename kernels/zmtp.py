@@ -66,7 +66,9 @@ class Conversation:
         self._greeted = False
         self.open = False  # messages may be sent
         self._answers = bytearray(GREETING)
-        self._buffer = bytearray()
+        # Bytes as they were read, for then a part is one slice of them; a bytearray while a frame
+        # comes in pieces, for else each piece would copy all of those before it.
+        self._buffer: bytes | bytearray = b""
         self._at = 0  # what is before it has been taken
         self._need = GREETING_SIZE  # bytes from there on, before looking again is worth while
         self._parts: list[bytes] = []
@@ -78,10 +80,13 @@ class Conversation:
 
     def feed(self, data: bytes) -> None:
         """Take what was read."""
-        if self._at:
-            del self._buffer[: self._at]
-            self._at = 0
-        self._buffer += data
+        if self._at == len(self._buffer):
+            self._buffer = data
+        else:
+            if self._at or isinstance(self._buffer, bytes):
+                self._buffer = bytearray(memoryview(self._buffer)[self._at :])
+            self._buffer += data
+        self._at = 0
 
     def answers(self) -> bytes:
         """Return what is to be sent by now, once."""
@@ -89,32 +94,56 @@ class Conversation:
         self._answers.clear()
         return answers
 
-    def next(self) -> list[bytes] | None:
+    def next(self) -> list[bytes] | None:  # noqa: PLR0912 - see the loop
         """Return the next message, or None before more is fed. Raises BadFrame.
 
         A message without parts stands for a PING, whose answer is among the `answers`.
         """
-        while len(self._buffer) - self._at >= self._need:
-            if not self._greeted:
-                self._greet()
-                continue
-            found = self._frame()
-            if found is None:
-                continue  # `_need` says how much there must be
-            flags, body = found
+        if len(self._buffer) - self._at < self._need:
+            return None
+        # What was awaited is there: a slice of a bytearray would be copied twice.
+        buffer = self._buffer = bytes(self._buffer)
+        if not self._greeted:
+            self._greet()
+        parts, size, at, there = self._parts, self._size, self._at, len(buffer)
+        need = 2
+        # One loop with everything in it: half of what a small message costs us would be calls.
+        while there - at >= need:
+            flags = buffer[at]
+            if flags > MORE | LONG | COMMAND:
+                raise BadFrame(f"frame flags {flags:#x}")
+            start = at + 2
+            if flags & LONG:
+                start = at + 9
+                if there < start:
+                    need = 9
+                    break
+                length = int.from_bytes(buffer[at + 1 : start], "big")
+            else:
+                length = buffer[at + 1]
+            # Before a byte of it is waited for.
+            if flags & COMMAND or not self.open or 0 <= self._max_message < size + length:
+                self._allow(flags, size, length)
+            end = start + length
+            if there < end:
+                need = end - at
+                break
+            at = end
             if flags & COMMAND:
-                if self._command(flags, body):
+                self._at, self._need = at, 2
+                if self._command(flags, buffer[start:end]):
                     return []
                 continue
             if not self.open:
                 raise BadFrame("a message before the handshake")
-            self._parts.append(body)
-            self._size += len(body)
+            parts.append(buffer[start:end])
             if not flags & MORE:
-                message, self._parts, self._size = self._parts, [], 0
-                return message
-            if len(self._parts) >= MAX_PARTS:
+                self._at, self._need, self._parts, self._size = at, 2, [], 0
+                return parts
+            size += length
+            if len(parts) >= MAX_PARTS:
                 raise BadFrame(f"a message of more than {MAX_PARTS} parts")
+        self._at, self._need, self._size = at, need, size
         return None
 
     def _greet(self) -> None:
@@ -127,37 +156,12 @@ class Conversation:
         self._at, self._need = GREETING_SIZE, 2
         self._answers += self._ready
 
-    def _frame(self) -> tuple[int, bytes] | None:
-        """Return flags and body of the frame that begins here, or None until it is all there."""
-        buffer, at = self._buffer, self._at
-        flags = buffer[at]
-        if flags > MORE | LONG | COMMAND:
-            raise BadFrame(f"frame flags {flags:#x}")
-        if flags & LONG:
-            start = at + 9
-            if len(buffer) < start:
-                self._need = 9
-                return None
-            size = int.from_bytes(buffer[at + 1 : start], "big")
-        else:
-            start, size = at + 2, buffer[at + 1]
-        self._allow(flags, size)
-        end = start + size
-        if len(buffer) < end:
-            self._need = end - at
-            return None
-        self._at, self._need = end, 2
-        with memoryview(buffer) as view:  # a slice of the buffer itself would be copied twice
-            return flags, bytes(view[start:end])
-
-    def _allow(self, flags: int, size: int) -> None:
+    def _allow(self, flags: int, before: int, size: int) -> None:
         if flags & COMMAND or not self.open:
             if size > MAX_COMMAND:
                 raise BadFrame(f"a command of {size} bytes")
-        elif 0 <= self._max_message < self._size + size:
-            raise BadFrame(
-                f"a message of {self._size + size:,} bytes; at most {self._max_message:,}"
-            )
+        elif 0 <= self._max_message < before + size:
+            raise BadFrame(f"a message of {before + size:,} bytes; at most {self._max_message:,}")
 
     def _command(self, flags: int, body: bytes) -> bool:
         """Act on a command, and tell whether it was a PING."""

@@ -44,6 +44,9 @@ class Follower:
         elif event.get("id") == self.id:
             self._events.put_nowait(event)
 
+    def dispatch(self) -> None:
+        """Do nothing more: whoever waits is called when the turn is over."""
+
     def fault(self, request_id: str, error: BrokerError) -> None:
         """Pass a refusal on to whoever waits."""
         if request_id == self.id:

@@ -29,6 +29,7 @@ from broker.protocol import (
 from broker.roles import Envelope
 from broker.session import Session
 from broker.web.door import Face, House, admit, described
+from broker.web.outbox import BINARY, TEXT, Outbox
 
 logger = logging.getLogger(__name__)
 
@@ -43,12 +44,12 @@ class NativeSocket(websocket.WebSocketHandler):
 
     session: Session
     codec: Codec
+    outbox: Outbox
 
     def initialize(self, house: House) -> None:
         """Take what the handlers share."""
         self.house = house
         self._query = OpenQuery()
-        self._unread = 0
         self._held = False
         self._bad = 0
         self._attached = False
@@ -92,8 +93,11 @@ class NativeSocket(websocket.WebSocketHandler):
         if self.selected_subprotocol is None:
             self.close(NO_SUBPROTOCOL, "offer broker.v1.msgpack or broker.v1.json")
             return
+        if (connection := self.ws_connection) is None or (stream := connection.stream) is None:
+            return
         self.set_nodelay(True)
         self.codec = codec(self.selected_subprotocol, self.house.bounds)
+        self.outbox = Outbox(stream, BINARY if self.codec.binary else TEXT, self._drained)
         self._attached = True
         self.session.attach(self, self._query.after)
 
@@ -125,9 +129,14 @@ class NativeSocket(websocket.WebSocketHandler):
     # What a session wants of its client
 
     def deliver(self, envelope: Envelope) -> None:
-        """Send an event; a client that reads too slowly is let go."""
+        """Take an event; a client that reads too slowly is let go."""
         if self._attached:
-            self._send(envelope.frame(self.codec))
+            self._put(envelope.frame(self.codec))
+
+    def dispatch(self) -> None:
+        """Send the events that were taken, in one write."""
+        if self.ws_connection is not None and not self.ws_connection.is_closing():
+            self.outbox.flush()
 
     def fault(self, request_id: str, error: BaseException) -> None:
         """Say that a request was not taken."""
@@ -138,6 +147,7 @@ class NativeSocket(websocket.WebSocketHandler):
 
     def end(self, code: int, reason: str) -> None:
         """Close the connection for the session's own reasons."""
+        self.dispatch()
         self._attached = False
         self.close(code, _clipped(reason))
 
@@ -192,42 +202,38 @@ class NativeSocket(websocket.WebSocketHandler):
         task.add_done_callback(self._tasks.discard)
 
     def _send(self, frame: bytes) -> None:
-        if self.ws_connection is None:
+        self._put(frame)
+        self.dispatch()
+
+    def _put(self, frame: bytes) -> None:
+        if self.ws_connection is None or self.ws_connection.is_closing():
             return
         # What is counted was there before: one frame may be as large as the bound.
-        if self._unread > self.house.client_backlog and not self._may_wait():
+        if self.outbox.unread > self.house.client_backlog and not self._may_wait():
             logger.info("session=%s/%s client too slow", *self.session.key)
             connection = self.ws_connection
             self._let_go(TOO_SLOW, "too slow: reconnect with the last sequence number seen")
             # A full socket will never take the close frame: do not wait for it.
             asyncio.get_running_loop().call_later(1, connection._abort)
             return
-        size = len(frame)
-        self._unread += size
-        try:
-            sent = self.write_message(frame, binary=self.codec.binary)
-        except websocket.WebSocketClosedError:
-            return
-        sent.add_done_callback(lambda future: self._was_sent(size, future))
+        self.outbox.put(frame)
 
     def _may_wait(self) -> bool:
         """Hold the kernel back for this client; False if others keep up, or it is hopeless."""
-        if not self._attached or self._unread > MOST_BACKLOGS * self.house.client_backlog:
+        if not self._attached or self.outbox.unread > MOST_BACKLOGS * self.house.client_backlog:
             return False
         self._held = True
         return self.session.audience.hold(self)
 
-    def _was_sent(self, size: int, future: asyncio.Future[None]) -> None:
-        self._unread -= size
-        if self._held and self._unread < self.house.client_backlog // 2:
+    def _drained(self) -> None:
+        if self._held and self.outbox.unread < self.house.client_backlog // 2:
             self._held = False
             self.session.audience.release(self)
-        if not future.cancelled():
-            future.exception()  # a closed connection is told by on_close
 
     def _let_go(self, code: int, reason: str) -> None:
         """Close the connection for the client's fault; nothing more of it is served."""
         self._detach()
+        self.dispatch()
         self.close(code, reason)
 
     def _detach(self) -> None:

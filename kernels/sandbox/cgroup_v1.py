@@ -23,10 +23,17 @@ from .cgroups import (
     user,
     write,
 )
+from .counters import Counter
 
 SHARES: Final = 512  # of the CPU, for all kernels together; the broker has 1024 by itself
 NEAR: Final = 0.9  # of its limit: a group that is out of memory has at least so much in use
 SOCKET_SHARE: Final = 8  # of a kernel's memory, the part that buffers of its sockets may add
+COUNTERS: Final = (  # by controller
+    ("cpuacct", "cpuacct.usage"),
+    ("memory", "memory.usage_in_bytes"),
+    ("memory", "memory.max_usage_in_bytes"),
+    ("pids", "pids.current"),
+)
 FORKS: Final = 10  # rounds of killing; the first leaves only forks that were under way
 
 
@@ -122,8 +129,13 @@ class CgroupV1(Cgroup):
         super().__init__(kernel)
         self._of = directories
         self.directories = list(dict.fromkeys(directories.values()))
-        self._usage = -1
         self._event = -1
+        # What is asked for before and after each execution.
+        self._counters = {
+            name: Counter(f"{directories[controller]}/{name}")
+            for controller, name in COUNTERS
+            if controller in directories
+        }
 
     def join_descriptors(self) -> list[int]:
         """Open `tasks` of each hierarchy."""
@@ -168,29 +180,13 @@ class CgroupV1(Cgroup):
         return read_fields(f"{self._of['memory']}/memory.oom_control").get("oom_kill", 0)
 
     def cpu_seconds(self) -> float | None:
-        """Read cpuacct.usage through a descriptor that stays open: 2 µs."""
-        if self._usage < 0:
-            if "cpuacct" not in self._of:
-                return None
-            path = f"{self._of['cpuacct']}/cpuacct.usage"
-            try:
-                self._usage = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            except FileNotFoundError:
-                return None
-        try:
-            return int(os.pread(self._usage, 32, 0)) / 1e9
-        except OSError:  # ENODEV: the group has been removed
-            return None
+        """Read cpuacct.usage."""
+        used = self._count("cpuacct.usage")
+        return None if used is None else used / 1e9
 
     def memory(self) -> tuple[int | None, int | None]:
         """Read usage and peak; page cache and files in a tmpfs are in them."""
-        if "memory" not in self._of:
-            return None, None
-        directory = self._of["memory"]
-        return (
-            read_number(f"{directory}/memory.usage_in_bytes"),
-            read_number(f"{directory}/memory.max_usage_in_bytes"),
-        )
+        return self._count("memory.usage_in_bytes"), self._count("memory.max_usage_in_bytes")
 
     def reset_peak(self) -> None:
         """Write to max_usage_in_bytes."""
@@ -199,7 +195,11 @@ class CgroupV1(Cgroup):
 
     def processes(self) -> int | None:
         """Read pids.current."""
-        return read_number(f"{self._of['pids']}/pids.current") if "pids" in self._of else None
+        return self._count("pids.current")
+
+    def _count(self, name: str) -> int | None:
+        counter = self._counters.get(name)
+        return None if counter is None else counter.read()
 
     def set(
         self, *, memory: int | None = None, processes: int | None = None, cpu: float | None = None
@@ -258,11 +258,12 @@ class CgroupV1(Cgroup):
         return remove_directories(self.directories)
 
     def close(self) -> None:
-        """Close the counter's descriptor and the event's."""
-        for descriptor in (self._usage, self._event):
-            if descriptor >= 0:
-                os.close(descriptor)
-        self._usage = self._event = -1
+        """Close the counters' descriptors and the event's."""
+        for counter in self._counters.values():
+            counter.close()
+        if self._event >= 0:
+            os.close(self._event)
+        self._event = -1
 
 
 def _adopt(directory: str) -> None:

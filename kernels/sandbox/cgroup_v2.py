@@ -31,6 +31,7 @@ from .cgroups import (
     remove_directories,
     write,
 )
+from .counters import Counter
 from .system import syscall
 
 LEAF: Final = "broker"
@@ -132,6 +133,8 @@ class CgroupV2(Cgroup):
         self.directory = directory
         self._controllers = controllers
         self._stat = self._peak = self._events = -1
+        self._current = Counter(f"{directory}/memory.current")
+        self._processes = Counter(f"{directory}/pids.current")
         self._peak_is_ours = True  # False once it could not be reset
 
     def settle(self) -> None:
@@ -182,7 +185,7 @@ class CgroupV2(Cgroup):
 
     def memory(self) -> tuple[int | None, int | None]:
         """Read memory.current and memory.peak; page cache and files in a tmpfs are in them."""
-        current = read_number(f"{self.directory}/memory.current")
+        current = self._current.read()
         if not self._peak_is_ours or not self._open_peak():
             return current, None
         with contextlib.suppress(OSError):  # ENODEV: the group has been removed
@@ -205,7 +208,7 @@ class CgroupV2(Cgroup):
 
     def processes(self) -> int | None:
         """Read pids.current."""
-        return read_number(f"{self.directory}/pids.current")
+        return self._processes.read()
 
     def set(
         self, *, memory: int | None = None, processes: int | None = None, cpu: float | None = None
@@ -240,6 +243,8 @@ class CgroupV2(Cgroup):
 
     def close(self) -> None:
         """Close the descriptors of the counters and of the event."""
+        self._current.close()
+        self._processes.close()
         for descriptor in (self._stat, self._peak, self._events):
             if descriptor >= 0:
                 os.close(descriptor)

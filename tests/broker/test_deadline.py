@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Callable
 from typing import Any
@@ -144,6 +145,47 @@ async def test_without_a_limit_a_kernel_that_is_dear_to_ask_is_not_asked() -> No
     kernel.is_metered = False
     assert told.deadline.set(kernel, None) == Usage()
     assert kernel.asked == 0
+
+
+def timers() -> int:
+    loop: Any = asyncio.get_running_loop()
+    return sum(not handle.cancelled() for handle in loop._scheduled)
+
+
+@on_manual_time
+async def test_one_timer_serves_all_executions_one_after_the_other() -> None:
+    told, before = Told(execution_timeout=5.0, cpu_time=3.0), timers()
+    for _ in range(100):
+        told.deadline.set(BusyKernel(0.1), None)
+        await elapse(0.5)
+        told.deadline.clear()
+        assert timers() <= before + 1
+    await elapse(60)
+    assert (timers(), told.said) == (before, [])
+
+
+@on_manual_time
+async def test_a_shorter_time_than_the_last_ones_is_kept_and_so_is_a_longer() -> None:
+    told = Told(execution_timeout=50.0)
+    for timeout, expected in ((None, 50.0), (1.0, 1.0), (20.0, 20.0)):
+        told.deadline.set(FakeKernel(), None)
+        told.deadline.clear()
+        told.said.clear()
+        told.began = now()
+        told.deadline.set(FakeKernel(), timeout)
+        await elapse(60)
+        assert told.said[0] == ("expired", "timeout", expected)
+
+
+@on_manual_time
+async def test_nothing_is_left_of_one_that_is_stopped() -> None:
+    told, before = Told(execution_timeout=50.0), timers()
+    told.deadline.set(FakeKernel(), None)
+    told.deadline.stop()
+    told.deadline.stop()
+    assert timers() == before
+    await elapse(60)
+    assert told.said == []
 
 
 # In a session

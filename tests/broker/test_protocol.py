@@ -38,6 +38,7 @@ from broker.protocol import (
     execute_body,
     open_query,
 )
+from broker.roles import Envelope
 
 BOUNDS = Bounds(max_frame=100_000, max_depth=32)
 QUICK = settings(max_examples=150, deadline=None)
@@ -543,3 +544,30 @@ def test_a_wrong_body_is_refused_clearly(data: bytes, error: type[ClientError], 
 def test_any_body_is_a_request_or_a_refusal(data: bytes) -> None:
     refusal = refusal_of(lambda: execute_body(data, BOUNDS))
     assert refusal is None or refusal.message
+
+
+def deep(levels: int) -> object:
+    value: object = 1
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"text/plain": "2"},
+        {"image/png": b"\x89PNG"},
+        {"text/plain": "a lone \ud800 surrogate", "n": 2**80, "f": 1.5, "none": None},
+        {"deep": deep(100)},
+        {"deep": deep(500)},
+        {"deep": deep(900)},
+    ],
+)
+@pytest.mark.parametrize("name", SUBPROTOCOLS)
+def test_an_event_that_was_kept_packed_is_sent_as_it_would_have_been(
+    name: str, data: dict[str, object]
+) -> None:
+    wire, event = codec(name, Bounds()), {"type": "display", "data": data, "seq": 1}
+    at_once = Envelope(event).frame(wire)
+    assert Envelope.of(Envelope(event).packed).frame(wire) == at_once

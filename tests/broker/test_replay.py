@@ -14,10 +14,12 @@ def event(seq: int) -> dict[str, object]:
     return {"type": "stream", "seq": seq}
 
 
-def filled(count: int, *, events: int = 100, size: int = 10, total: int = 10_000) -> Replay:
-    replay = Replay(events, total)
+def filled(
+    count: int, *, events: int = 100, size: int = 10, total: int = 10_000
+) -> Replay[dict[str, object]]:
+    replay: Replay[dict[str, object]] = Replay(events, total)
     for seq in range(1, count + 1):
-        replay.append(event(seq), size)
+        replay.append(seq, event(seq), size)
     return replay
 
 
@@ -43,7 +45,10 @@ def seqs(events: list[object]) -> list[object]:
     ],
 )
 def test_what_is_gone_is_named_and_the_rest_is_given(
-    replay: Replay, after: int, missed: tuple[int, int] | None, expected: list[int]
+    replay: Replay[dict[str, object]],
+    after: int,
+    missed: tuple[int, int] | None,
+    expected: list[int],
 ) -> None:
     gone, events = replay.since(after)
     assert gone == missed
@@ -52,9 +57,9 @@ def test_what_is_gone_is_named_and_the_rest_is_given(
 
 def test_an_event_over_the_bound_of_bytes_clears_the_buffer_and_is_not_kept() -> None:
     replay = filled(3, total=30)
-    replay.append(event(4), 31)
+    replay.append(4, event(4), 31)
     assert (len(replay), replay.size, replay.last) == (0, 0, 4)
-    replay.append(event(5), 30)
+    replay.append(5, event(5), 30)
     missed, events = replay.since(0)
     assert (missed, seqs(list(events))) == ((1, 4), [5])
 
@@ -69,14 +74,14 @@ def test_trimmed_events_are_gone_for_good(seq: int, kept: list[int]) -> None:
     assert seqs(list(events)) == kept
     assert missed == ((1, 3 - len(kept)) if len(kept) < 3 else None)
     assert replay.size == 10 * len(kept)
-    replay.append(event(4), 10)
+    replay.append(4, event(4), 10)
 
 
 @pytest.mark.parametrize("seq", [0, 3, 5])
 def test_a_gap_in_the_numbers_is_refused_and_changes_nothing(seq: int) -> None:
     replay = filled(3)
     with pytest.raises(ValueError, match=f"event {seq} follows 3"):
-        replay.append(event(seq), 10)
+        replay.append(seq, event(seq), 10)
     assert (len(replay), replay.last, replay.size) == (3, 3, 30)
 
 
@@ -90,10 +95,10 @@ STEP = st.tuples(st.just("append"), st.integers(0, 40)) | st.tuples(
 def test_every_number_after_the_last_seen_is_given_or_named(
     steps: list[tuple[str, int]], max_events: int, max_bytes: int, after: int
 ) -> None:
-    replay = Replay(max_events, max_bytes)
+    replay: Replay[dict[str, object]] = Replay(max_events, max_bytes)
     for step, number in steps:
         if step == "append":
-            replay.append(event(replay.last + 1), number)
+            replay.append(replay.last + 1, event(replay.last + 1), number)
         else:
             replay.trim(number)
         assert len(replay) <= max_events

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -24,6 +25,9 @@ from tests.broker.pool_fakes import elapse, on_manual_time
 class FakeChannels:
     def __init__(self) -> None:
         self.receiver: Receiver | None = None
+        self.turned: Callable[[str], None] | None = None
+        self.looks: list[str] = []
+        self.on_look: Callable[[], None] = lambda: None
         self.broken: asyncio.Future[BadFrame] = asyncio.get_running_loop().create_future()
         self.sent: list[tuple[str, str, Any]] = []  # id, code, metadata
         self.full = False
@@ -40,6 +44,16 @@ class FakeChannels:
             assert (channel, kind) == ("shell", "execute_request")
             self.sent.append((msg_id, content["code"], metadata))
         return msg_id
+
+    def look(self, channel: str) -> None:
+        self.looks.append(channel)
+        self.on_look()
+        self.turn(channel)
+
+    def turn(self, channel: str) -> None:
+        """End a turn of the loop in which a message came."""
+        assert self.turned is not None
+        self.turned(channel)
 
     def pause(self) -> None: ...
 
@@ -121,9 +135,17 @@ class FakeClient:
         self.events: list[Event] = []
         self.faults: list[tuple[str, BrokerError]] = []
         self.ends: list[tuple[int, str]] = []
+        self.writes: list[list[str]] = []  # what kinds of events left together
+        self._taken: list[str] = []
 
     def deliver(self, envelope: Envelope) -> None:
         self.events.append(envelope.event)
+        self._taken.append(envelope.event["type"])
+
+    def dispatch(self) -> None:
+        if self._taken:
+            self.writes.append(self._taken)
+            self._taken = []
 
     def fault(self, request_id: str, error: BrokerError) -> None:
         self.faults.append((request_id, error))
@@ -183,6 +205,67 @@ async def test_what_is_asked_before_there_is_a_kernel_runs_in_order_once_there_i
     scene.kernel.begin()
     scene.kernel.end()
     assert scene.kernel.codes == ["code a", "code b"]
+
+
+@on_manual_time
+async def test_events_of_one_turn_leave_in_one_write() -> None:
+    scene, other = Scene(), FakeClient()
+    scene.session.attach(other)
+    scene.client.writes.clear()
+    scene.submit("a", "b")
+    assert scene.client.writes == [["queued"]]  # at once: nobody ends a turn here
+    scene.kernel.begin()
+    scene.kernel.channels.turn("iopub")
+    scene.kernel.say("iopub", "stream", {"name": "stdout", "text": "1"})
+    scene.kernel.say("iopub", "stream", {"name": "stderr", "text": "2"})
+    scene.kernel.end()
+    assert scene.client.writes == [["queued"], ["started"]]
+    scene.kernel.channels.turn("iopub")
+    for client in (scene.client, other):
+        assert client.writes[-2:] == [["started"], ["stream", "stream", "done"]]
+    scene.submit("c")
+    assert scene.client.writes[-1] == ["queued"]
+
+
+@on_manual_time
+async def test_the_reply_is_looked_for_when_it_is_all_that_is_missing() -> None:
+    scene = Scene()
+    scene.submit("a")
+    scene.kernel.begin()
+    scene.kernel.channels.turn("iopub")
+    assert scene.kernel.channels.looks == []
+    scene.kernel.channels.on_look = lambda: scene.kernel.say(
+        "shell", "execute_reply", {"status": "ok"}
+    )
+    scene.kernel.say("iopub", "execute_result", {"data": {"text/plain": "2"}})
+    scene.kernel.say("iopub", "status", {"execution_state": "idle"})
+    scene.kernel.channels.turn("iopub")
+    assert scene.kernel.channels.looks == ["shell"]
+    assert scene.client.writes[-1] == ["result", "done"]
+
+
+@on_manual_time
+async def test_a_reply_that_is_not_there_yet_is_waited_for() -> None:
+    scene = Scene()
+    scene.submit("a")
+    scene.kernel.begin()
+    scene.kernel.say("iopub", "status", {"execution_state": "idle"})
+    scene.kernel.channels.turn("iopub")
+    assert scene.client.writes[-1] == ["started"]
+    scene.kernel.say("shell", "execute_reply", {"status": "ok"})
+    scene.kernel.channels.turn("shell")
+    assert scene.client.writes[-1] == ["done"]
+    assert scene.kernel.channels.looks == ["shell"]
+
+
+@on_manual_time
+async def test_what_is_kept_for_a_client_that_comes_back_is_one_write() -> None:
+    scene, other = Scene(), FakeClient()
+    scene.submit("a")
+    scene.kernel.begin()
+    scene.kernel.end()
+    scene.session.attach(other, after=0)
+    assert other.writes == [["session", "session", "started", "done"]]
 
 
 @on_manual_time

@@ -445,15 +445,15 @@ async def test_kernels_that_take_long_rest_for_each_other(
     other = Channels(tmp_path / "k", KEY, "other")
     try:
         loop = asyncio.get_running_loop()
-        hostile._worked(0.1)
-        other._worked(0.1)
+        hostile._worked("shell", 0.1)
+        other._worked("shell", 0.1)
         assert hostile._rest is not None
         assert other._rest is not None
         alone, shared = (each._rest.when() - loop.time() for each in (hostile, other))
         assert shared > 1.9 * alone
         other._rest.cancel()
         other._rested()
-        other._worked(0.2)  # whose double would be over the bound
+        other._worked("shell", 0.2)  # whose double would be over the bound
         assert other._rest.when() - loop.time() <= SHARED_REST
     finally:
         hostile.close()
@@ -487,6 +487,43 @@ async def test_many_small_messages_leave_the_loop_to_others_in_between(
         longest, began = max(longest, now - began), now
     await writing
     assert longest < 10 * TURN
+
+
+async def test_a_turn_ends_once_after_all_of_its_messages(hostile: Channels, raw: Raw) -> None:
+    told: list[str] = []
+
+    def receive(channel: str, message: Message) -> None:
+        told.append(message.type)
+
+    def turned(channel: str) -> None:
+        told.append(f"end of {channel}")
+
+    hostile.receiver, hostile.turned = receive, turned
+    await raw.write("iopub", raw.message("one") + raw.message("two"))
+    await until(lambda: len(told) >= 3)
+    assert told == ["one", "two", "end of iopub"]
+
+
+async def test_a_channel_that_is_looked_at_is_read_in_the_same_turn(
+    hostile: Channels, raw: Raw
+) -> None:
+    told: list[str] = []
+
+    def receive(channel: str, message: Message) -> None:
+        told.append(message.type)
+        if channel == "iopub":  # written now, so that the loop cannot have come to it yet
+            raw.accepted["shell"].sendall(raw.message("reply"))
+
+    def turned(channel: str) -> None:
+        if channel == "iopub":
+            hostile.look("shell")
+            hostile.look("shell")  # where there is nothing, nothing happens
+        told.append(f"end of {channel}")
+
+    hostile.receiver, hostile.turned = receive, turned
+    await raw.write("iopub", raw.message("idle"))
+    await until(lambda: len(told) >= 4)
+    assert told == ["idle", "reply", "end of shell", "end of iopub"]
 
 
 async def test_a_kernel_that_listens_late_is_reached_all_the_same(directory: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import time
 from typing import Any
 
@@ -62,6 +64,24 @@ def test_any_objects_survive_the_way(
 def test_identities_and_buffers_stand_around_the_message() -> None:
     frames = signed(b"{}", b"{}", b"{}", b"{}", prefix=[b"id", b"topic"], rest=(b"1", b"2"))
     assert SIGNER.parse(frames).buffers == [b"1", b"2"]
+
+
+@given(key=st.binary(min_size=1, max_size=200), parts=st.lists(st.binary(max_size=300), max_size=5))
+def test_the_signature_is_that_of_rfc_2104(key: bytes, parts: list[bytes]) -> None:
+    expected = hmac.new(key, b"".join(parts), hashlib.sha256).hexdigest()
+    assert Signer(key).sign(parts) == expected.encode()
+
+
+def test_each_message_has_its_own_parent_though_one_is_decoded_once() -> None:
+    one, other = b'{"msg_id": "1"}', b'{"msg_id": "2"}'
+    bad = b"[]"
+    told = []
+    for parent in (one, one, other, b"{}", one, bad, bad, one, other):
+        try:
+            told.append(SIGNER.parse(signed(b"{}", parent, b"{}", b"{}")).parent_id)
+        except BadFrame:
+            told.append("bad")
+    assert told == ["1", "1", "2", "", "1", "bad", "bad", "1", "2"]
 
 
 HEAVY = b'{"a": [%s0]}'

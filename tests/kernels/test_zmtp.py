@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -174,6 +176,21 @@ def test_a_message_at_the_bound_is_taken() -> None:
     assert messages(greeted(), packed(whole)) == [whole]
     most = [b""] * MAX_PARTS
     assert messages(greeted(), packed(most)) == [most]
+
+
+def test_a_long_message_in_small_pieces_is_copied_a_few_times_and_not_once_a_piece() -> None:
+    conversation = greeted(bound=64 << 20)
+    piece = bytes(4 << 10)
+    conversation.feed(bytes((LONG,)) + (8192 * len(piece)).to_bytes(8, "big"))
+    began = time.process_time()
+    for _ in range(8191):  # with a copy of all that came before, this is 128 GiB
+        conversation.feed(piece)
+        assert conversation.next() is None
+    conversation.feed(piece + packed([b"next"]))
+    assert time.process_time() - began < 5
+    assert conversation.next() == [bytes(32 << 20)]
+    assert conversation.next() == [b"next"]
+    assert kept(conversation) == 0
 
 
 def test_without_a_bound_size_is_free_but_parts_are_not() -> None:
