@@ -24,6 +24,7 @@ from broker.pools import Pools
 from broker.protocol import Execute, OpenQuery
 from broker.session import Session
 from broker.store import NodeRecord, SessionRecord
+from kernels.messages import Message
 from kernels.state import SessionState
 from tests.broker.pool_fakes import elapse, now, on_manual_time
 from tests.broker.service_fakes import House, SilentKernel
@@ -465,3 +466,27 @@ def test_a_kernel_with_an_unreadable_label_is_ended(label: str) -> None:
         assert (house.pool.discarded, house.service.sessions) == (["k"], {})
 
     scene()
+
+
+@on_manual_time
+async def test_an_execution_waits_for_nobody_and_asks_nothing_of_the_store() -> None:
+    house, client = House(), FakeClient()
+    session = await opened(house)
+    session.attach(client)
+    house.store.down = True
+    tasks = asyncio.all_tasks()
+    for name in ("a", "b"):
+        session.submit(Execute(id=name, code="1+1"), client)
+        parent = {"msg_id": session._request_id}
+        receiver = house.pool.given[0].channels.receiver
+        assert receiver is not None
+        for channel, kind, content in (
+            ("iopub", "status", b'{"execution_state":"busy"}'),
+            ("iopub", "execute_input", b'{"execution_count":1}'),
+            ("shell", "execute_reply", b'{"status":"ok"}'),
+            ("iopub", "status", b'{"execution_state":"idle"}'),
+        ):
+            receiver(channel, Message({"msg_type": kind}, parent, {}, content, ()))
+    # Nothing has been awaited since, so nothing can have been waited for; and nobody has begun to.
+    assert client.dones == {"a": "ok", "b": "ok"}
+    assert asyncio.all_tasks() == tasks
