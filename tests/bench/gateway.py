@@ -24,6 +24,9 @@ LOCK = Path(__file__).parent / "requirements.lock"
 TOKEN = "bench"
 READY = r"available at (http://\S+)"
 SERVER_READY = r"(http://127\.0\.0\.1:\d+)/tree\?|(http://127\.0\.0\.1:\d+)/\?token"
+# Beyond 1 MB/s they drop what a kernel prints: a row that prints much would compare nothing.
+UNBOUNDED = "--ZMQChannelsWebsocketConnection.limit_rate=False"
+PATIENCE = 30.0  # s
 
 
 async def environment(directory: Path) -> Path:
@@ -134,9 +137,10 @@ async def gateway(python: Path, directory: Path) -> AsyncIterator[Gateway]:
     # The port is only where the search begins: it says itself where it ended up.
     env |= {"KG_PORT": "18888", "KG_PORT_RETRIES": "200"}
     env["PATH"] = f"{python.parent}:{env.get('PATH', '')}"
-    async with program([str(python), "-m", "kernel_gateway"], env=env, ready=READY) as running:
+    argv = [str(python), "-m", "kernel_gateway", UNBOUNDED]
+    async with program(argv, env=env, ready=READY) as running:
         assert running.ready is not None
-        yield Gateway(running.ready[1].rstrip("/"), running.pid)
+        yield await answering(Gateway(running.ready[1].rstrip("/"), running.pid))
 
 
 @contextlib.asynccontextmanager
@@ -146,7 +150,20 @@ async def jupyter_server(python: Path, directory: Path) -> AsyncIterator[Gateway
     env["PATH"] = f"{python.parent}:{env.get('PATH', '')}"
     argv = [str(python), "-m", "jupyter_server", "--no-browser", "--allow-root"]
     argv += ["--ip=127.0.0.1", "--port=19888", "--port-retries=200"]
-    argv += [f"--ServerApp.root_dir={directory}"]
+    argv += [f"--ServerApp.root_dir={directory}", UNBOUNDED]
     async with program(argv, env=env, ready=SERVER_READY) as running:
         assert running.ready is not None
-        yield Gateway(running.ready[1] or running.ready[2], running.pid)
+        yield await answering(Gateway(running.ready[1] or running.ready[2], running.pid))
+
+
+async def answering(server: Gateway) -> Gateway:
+    """Wait until the server answers: it prints its address before it listens. Raises TimeoutError.
+
+    It has no event that says so: hence the polling.
+    """
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            with contextlib.suppress(OSError):
+                await request("GET", f"{server.url}/api", server.headers)
+                return server
+            await asyncio.sleep(0.05)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
 from time import perf_counter
 
 import psutil
 
 from tests.bench import ours
 from tests.bench.lab import OURS, Lab, Samples
-from tests.bench.rows import CODE, Against, row
+from tests.bench.rows import CODE, Against, row, timed
 from tests.bench.trips import CHUNK, arrival, processor_seconds, streaming_times
 
 STEPS = (1, 10, 100, 1000)
@@ -57,14 +56,14 @@ async def fill(lab: Lab, rounds: int, steps: tuple[int, ...]) -> dict[str, Sampl
             )
         )
         figures: dict[str, Samples] = {}
-        sessions: list[ours.Session] = []
+        sessions: dict[int, ours.Session] = {}
         opening = asyncio.Semaphore(AT_ONCE)
 
         async def open_one(number: int) -> None:
             async with opening:
                 session = await stack.enter_async_context(broker.attach(f"held-{number}"))
                 await session.execute(CODE)
-                sessions.append(session)
+                sessions[number] = session
 
         for step in steps:
             for first in range(len(sessions), step, 50):
@@ -82,11 +81,13 @@ async def fill(lab: Lab, rounds: int, steps: tuple[int, ...]) -> dict[str, Sampl
 
 
 async def at_this_step(
-    broker: ours.Broker, sessions: list[ours.Session], rounds: int
+    broker: ours.Broker, sessions: dict[int, ours.Session], rounds: int
 ) -> dict[str, list[float]]:
-    session = sessions[-1]
-    trips = [await timed(lambda: session.execute(CODE)) for _ in range(4 * rounds)]
-    pids = [broker.pid, (await broker.session(f"held-{len(sessions) - 1}"))["pid"]]
+    newest = len(sessions) - 1
+    session = sessions[newest]
+    trip = timed(lambda: session.execute(CODE))
+    trips = [await trip() for _ in range(4 * rounds)]
+    pids = [broker.pid, (await broker.session(f"held-{newest}"))["pid"]]
     costs = []
     for _ in range(4):
         before = processor_seconds(pids)
@@ -104,12 +105,6 @@ async def at_this_step(
         "first_byte": bytes_,
         "processor_time": costs,
     }
-
-
-async def timed(action: Callable[[], Awaitable[object]]) -> float:
-    began = perf_counter()
-    await action()
-    return 1000 * (perf_counter() - began)
 
 
 async def idle(pid: int) -> list[float]:
