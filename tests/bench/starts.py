@@ -5,13 +5,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import select
+from collections.abc import Sequence
 from time import perf_counter
+from typing import TYPE_CHECKING
+
+import psutil
 
 from tests.bench.lab import OURS, Lab, Mood, Samples
 from tests.bench.rows import Against, kernel_info, row
 
+if TYPE_CHECKING:
+    from kernels.launch import Kernel
+
 AT_ONCE = 4  # starts under way: enough to keep all processors busy
 BATCH = 30  # kernels of one sample
+PATIENCE = 30.0  # s, for one to end
 
 
 @row(
@@ -60,7 +69,7 @@ async def make(lab: Lab, rounds: int) -> list[tuple[float, float]]:
         await launcher.start()
         room = asyncio.Semaphore(AT_ONCE)
 
-        async def one() -> object:
+        async def one() -> Kernel:
             async with room:
                 kernel = await launcher.launch()
                 await kernel_info(kernel.channels)
@@ -73,6 +82,19 @@ async def make(lab: Lab, rounds: int) -> list[tuple[float, float]]:
             busy = (after.total - before.total) - (after.idle - before.idle)
             if turn >= 0:  # the first finds the code of the way itself cold
                 found.append((BATCH / elapsed / processors, 1000 * busy / ticks / BATCH))
-            await asyncio.gather(*(kernel.close() for kernel in kernels))  # type: ignore[attr-defined]
+            await end(kernels)
             lab.advance(f"{max(turn + 1, 0)}/{rounds}")
     return found
+
+
+async def end(kernels: Sequence[Kernel]) -> None:
+    """End the kernels, and wait until their memory is free: a later batch does not pay for it."""
+    zygote = psutil.Process(kernels[0].pid).parent()
+    assert zygote is not None
+    # The kernels, and of each the first process of its pid namespace.
+    ends = [os.pidfd_open(process.pid) for process in zygote.children()]
+    await asyncio.gather(*(kernel.close() for kernel in kernels))
+    for descriptor in ends:
+        # A process that has ended makes its descriptor readable, pidfd_open(2).
+        await asyncio.to_thread(select.select, [descriptor], [], [], PATIENCE)
+        os.close(descriptor)
