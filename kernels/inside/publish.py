@@ -18,11 +18,6 @@ from typing import Any
 from jupyter_client.jsonutil import json_clean, json_default
 from jupyter_client.session import json_unpacker
 
-try:
-    import orjson
-except ImportError:  # a profile's interpreter need not have it
-    orjson = None  # type: ignore[assignment]
-
 from .peers import MAX_UNREAD, SEND_PATIENCE, Peer
 from .zmtp import packed
 
@@ -270,14 +265,6 @@ def pack(value: Any) -> bytes:
     jupyter_client's own raises for one half of the surrogates, which would cost a request its
     reply, and for the other half sends bytes that are no UTF-8: those of undecodable file names.
     """
-    if orjson is not None:
-        try:
-            data = orjson.dumps(value, json_default, PASS_ON)
-            if b"null" not in data:  # which may have been NaN
-                return data
-        except TypeError as error:  # keys that are no text, large integers, surrogates
-            if isinstance(error.__cause__, KeyboardInterrupt):
-                raise error.__cause__ from None
     try:
         text = _encode(value)
     except (TypeError, ValueError):
@@ -285,10 +272,6 @@ def pack(value: Any) -> bytes:
     return text.encode(errors="replace")
 
 
-# What Jupyter's own encoder does not know is not for orjson to decide.
-PASS_ON = 0
-if orjson is not None:
-    PASS_ON = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=json_default).encode
 
 
