@@ -289,9 +289,13 @@ async def test_it_outlives_the_broker(
         ((adopted, label),) = await second.adopt()
         assert label == "chat-42"
         assert adopted.pid == kernel.pid
-        assert await Talk(adopted).value("x + 1") == "42"
+        talk = Talk(adopted)
+        assert await talk.value("x + 1") == "42"
+        said = talk.start("print('up', flush=True)\nwhile True: pass")
+        await talk.until(said.text)
         adopted.interrupt()
-        assert await Talk(adopted).value("x") == "41"
+        assert (await talk.end(said)).status == "error"
+        assert await talk.value("x") == "41"
         await adopted.close()
 
 
