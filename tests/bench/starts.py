@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 AT_ONCE = 4  # starts under way: enough to keep all processors busy
 BATCH = 30  # kernels of one sample
 PATIENCE = 30.0  # s, for one to end
+QUIET = 0.05  # of all processors
+LOOK = 0.5  # s
 
 
 @row(
@@ -61,6 +63,7 @@ async def make(lab: Lab, rounds: int) -> list[tuple[float, float]]:
 
     ticks, processors = os.sysconf("SC_CLK_TCK"), os.cpu_count() or 1
     found = []
+    await quiet()
     async with contextlib.AsyncExitStack() as stack:
         launcher = Launcher(
             KernelSpec(name="bench"), lab.room(), isolation="standard", orphan_ttl=5
@@ -85,6 +88,21 @@ async def make(lab: Lab, rounds: int) -> list[tuple[float, float]]:
             await end(kernels)
             lab.advance(f"{max(turn + 1, 0)}/{rounds}")
     return found
+
+
+async def quiet() -> None:
+    """Wait until nothing else uses the processors: what the rows before had started may still end.
+
+    Gives up after PATIENCE: the row says of itself what it means then.
+    """
+    until = perf_counter() + PATIENCE
+    while perf_counter() < until:
+        before = Mood.now()
+        await asyncio.sleep(LOOK)
+        after = Mood.now()
+        share = 1 - (after.idle - before.idle) / max(after.total - before.total, 1)
+        if share < QUIET:
+            return
 
 
 async def end(kernels: Sequence[Kernel]) -> None:
