@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..sandbox import reaper, seccomp, system
+from ..sandbox.sleeper import Sleeper
 
 
 @dataclass
@@ -37,6 +38,7 @@ class Reapers:
         self._spare: Reaper | None = None
         self._pids = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         self._filter = seccomp.compile_filter(memory_files=False)
+        self._sleeper = Sleeper()
 
     def prepare(self) -> None:
         """Have one ready."""
@@ -129,7 +131,7 @@ class Reapers:
         try:
             pid = os.fork()
             if pid == 0:
-                reaper.serve(self._filter)
+                reaper.serve(self._filter, self._sleeper)
             # A way in for the zygote: the reaper lets nobody look at its own.
             inside = os.open("/proc/self/ns/pid_for_children", os.O_RDONLY | os.O_CLOEXEC)
         finally:

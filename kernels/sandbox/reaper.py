@@ -11,12 +11,13 @@ import signal
 import struct
 from typing import NoReturn
 
-from . import capabilities, seccomp, sleeper, system
+from . import capabilities, seccomp, system
+from .sleeper import Sleeper
 
 STATUS = struct.Struct("i")  # the wait status of a kernel
 
 
-def serve(program: bytes) -> NoReturn:
+def serve(program: bytes, sleeper: Sleeper) -> NoReturn:
     """Be a reaper until somebody above kills it. Never returns.
 
     `program` is a seccomp filter.

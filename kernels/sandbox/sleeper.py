@@ -33,34 +33,54 @@ _GET_FS = 0x1003  # arch_prctl(2)
 _RSEQ_SIZE, _UNREGISTER, _RSEQ_SIGNATURE = 32, 1, 0x53053053  # glibc's, of rseq(2)
 
 
-def let_go() -> None:
-    """Sleep until killed; children that end are taken in by the system. Returns where it cannot.
+class Sleeper:
+    """What lets a forked child go of all its memory.
 
-    That is on machines there are no instructions for, or where memory may not hold new ones.
+    To be made before the fork, when all signal handlers are set: a child that runs little code of
+    its own makes few pages its own.
     """
-    code = _CODE.get(system.MACHINE)
-    if code is None:
-        return
-    try:
-        page = mmap.mmap(-1, PAGE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
-        page.write(code)
-        _leave_sequences()
-    except (OSError, ValueError, AttributeError):
-        return
-    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+
+    def __init__(self) -> None:
+        self._page: mmap.mmap | None = None
+        code = _CODE.get(system.MACHINE)
+        if code is None:
+            return
+        try:
+            self._rseq = _registered_sequences()
+            page = mmap.mmap(-1, PAGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            page.write(code)
+            self._address = ctypes.addressof(ctypes.c_char.from_buffer(page))
+            system.mprotect(self._address, PAGE, mmap.PROT_READ | mmap.PROT_EXEC)
+        except (OSError, AttributeError):
+            return
+        self._page = page
+        self._sleep = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(self._address)
         # No handler may be called; and who ignores this one has no children to wait for.
-        signal.signal(number, signal.SIG_IGN if number == signal.SIGCHLD else signal.SIG_DFL)
-    address = ctypes.addressof(ctypes.c_char.from_buffer(page))
-    ctypes.CFUNCTYPE(None, ctypes.c_void_p)(address)(address)
+        self._actions = [(int(signal.SIGCHLD), int(signal.SIG_IGN))]
+        for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD}:
+            if signal.getsignal(number) is not signal.SIG_DFL:
+                self._actions.append((int(number), int(signal.SIG_DFL)))
+
+    def let_go(self) -> None:
+        """Sleep until killed. The system takes in children that end. Returns where it cannot.
+
+        That is on machines there are no instructions for, or where memory may not hold new ones.
+        """
+        if self._page is None:
+            return
+        for number, action in self._actions:
+            signal.signal(number, action)
+        if self._rseq:
+            system.syscall("rseq", self._rseq, _RSEQ_SIZE, _UNREGISTER, _RSEQ_SIGNATURE)
+        self._sleep(self._address)
 
 
-def _leave_sequences() -> None:
-    """Take back the address that the system writes to at each switch, if the C library gave one."""
-    library = ctypes.CDLL(None)
+def _registered_sequences() -> int:
+    """Return the address that the system writes to at each switch; 0 if the C library gave none."""
     try:
-        offset = ctypes.c_ssize_t.in_dll(library, "__rseq_offset").value
+        offset = ctypes.c_ssize_t.in_dll(ctypes.CDLL(None), "__rseq_offset").value
     except ValueError:  # it knows of no such thing
-        return
+        return 0
     base = ctypes.c_ulong()
     system.syscall("arch_prctl", _GET_FS, ctypes.addressof(base))
-    system.syscall("rseq", base.value + offset, _RSEQ_SIZE, _UNREGISTER, _RSEQ_SIGNATURE)
+    return base.value + offset

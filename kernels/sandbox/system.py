@@ -87,6 +87,7 @@ _libc.mount.argtypes = [ctypes.c_char_p] * 3 + [ctypes.c_ulong, ctypes.c_char_p]
 _libc.umount2.argtypes = [ctypes.c_char_p, ctypes.c_int]
 _libc.unshare.argtypes = [ctypes.c_int]
 _libc.setns.argtypes = [ctypes.c_int, ctypes.c_int]
+_libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 _libc.prctl.argtypes = [ctypes.c_int] + [ctypes.c_ulong] * 4
 
 
@@ -108,6 +109,11 @@ def prctl(option: int, *arguments: int) -> int:
     """Call prctl(2)."""
     padded = (*arguments, 0, 0, 0, 0)[:4]
     return _checked(_libc.prctl(option, *padded), f"prctl({option})")
+
+
+def mprotect(address: int, size: int, protection: int) -> None:
+    """Set what may be done with memory."""
+    _checked(_libc.mprotect(address, size, protection), "mprotect")
 
 
 def unshare(flags: int) -> None:

@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-import psutil
-
 from tests.bench.lab import OURS, Lab, Mood, Samples
 from tests.bench.rows import Against, kernel_info, row
 
@@ -107,10 +105,7 @@ async def quiet() -> None:
 
 async def end(kernels: Sequence[Kernel]) -> None:
     """End the kernels, and wait until their memory is free: a later batch does not pay for it."""
-    zygote = psutil.Process(kernels[0].pid).parent()
-    assert zygote is not None
-    # The kernels, and of each the first process of its pid namespace.
-    ends = [os.pidfd_open(process.pid) for process in zygote.children()]
+    ends = [os.pidfd_open(kernel.pid) for kernel in kernels]
     await asyncio.gather(*(kernel.close() for kernel in kernels))
     for descriptor in ends:
         # A process that has ended makes its descriptor readable, pidfd_open(2).

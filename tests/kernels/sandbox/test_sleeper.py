@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from kernels.sandbox import sleeper, system
+from kernels.sandbox import system
+from kernels.sandbox.sleeper import _CODE, PAGE, Sleeper
 
 PATIENCE = 20.0  # s
 
 pytestmark = pytest.mark.skipif(
-    system.MACHINE not in sleeper._CODE, reason=f"no instructions for {system.MACHINE}"
+    system.MACHINE not in _CODE, reason=f"no instructions for {system.MACHINE}"
 )
 
 
@@ -29,6 +30,7 @@ def sleeping() -> Iterator[tuple[int, int, int]]:
     """A sleeper with a child: their pids, and what the child waits to see closed."""
     reading, writing = os.pipe()
     telling, told = os.pipe()
+    sleeper = Sleeper()
     pid = os.fork()
     if pid == 0:
         os.close(writing)
@@ -60,7 +62,7 @@ def test_one_page_is_left(sleeping: tuple[int, int, int]) -> None:
     maps = [line for line in asleep(sleeping[0]) if "[vsyscall]" not in line]
     assert len(maps) == 1
     first, end = (int(part, 16) for part in maps[0].split()[0].split("-"))
-    assert end - first == sleeper.PAGE
+    assert end - first == PAGE
 
 
 def test_children_that_end_leave_nothing(sleeping: tuple[int, int, int]) -> None:
