@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -28,6 +30,9 @@ MAX_METADATA: Final = 256 << 10  # bytes
 # As MAX_NESTED, of a header and of metadata: these are decoded before anyone knows what for.
 HEADER_NESTED: Final = 1000
 METADATA_NESTED: Final = 10_000
+INT_LIMIT: Final = 2.0**63
+MAX_DIGITS: Final = 4301  # of an integer, with its sign; sys.get_int_max_str_digits()
+MAX_SLOW: Final = 64 << 10  # bytes of JSON that orjson refuses and that is looked at once more
 MAX_NAME: Final = 256  # characters of a message type, or of an id
 # Arrays, objects and their members in one frame: a decoded one takes up to 100 times its bytes,
 # and as much time as hundreds of bytes of text.
@@ -189,6 +194,35 @@ def _name(value: object) -> str:
     return value if isinstance(value, str) and len(value) <= MAX_NAME else ""
 
 
+def _with_large_numbers(data: bytes) -> object:
+    """Return JSON that has integers beyond what a float can hold, as text; None if that is not it.
+
+    Smaller ones beyond 64 bits become floats, as orjson makes them. Of short texts only: it takes a
+    hundred times as long.
+    """
+    if len(data) > MAX_SLOW:
+        return None
+
+    def integer(digits: str) -> float | int | str:
+        if len(digits) > MAX_DIGITS:
+            raise ValueError("more digits than Python would print")
+        value = float(digits)
+        return digits if math.isinf(value) else int(digits) if abs(value) < INT_LIMIT else value
+
+    try:
+        value = json.loads(data, parse_int=integer, parse_float=_finite, parse_constant=_finite)
+        # Halves of surrogate pairs, which it takes, are refused here.
+        return orjson.loads(orjson.dumps(value))
+    except (ValueError, TypeError, RecursionError):
+        return None
+
+
+def _finite(digits: str) -> float:
+    if not math.isfinite(value := float(digits)):
+        raise ValueError(f"{digits} is not JSON")
+    return value
+
+
 def _object(data: bytes, what: str, most: int, enough: int = 0) -> Json:
     if len(data) > most:
         raise BadFrame(f"{what}: {len(data):,} bytes; at most {most:,}")
@@ -197,7 +231,9 @@ def _object(data: bytes, what: str, most: int, enough: int = 0) -> Json:
     try:
         value = orjson.loads(data)
     except orjson.JSONDecodeError as error:
-        raise BadFrame(f"{what}: {error}") from None
+        value = _with_large_numbers(data)
+        if value is None:
+            raise BadFrame(f"{what}: {error}") from None
     if not isinstance(value, dict):
         raise BadFrame(f"{what} is no object")
     return value

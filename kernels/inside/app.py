@@ -23,7 +23,7 @@ from IPython.core.profiledir import ProfileDir
 from traitlets import observe
 from traitlets.config import Config
 
-from . import tracebacks
+from . import offspring, tracebacks
 from .child import refuse
 from .doors import Doors
 from .imports import guard
@@ -207,6 +207,7 @@ class KernelApp(IPKernelApp):
             control=kernel.take_control,
         )
         self.stdin_socket.answers = doors.answers
+        offspring.expect(self)
         kernel.start()
         doors.open(listeners)
         self.control_thread.start()

@@ -21,6 +21,8 @@ READ = 256 << 10  # bytes; more than a unix socket holds, so that one read takes
 MAX_UNREAD = 4 << 20  # bytes that a peer has not taken, before whoever writes more waits
 SEND_PATIENCE = 1.0  # s that a flush waits for a peer: it may be held back
 
+_AT_ONCE = (socket.MSG_DONTWAIT,)  # whatever a cell has made of the descriptors
+
 Loop = Any  # an asyncio loop
 
 
@@ -87,7 +89,7 @@ class Peer:
                 continue
             rest = data if end - len(data) == at else memoryview(data)[at - end :]
             try:
-                sent.extend(map(self.socket.send, (rest,)))
+                sent.extend(map(self.socket.send, (rest,), _AT_ONCE))
             except BlockingIOError:
                 self._wait()
                 return
@@ -130,7 +132,7 @@ class Peer:
     def receive(self) -> list[list[bytes]] | None:
         """Return the messages that have come, without waiting; None when there will be no more."""
         try:
-            data = self.socket.recv(READ)
+            data = self.socket.recv(READ, socket.MSG_DONTWAIT)
         except (BlockingIOError, InterruptedError):
             return []
         except OSError:
@@ -184,6 +186,10 @@ class Router:
         """Forget a connection."""
         if self._peers.get(peer.conversation.identity) is peer:
             del self._peers[peer.conversation.identity]
+
+    def disown(self) -> None:
+        """Have nobody to send to: in a child that a cell has forked."""
+        self._peers, self._held, self._holder = {}, [], None
 
     def send_multipart(self, frames: Sequence[bytes], *args: Any, **options: Any) -> None:
         """Send to the peer that the first frame names; dropped if it has gone."""

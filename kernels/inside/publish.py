@@ -23,11 +23,13 @@ from .zmtp import packed
 
 FLUSH_AFTER = 0.01  # s from a message to its sending, at the most, while a cell runs
 MAX_BATCH = 64 << 10  # bytes gathered before they are written
+SHOWN = b"display_data"  # ends the topics of what is shown, and of what replaces it
 BINARY = (b'"image/png"', b'"image/jpeg"', b'"image/gif"', b'"image/webp"', b'"application/pdf"')
 
 _CLOCK_MONOTONIC, _TFD_NONBLOCK, _TFD_CLOEXEC = 1, 0o4000, 0o2000000
 _libc = ctypes.CDLL(None, use_errno=True)
-_settime = _libc.timerfd_settime
+# It never blocks. Let go of the interpreter for it, and a busy cell gives it back late.
+_settime = ctypes.PyDLL(None).timerfd_settime
 
 
 class Timer:
@@ -66,6 +68,8 @@ class Publisher:
         self._gathered = 0  # bytes, about
         self._timer: Timer | None = None
         self._set = False
+        self._writing = False
+        self._due_at = 0.0  # of the monotonic clock: text that comes later waits for nobody
         self.muted: threading.Thread | None = None  # whose messages go nowhere
         self.has_text = False  # among what is gathered
         self.interrupted = False  # SIGINT came while we sent
@@ -73,6 +77,12 @@ class Publisher:
 
     def __repr__(self) -> str:
         return f"<Publisher to {len(self.peers)}, {len(self._batch)} messages gathered>"
+
+    def disown(self) -> None:
+        """Have nothing to say: in a child that a cell has forked."""
+        self._lock = threading.RLock()
+        self._timer, self._set, self._writing = None, False, False
+        self.pretend(None)
 
     def start(self, loop: Any, thread: threading.Thread) -> None:
         """Take the loop, and its thread, that sends what nobody else does."""
@@ -119,7 +129,11 @@ class Publisher:
         if self.texts:
             self.texts.hand_over()
         self.wait_for_room()
+        if not self._batch:
+            self._due_at = time.monotonic() + FLUSH_AFTER
         self._gather(self.fit(msg))
+        if msg[0].endswith(SHOWN):  # it may be the last thing that is seen of this kernel
+            self.write()
         self._settle()
 
     def enqueue_text(self, msg: Any) -> None:
@@ -144,6 +158,14 @@ class Publisher:
             else:
                 self.arm()
 
+    @property
+    def is_due(self) -> bool:
+        """Tell whether whoever has text should send it: the timer's thread may be kept from it.
+
+        So it is when nothing went out for FLUSH_AFTER, and a request has run for as long.
+        """
+        return time.monotonic() >= self._due_at
+
     def arm(self) -> None:
         """See to it that what is gathered goes out in time."""
         with self._lock:
@@ -158,9 +180,9 @@ class Publisher:
         with self._lock:
             if self._batch:
                 self.write()
-            if self._set and not self.texts and self._timer is not None:
-                self._set = False
-                self._timer.set(False)
+            if self._set and self._timer is not None:
+                self._set = bool(self.texts)
+                self._timer.set(self._set)
         self._settle()
 
     def is_sending(self, frame: FrameType | None) -> bool:
@@ -182,26 +204,29 @@ class Publisher:
     def write(self) -> None:
         """Write what is gathered."""
         with self._lock:
-            batch, self._batch, self._gathered = self._batch, [], 0
-            self.has_text = False
-            if not batch:
+            if self._writing:  # further out on this very stack, which goes on with what is new
                 return
-            everything = batch[0] if len(batch) == 1 else b"".join(batch)
-            for peer in self.peers:
-                if b"" in peer.topics:
-                    peer.send(everything)
-                else:
-                    wanted = [each for each in batch if _has_topic(each, peer.topics)]
-                    peer.send(b"".join(wanted))
+            self._writing = True
+            try:
+                while self._batch:
+                    self._write()
+            finally:
+                self._writing = False
+
+    def _write(self) -> None:
+        batch, self._batch, self._gathered = self._batch, [], 0
+        self.has_text = False
+        self._due_at = time.monotonic() + FLUSH_AFTER
+        everything = batch[0] if len(batch) == 1 else b"".join(batch)
+        for peer in self.peers:
+            if b"" in peer.topics:
+                peer.send(everything)
+            else:
+                wanted = [each for each in batch if _has_topic(each, peer.topics)]
+                peer.send(b"".join(wanted))
 
     def _due(self) -> None:
-        try:
-            os.read(self._timer.descriptor, 8)  # type: ignore[union-attr]
-        except BlockingIOError:  # unset a moment ago
-            return
-        with self._lock:
-            self._set = False
-        self.flush()
+        self.flush()  # which sets the timer anew: it is not readable any more
 
     def wait_for_room(self) -> None:
         """Return when little waits to be read, so that a flood cannot fill the memory."""
@@ -267,8 +292,10 @@ def pack(value: Any) -> bytes:
     """
     try:
         text = _encode(value)
-    except (TypeError, ValueError):
-        return json.dumps(json_clean(value), default=json_default).encode()
+    except TypeError:
+        text = _encode(json_clean(value))
+    except ValueError:  # not a number, or infinite; perhaps in an array
+        text = _encode(json_clean(json.loads(json.dumps(value, default=json_default))))
     return text.encode(errors="replace")
 
 

@@ -39,6 +39,10 @@ class OutputBudget:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.streams: dict[str, Any] = {}
+        self.disown()
+
+    def disown(self) -> None:
+        """Count anew, under a lock of this process: in a child that a cell has forked, too."""
         self._lock = threading.RLock()
         self.begin()
 
@@ -107,6 +111,10 @@ class Pending:
 
     def __bool__(self) -> bool:
         return bool(self._pieces)
+
+    def disown(self) -> None:
+        """Forget what the parent will send: in a child that a cell has forked."""
+        self.lock, self.size, self._pieces = threading.RLock(), 0, deque()
 
     @property
     def is_large(self) -> bool:
@@ -201,8 +209,8 @@ class CellStream(OutStream):
             self._io_loop.call_later(RETRY, self._read_on)
             return
         self.collect()
-        if self.pending.is_large:
-            self.flush()
+        if self.pending and (self.pending.is_large or self.pub_thread.is_due):
+            self.pub_thread.flush()
 
     def fileno(self) -> int:
         """Return the captured descriptor, so that a subprocess given this stream is captured."""
@@ -226,9 +234,14 @@ class CellStream(OutStream):
         return len(string)
 
     def append(self, text: str) -> None:
-        """Queue text that the budget has admitted."""
+        """Send text that the budget has admitted, now or soon."""
         self.pending.add(self, self.parent_header, text)
-        self.pub_thread.arm()
+        publisher = self.pub_thread
+        if publisher.is_due:
+            publisher.wait_for_room()
+            publisher.flush()
+        else:
+            publisher.arm()
 
     def collect(self) -> None:
         """Take what subprocesses and C code have written to the descriptor so far.

@@ -11,7 +11,7 @@ import threading
 import uuid
 from collections.abc import Callable, Coroutine
 from contextvars import Context, copy_context
-from typing import Any
+from typing import Any, ClassVar, NoReturn
 
 from ipykernel.subshell_manager import UnknownSubshellError
 from ipykernel.thread import BaseThread
@@ -26,6 +26,8 @@ Frames = list[bytes]
 class Lane:
     """Where requests run one after the other: a loop, and a context that lasts between them."""
 
+    leave: ClassVar[Callable[[], NoReturn] | None] = None  # in a child that a cell has forked
+
     def __init__(self, loop: Loop, context: Context) -> None:
         self._loop = loop
         self._context = context
@@ -35,7 +37,12 @@ class Lane:
         """Begin some work; to be called on the loop's thread."""
         task = self._loop.create_task(work, context=self._context)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if Lane.leave is not None:
+            Lane.leave()
 
     def post(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Begin some work, from any thread."""
@@ -120,6 +127,8 @@ class Requests:
             self._main.add_reader(peer.socket, self._read, peer)
 
     def _read(self, peer: Peer) -> None:
+        if Lane.leave is not None:  # a request to the parent has woken both
+            Lane.leave()
         with peer.reading:
             if self._shared:
                 self._main.remove_reader(peer.socket)

@@ -337,6 +337,36 @@ async def test_an_interrupt_among_prints_loses_no_message(talk: Talk) -> None:
         assert kinds[-2:] == ["error", "status"]
 
 
+@pytest.mark.parametrize(
+    ("ends", "status"),
+    [
+        ("pass", 0),
+        ("raise ValueError('from the child')", 1),
+        ("raise SystemExit(7)", 7),
+        ("import asyncio; await asyncio.sleep(0)", 0),
+        ("print('x' * 100_000); display(1)", 0),
+    ],
+)
+async def test_a_forked_child_ends_with_its_cell(talk: Talk, ends: str, status: int) -> None:
+    said = [await talk.run(f"import os\nchild = os.fork()\nif child == 0:\n    {ends}")]
+    said += await asyncio.gather(*(talk.run(str(number)) for number in range(20)))
+    said += [await talk.run("os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])")]
+    assert [each.value for each in said] == ["", *map(str, range(20)), str(status)]
+    words = "".join(each.text("stderr") for each in said)
+    assert ("ValueError: from the child" in words) == ("child" in ends)
+
+
+async def test_a_child_forked_in_a_thread_says_nothing_for_its_parent(talk: Talk) -> None:
+    await talk.run(
+        "import os, threading\n"
+        "def work():\n"
+        "    global child\n"
+        "    if (child := os.fork()) == 0: print('in the child'); os._exit(0)\n"
+        "thread = threading.Thread(target=work); thread.start(); thread.join()"
+    )
+    assert await talk.value("os.waitpid(child, 0)[1]") == "0"
+
+
 async def test_completion_and_inspection_are_answered(talk: Talk) -> None:
     await talk.run("value = {'a': 1}")
     said = await talk.end(talk.ask("complete_request", {"code": "value.ke", "cursor_pos": 8}))

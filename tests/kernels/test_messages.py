@@ -178,6 +178,22 @@ def test_what_is_no_json_is_refused_wherever_it_stands(value: bytes) -> None:
         _ = SIGNER.parse(signed(b"{}", b"{}", b"{}", text)).content
 
 
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [
+        (7, 7),
+        (-(2**62), -(2**62)),
+        (10**30, 1e30),
+        (10**400, str(10**400)),
+        (-(10**400), str(-(10**400))),
+    ],
+)
+def test_integers_that_no_float_holds_come_as_text(number: int, expected: object) -> None:
+    text = b'{"number": %d, "beside": %d, "float": 0.5}' % (number, 10**309)
+    message = SIGNER.parse(signed(b"{}", b"{}", b"{}", text))
+    assert message.content == {"number": expected, "beside": str(10**309), "float": 0.5}
+
+
 def test_a_key_that_comes_twice_has_its_last_value() -> None:
     message = SIGNER.parse(signed(b'{"msg_type": "a", "msg_type": "b"}', b"{}", b"{}", b"{}"))
     assert message.type == "b"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from array import array
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, date, datetime
@@ -44,6 +45,11 @@ def test_whatever_has_json_is_packed(value: Any) -> None:
         ({"date": datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)}, {"date": "2026-01-02T03:04:05Z"}),
         ({"date": date(2026, 1, 2)}, {"date": "2026-01-02"}),
         ({"nan": float("nan"), "none": None}, {"nan": "nan", "none": None}),
+        (
+            {"nan": float("nan"), "array": array("d", [1.5, float("inf")])},
+            {"nan": "nan", "array": [1.5, "inf"]},
+        ),
+        ({"nan": float("nan"), "half": "\udc80"}, {"nan": "nan", "half": "?"}),
         ({1: 2**70}, {"1": 2**70}),
         ("half of a pair: \udc80", "half of a pair: ?"),
         (b"bytes", "Ynl0ZXM="),

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
-from kernels.launch import Launcher
+from kernels.launch import Kernel, Launcher
 from kernels.spec import KernelSpec, Limits
 from tests.kernels.talk import Said, Talk, launching, talking
 
@@ -126,6 +128,36 @@ async def test_text_comes_while_the_cell_still_runs(talk: Talk) -> None:
     assert (await talk.end(said)).status == "error"
 
 
+# Holds the interpreter's lock: no other thread of the kernel does anything any more.
+HOLD = "import ctypes; ctypes.PyDLL(None).pause()"
+
+
+async def end(kernel: Kernel) -> None:
+    """End a kernel that hears no interrupt."""
+    os.kill(kernel.pid, signal.SIGKILL)
+    assert await kernel.exited == "signal SIGKILL"
+
+
+async def test_text_comes_from_a_cell_that_lets_no_other_thread_run(talk: Talk) -> None:
+    late = "import time\nend = time.monotonic() + 0.03\nwhile time.monotonic() < end: pass\n"
+    said = talk.start(f"{late}print('up')\n{HOLD}")
+    await talk.until(said.text)
+    await end(talk.kernel)
+
+
+async def test_what_is_shown_comes_at_once(talk: Talk) -> None:
+    said = talk.start(f"print('before')\ndisplay('up')\n{HOLD}")
+    await talk.until(lambda: said.data)
+    assert said.text() == "before\n"
+    await end(talk.kernel)
+
+
+async def test_what_is_shown_is_seen_of_a_kernel_that_dies_of_it(talk: Talk) -> None:
+    said = talk.start("display('last'); import os; os._exit(3)")
+    assert await talk.kernel.exited == "exit 3"
+    assert said.data == {"text/plain": "'last'"}
+
+
 async def test_a_thread_prints_for_the_cell_that_started_it(talk: Talk) -> None:
     said = await talk.run(
         "import threading\nthread = threading.Thread(target=print, args=('thread',))\n"
@@ -215,7 +247,7 @@ async def test_a_display_over_the_bound_becomes_a_note(talk: Talk) -> None:
 
 async def test_an_error_over_the_bound_becomes_a_note_and_is_answered(talk: Talk) -> None:
     said = await talk.run("raise ValueError('x' * 5_000_000)")
-    assert said.status == "error"
+    assert (await talk.end(said)).status == "error"
     (error,) = said.contents("error")
     assert error["ename"] == "ValueError"
     assert "left out" in error["evalue"]
