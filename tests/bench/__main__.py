@@ -74,7 +74,7 @@ async def measure(options: argparse.Namespace, progress: Progress) -> dict[str, 
                     failures[name] = f"{type(error).__name__}: {error}"
                 else:
                     mood = Mood.now().since(before)
-                    results.append(reporting.compare(row, samples, mood))
+                    results.append(reporting.compare(row, samples, mood, quick=options.quick))
                 progress.advance(task)
             advance("stopping what was started")
     finally:
@@ -112,7 +112,7 @@ def main() -> int:
         # A pipe has no width of its own: 80 columns would break every cell.
         if not console.is_terminal:
             console.width = 180
-        console.print(reporting.terminal(report))
+        console.print(reporting.terminal(report, console.width))
         console.print("written:", *files)
     for name, reason in report["failures"].items():
         errors.print(f"{name} could not be measured: {reason}", style="red", markup=False)

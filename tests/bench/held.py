@@ -25,7 +25,7 @@ class TooSmall(RuntimeError):
 
 
 def live(count: int) -> str:
-    return f"{count} live session{'s'[: count - 1]}"
+    return f"{count:,} live session{'s'[: count - 1]}"
 
 
 async def held(lab: Lab, rounds: int) -> dict[str, Samples]:
@@ -86,6 +86,9 @@ async def at_this_step(
     newest = len(sessions) - 1
     session = sessions[newest]
     trip = timed(lambda: session.execute(CODE))
+    for _ in range(CHUNK):  # the first step would find everything cold
+        await trip()
+    await broker.first_result(CODE)
     trips = [await trip() for _ in range(4 * rounds)]
     pids = [broker.pid, (await broker.session(f"held-{newest}"))["pid"]]
     costs = []
@@ -134,12 +137,13 @@ def enter(figure: str, title: str, unit: str) -> None:
 
     measure.__name__ = f"growth_{figure}"
     row(
-        f"{title}, with {STEPS[-1]:,} live sessions",
+        f"{title}, with {live(STEPS[-1])}",
         Against(live(1), ratio=1 / 1.5),
         *(Against(live(step)) for step in STEPS[1:-1]),
         unit=unit,
         rounds=20,
         quick=8,
+        quick_title=f"{title}, with {live(QUICK_STEPS[-1])}",
     )(measure)
 
 
@@ -155,6 +159,7 @@ enter("processor_time", f"processor time of one `{CODE}`", "ms")
     unit="GB",
     rounds=20,
     quick=8,
+    quick_title=f"memory of {QUICK_STEPS[-1]:,} idle sessions, all processes",
 )
 async def held_memory(lab: Lab, rounds: int) -> Samples:
     return (await held(lab, rounds))["held_memory"]
@@ -166,6 +171,7 @@ async def held_memory(lab: Lab, rounds: int) -> Samples:
     unit="%",
     rounds=20,
     quick=8,
+    quick_title=f"broker with {QUICK_STEPS[-1]:,} idle sessions, share of one processor",
 )
 async def held_idle(lab: Lab, rounds: int) -> Samples:
     return (await held(lab, rounds))["held_idle"]

@@ -14,6 +14,7 @@ from rich.table import Table
 from tests.bench.lab import OURS, Samples
 from tests.bench.rows import Against, Row
 
+WIDE = 140  # columns that the whole table needs
 NOISY = 5.0  # percent of stolen time above which a run says so
 HEADINGS = (
     *("row", "ours p50", "p95", "p99", "± half", "peer", "peer p50", "p95", "p99", "± half"),
@@ -46,12 +47,18 @@ def percentile(samples: Sequence[float], share: float) -> float:
     return ordered[below] + (ordered[above] - ordered[below]) * (place - below)
 
 
-def compare(row: Row, samples: Samples, mood: Mapping[str, float]) -> dict[str, Any]:
-    """Return a row's result as plain data: what goes into the JSON file and all else is made of."""
+def compare(
+    row: Row, samples: Samples, mood: Mapping[str, float], *, quick: bool = False
+) -> dict[str, Any]:
+    """Return a row's result as plain data: what goes into the JSON file and all else is made of.
+
+    Where a quick look measures something less, it has a title that says so, and no verdict.
+    """
+    less = quick and row.quick_title
     summaries = {name: Summary.of(values) for name, values in samples.items() if values}
     return {
         "name": row.name,
-        "title": row.title,
+        "title": less or row.title,
         "unit": row.unit,
         "contestants": {
             name: {**asdict(summary), "samples": [round(v, 4) for v in samples[name]]}
@@ -59,7 +66,9 @@ def compare(row: Row, samples: Samples, mood: Mapping[str, float]) -> dict[str, 
         },
         "comparisons": [
             judge(against, row, summaries.get(OURS), summaries.get(against.peer))
+            | ({"target": "", "met": None} if less else {})
             for against in row.against
+            if not less or against.peer in summaries
         ],
         "machine": dict(mood),
     }
@@ -127,15 +136,18 @@ def figures(summary: Mapping[str, float] | None) -> list[str]:
     return [f"{value:.3g}" if value < 100 else f"{value:.0f}" for value in values]
 
 
-def terminal(report: Mapping[str, Any]) -> Table:
-    """Return the table for people."""
-    table = Table(caption=caption(report), caption_justify="left")
+def terminal(report: Mapping[str, Any], width: int) -> Table:
+    """Return the table for people: without the percentiles on a terminal of few columns."""
+    table = Table(caption=caption(report), caption_justify="left", padding=(0, 0, 0, 1))
     right = {1, 2, 3, 4, 6, 7, 8, 9, 10}
-    for index, heading in enumerate(HEADINGS):
-        table.add_column(heading, justify="right" if index in right else "left")
+    shown = [i for i in range(len(HEADINGS)) if width >= WIDE or i not in {2, 3, 4, 7, 8, 9}]
+    for index in shown:
+        right_or_left = "right" if index in right else "left"
+        table.add_column(HEADINGS[index], justify=right_or_left, no_wrap=index in right)  # type: ignore[arg-type]
     for cells in lines(report["rows"]):
         colour = {"yes": "green", "NO": "red"}.get(cells[-1], "")
-        table.add_row(*cells[:-1], f"[{colour}]{cells[-1]}[/]" if colour else cells[-1])
+        cells[-1] = f"[{colour}]{cells[-1]}[/]" if colour else cells[-1]
+        table.add_row(*(cells[index] for index in shown))
     return table
 
 
@@ -153,6 +165,8 @@ def caption(report: Mapping[str, Any]) -> str:
         f"{machine['versions']['jupyter-kernel-gateway']}, ipykernel "
         f"{machine['versions']['ipykernel']}. {counts}."
     )
+    if report["quick"]:
+        text = f"A quick look: of few rounds, the tails are a guess. {text}"
     if mood["steal_percent"] > NOISY:
         text += " Much of the processor's time was taken by other machines: trust the ratios only."
     if mood["load_1m"] > machine["processors"]:

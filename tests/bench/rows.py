@@ -53,6 +53,7 @@ class Row:
     against: tuple[Against, ...]
     measure: Callable[[Lab, int], Awaitable[Samples]]
     more_is_better: bool = False
+    quick_title: str = ""  # where a quick look measures something less
 
 
 ROWS: dict[str, Row] = {}
@@ -66,12 +67,15 @@ def row(
     rounds: int,
     quick: int,
     more_is_better: bool = False,
+    quick_title: str = "",
 ) -> Callable[[Measure], Measure]:
     """Enter a function into the table, under its own name."""
 
     def enter(measure: Measure) -> Measure:
         name = measure.__name__
-        ROWS[name] = Row(name, title, unit, rounds, quick, against, measure, more_is_better)
+        ROWS[name] = Row(
+            name, title, unit, rounds, quick, against, measure, more_is_better, quick_title
+        )
         return measure
 
     return enter

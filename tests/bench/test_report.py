@@ -1,9 +1,13 @@
 from __future__ import annotations
 
-import pytest
+import io
+from typing import Any
 
-from tests.bench import trips  # noqa: F401 - enters its rows
-from tests.bench.report import Summary, compare, judge, markdown, percentile
+import pytest
+from rich.console import Console
+
+from tests.bench.held import QUICK_STEPS, live
+from tests.bench.report import Summary, compare, judge, markdown, percentile, terminal
 from tests.bench.rows import ROWS, Against
 
 OURS = Summary(3, 10.0, 12.0, 12.0)
@@ -53,23 +57,47 @@ def test_where_more_is_better_the_ratio_is_the_other_way_round() -> None:
     assert verdict["target"] == "≥ 9 /s"
 
 
+MOOD = {"steal_percent": 7.5, "idle_percent": 10.0, "load_1m": 1.0}
+
+
+def report(*rows: dict[str, Any], quick: bool = False) -> dict[str, Any]:
+    versions = {"jupyter-kernel-gateway": "3.0.1", "ipykernel": "7.4.0"}
+    machine = {"processor": "one", "processors": 2, "python": "3.11", "versions": versions}
+    return {"machine": machine, "mood": MOOD, "quick": quick, "rows": rows}
+
+
+def compared(name: str, *, quick: bool = False) -> dict[str, Any]:
+    row = ROWS[name]
+    peers = [against.peer for against in row.against if against.peer != live(QUICK_STEPS[-1])]
+    samples = {peer: [40.0, 50.0] for peer in peers} | {"broker": [4.0, 5.0]}
+    return compare(row, samples, MOOD, quick=quick)
+
+
 def test_the_readme_table_has_one_line_per_comparison_and_names_the_circumstances() -> None:
-    row = ROWS["round_trip"]
-    samples = {against.peer: [40.0, 50.0] for against in row.against} | {"broker": [4.0, 5.0]}
-    mood = {"steal_percent": 7.5, "idle_percent": 10.0, "load_1m": 1.0}
-    report = {
-        "machine": {
-            "processor": "a processor",
-            "processors": 2,
-            "python": "3.11",
-            "versions": {"jupyter-kernel-gateway": "3.0.1", "ipykernel": "7.4.0"},
-        },
-        "mood": mood,
-        "rows": [compare(row, samples, mood)],
-    }
-    text = markdown(report)
+    text = markdown(report(compared("round_trip")))
     table = [line for line in text.splitlines() if line.startswith("|")]
-    assert len(table) == 2 + len(row.against)
+    assert len(table) == 2 + len(ROWS["round_trip"].against)
     assert "| 10x |" in table[2]
     assert "CPU steal 7.5 %" in text
     assert "trust the ratios only" in text
+    assert "quick" not in text
+
+
+def test_a_quick_look_names_what_it_measured_and_judges_nothing_else() -> None:
+    rows = [compared(name, quick=True) for name in ("growth_round_trip", "held_memory")]
+    text = markdown(report(*rows, quick=True))
+    assert "with 100 live sessions" in text
+    assert "memory of 100 idle sessions" in text
+    assert "1,000" not in text
+    assert "yes" not in text
+    assert "A quick look" in text
+    assert compared("round_trip", quick=True)["comparisons"][0]["met"] is True
+
+
+@pytest.mark.parametrize(("width", "columns"), [(80, 7), (139, 7), (140, 13)])
+def test_no_figure_is_cut_on_a_narrow_terminal(width: int, columns: int) -> None:
+    table = terminal(report(compared("round_trip")), width)
+    assert len(table.columns) == columns
+    out = io.StringIO()
+    Console(file=out, width=width).print(table)
+    assert "…" not in out.getvalue()
