@@ -69,7 +69,8 @@ class Publisher:
         self._timer: Timer | None = None
         self._set = False
         self._writing = False
-        self._due_at = 0.0  # of the monotonic clock: text that comes later waits for nobody
+        self._due_at = 0.0  # of the monotonic clock: a line that comes later waits for nobody
+        self._late_at = 0.0  # likewise: when what waits should have gone
         self.muted: threading.Thread | None = None  # whose messages go nowhere
         self.has_text = False  # among what is gathered
         self.interrupted = False  # SIGINT came while we sent
@@ -158,19 +159,21 @@ class Publisher:
             else:
                 self.arm()
 
-    @property
-    def is_due(self) -> bool:
-        """Tell whether whoever has text should send it: the timer's thread may be kept from it.
+    def is_due(self, text: str = "\n") -> bool:
+        """Tell whether whoever has new text should send it: the timer's thread may be kept from it.
 
-        So it is when nothing went out for FLUSH_AFTER, and a request has run for as long.
+        A line should, when nothing went out for FLUSH_AFTER and a request has run for as long;
+        and any text when some has waited for as long.
         """
-        return time.monotonic() >= self._due_at
+        now = time.monotonic()
+        return now >= self._due_at and (text.endswith("\n") or (self._set and now >= self._late_at))
 
     def arm(self) -> None:
         """See to it that what is gathered goes out in time."""
         with self._lock:
             if not self._set and self._timer is not None:
                 self._set = True
+                self._late_at = time.monotonic() + FLUSH_AFTER
                 self._timer.set(True)
 
     def flush(self, timeout: float | None = None) -> None:

@@ -209,7 +209,7 @@ class CellStream(OutStream):
             self._io_loop.call_later(RETRY, self._read_on)
             return
         self.collect()
-        if self.pending and (self.pending.is_large or self.pub_thread.is_due):
+        if self.pending and (self.pending.is_large or self.pub_thread.is_due()):
             self.pub_thread.flush()
 
     def fileno(self) -> int:
@@ -237,7 +237,7 @@ class CellStream(OutStream):
         """Send text that the budget has admitted, now or soon."""
         self.pending.add(self, self.parent_header, text)
         publisher = self.pub_thread
-        if publisher.is_due:
+        if publisher.is_due(text):
             publisher.wait_for_room()
             publisher.flush()
         else:

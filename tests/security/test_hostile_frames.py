@@ -32,6 +32,7 @@ import json, os, select, socket, time
 kernel = get_ipython().kernel
 key = kernel.session
 asked = kernel.get_parent()["header"]
+kernel.iopub_socket.flush()  # or the kernel's own words would get in between those of a long frame
 CHANNELS = {"shell": 1, "iopub": 2, "stdin": 3, "control": 5}
 MORE, LONG, COMMAND = 1, 2, 4
 
