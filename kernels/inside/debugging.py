@@ -1,15 +1,18 @@
-"""What ipykernel's debugger is given for its sockets: nothing is there until it is used."""
+"""ipykernel's debugger, for which nothing is there until it is used, and nobody else waits."""
 
 from __future__ import annotations
 
 import asyncio
-import queue
+import contextlib
+import json
+import os
+from functools import partial
 from typing import Any
 
-from .subshells import Requests
-from .zmtp import Conversation
+from ipykernel.compiler import get_tmp_directory
+from jupyter_client.session import DELIM
 
-ASKER = b"debugger"
+QUIET = "PYDEVD_DISABLE_FILE_VALIDATION"  # else debugpy prints into the next cell's output
 
 
 class LazyStream:
@@ -46,29 +49,64 @@ class LazyStream:
         return self._stream
 
 
-class Asker:
-    """The debugger's own client of the shell: it has the kernel import debugpy."""
+class Debugging:
+    """Serves the requests to the debugger one after another, beside all others.
 
-    def __init__(self, requests: Requests) -> None:
-        self._requests = requests
-        self._replies: queue.SimpleQueue[list[bytes]] = queue.SimpleQueue()
-        self.conversation = Conversation(b"DEALER")
-        self.conversation.identity = ASKER
-        self.conversation.opened()
+    debugpy is to listen on behalf of the main thread, which may be busy for long: ipykernel has the
+    control thread wait for it, and so the interrupts, and the output of the cell that it waits for.
+    """
 
-    def getsockopt(self, option: int) -> bytes:
-        """Return the identity, which is all that is asked for."""
-        return ASKER
+    def __init__(self, kernel: Any) -> None:
+        self._kernel = kernel
+        self._lock = asyncio.Lock()
 
-    def send_multipart(self, frames: list[bytes], *args: Any, **options: Any) -> None:
-        """Send a request to the shell."""
-        self._requests.inject([ASKER, *frames])
+    async def serve(self, frames: list[bytes]) -> None:
+        """Serve a request of the control channel; on its thread."""
+        kernel = self._kernel
+        command = _command(frames)
+        if command is None:
+            await kernel.dispatch_control(frames)
+            return
+        async with self._lock:
+            debugger = kernel.debugger
+            if command == "initialize" and debugger and not debugger.debugpy_initialized:
+                with contextlib.suppress(Exception):  # whatever it is: it will be refused
+                    host, port = debugger.debugpy_client.get_host_port()
+                    called = kernel.shell_channel_thread.call(partial(_listen, host, int(port)))
+                    debugger.debugpy_initialized = await asyncio.wrap_future(called)
+                    os.makedirs(get_tmp_directory(), 0o700, exist_ok=True)  # for cells' sources
+            await kernel.dispatch_control(frames)
 
-    def send(self, data: bytes) -> None:
-        """Take a reply, as it would go over the wire."""
-        for message in self.conversation.feed(data):
-            self._replies.put(message)
 
-    def recv_multipart(self, *args: Any, **options: Any) -> list[bytes]:
-        """Wait for a reply."""
-        return self._replies.get()
+def refusal(request: dict[str, Any]) -> dict[str, Any]:
+    """Return the answer to a request that the debugger cannot serve."""
+    return {
+        "type": "response",
+        "seq": 0,
+        "request_seq": request.get("seq", 0),
+        "command": request.get("command", ""),
+        "success": False,
+        "message": "debugpy cannot be imported, or cannot listen",
+    }
+
+
+def _command(frames: list[bytes]) -> str | None:
+    """Return what the debugger is asked for; None if something else is asked for."""
+    try:
+        _, header, _, _, content = frames[frames.index(DELIM) + 1 :][:5]
+        if b"debug_request" not in header:
+            return None
+        return str(json.loads(content).get("command"))
+    except (ValueError, AttributeError):
+        return None  # told by whoever reads it in earnest
+
+
+def _listen(host: str, port: int) -> bool:
+    os.environ[QUIET] = "1"
+    try:
+        import debugpy
+
+        debugpy.listen((host, port))
+    finally:
+        del os.environ[QUIET]
+    return True

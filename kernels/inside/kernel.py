@@ -22,7 +22,7 @@ from tornado.ioloop import IOLoop
 from traitlets import Any as Anything
 from traitlets import Type
 
-from .debugging import Asker, LazyStream
+from .debugging import Debugging, LazyStream, refusal
 from .publish import Publisher
 from .session import KernelSession
 from .shell import Shell
@@ -46,6 +46,8 @@ def accepts_parameters(method: Any, names: list[str]) -> dict[str, bool]:
     return _inspected[key]
 
 
+if "_accepts_parameters" not in vars(ipkernel):
+    raise ImportError("this ipykernel asks for parameters in another way")
 vars(ipkernel)["_accepts_parameters"] = accepts_parameters
 
 
@@ -74,6 +76,7 @@ class Kernel(IPythonKernel):
     session: KernelSession
     iopub_socket: Publisher
     shell_channel_thread: Requests
+    debugger: Any = None  # without debugpy
 
     def __init__(self, **options: Any) -> None:
         self._interruptible = False
@@ -87,8 +90,7 @@ class Kernel(IPythonKernel):
         super(IPythonKernel, self).__init__(**options)
         self.shell_channel_thread = Requests(self, self.shell_stream)
         self.debugpy_stream = LazyStream(self)
-        self.debug_shell_socket = Asker(self.shell_channel_thread)
-        self.shell_stream.add(self.debug_shell_socket)
+        self._debugging = Debugging(self)
         self._init_debugger()
         self.comm_manager = comm.get_comm_manager()
         self._init_shell()
@@ -103,7 +105,7 @@ class Kernel(IPythonKernel):
                 self.log,
                 self.debugpy_stream,
                 self._publish_debug_event,
-                self.debug_shell_socket,
+                None,
                 self.session,
                 self.module_files,
                 self.debug_just_my_code,
@@ -145,10 +147,17 @@ class Kernel(IPythonKernel):
         self._publish_status("starting", "shell")
 
     def take_control(self, frames: list[bytes]) -> None:
-        """Serve a request of the control channel, after those before it; on its thread."""
-        task = asyncio.get_running_loop().create_task(self.dispatch_control(frames))
+        """Serve a request of the control channel, after others of its kind; on its thread."""
+        task = asyncio.get_running_loop().create_task(self._debugging.serve(frames))
         self._control_tasks.add(task)
         task.add_done_callback(self._control_tasks.discard)
+
+    async def do_debug_request(self, msg: dict[str, Any]) -> Any:
+        """Serve a request to the debugger."""
+        ready = self.debugger is not None and self.debugger.debugpy_initialized
+        if self.debugger is None or (msg.get("command") == "initialize" and not ready):
+            return refusal(msg)
+        return await super().do_debug_request(msg)
 
     def _publish_status_and_flush(self, *args: Any, **options: Any) -> None:
         self._publish_status(args[0], args[1], options.get("parent"))

@@ -10,6 +10,7 @@ import asyncio
 import threading
 import uuid
 from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
 from contextvars import Context, copy_context
 from typing import Any, ClassVar, NoReturn
 
@@ -56,8 +57,16 @@ class Subshell(BaseThread):
         super().__init__(name=f"subshell-{name}", daemon=True)
         self.aborting = False
         self.asyncio_lock = asyncio.Lock()
+        self.ended: Future[None] = Future()
         loop: Any = self.io_loop
         self.lane = Lane(loop.asyncio_loop, copy_context())
+
+    def run(self) -> None:
+        """Run requests until told to stop."""
+        try:
+            super().run()
+        finally:
+            self.ended.set_result(None)
 
 
 class Requests:
@@ -72,6 +81,7 @@ class Requests:
         self._subshells: dict[str, Subshell] = {}
         self._lock = threading.Lock()
         self._peers: set[Peer] = set()  # the control thread's
+        self._adopted: set[Peer] = set()  # of them, those whose first words the main thread has
         self._shared = False  # the control thread reads
         self._main: Loop = None
         self._control: Loop = None
@@ -96,8 +106,10 @@ class Requests:
         """Read on while a cell runs, for there is more than one who can run something."""
         if self._shared:
             return
-        self._shared = True
-        for peer in self._peers:
+        with self._lock:
+            self._shared = True
+            peers = list(self._adopted)
+        for peer in peers:
             self._control.add_reader(peer.socket, self._read_beside, peer)
 
     def _read_beside(self, peer: Peer) -> None:
@@ -111,6 +123,7 @@ class Requests:
 
     def _forget(self, peer: Peer) -> None:
         self._peers.discard(peer)
+        self._adopted.discard(peer)
         self._router.remove(peer)
         peer.close()
 
@@ -119,7 +132,10 @@ class Requests:
     def _adopt(self, peer: Peer, messages: list[Frames]) -> None:
         for message in messages:
             self._deliver([peer.conversation.identity, *message])
-        if self._shared:
+        with self._lock:
+            self._adopted.add(peer)
+            shared = self._shared
+        if shared:
             self._control.call_soon_threadsafe(
                 self._control.add_reader, peer.socket, self._read_beside, peer
             )
@@ -167,9 +183,19 @@ class Requests:
 
     # What any thread calls
 
-    def inject(self, frames: Frames) -> None:
-        """Take a request of our own as if it had come over a connection."""
-        self._lane.post(lambda: self._kernel.shell_main(None, frames))
+    def call(self, function: Callable[[], Any]) -> Future[Any]:
+        """Have the main thread call a function, when no cell runs."""
+        done: Future[Any] = Future()
+
+        async def work() -> None:
+            async with self._kernel._main_asyncio_lock:
+                try:
+                    done.set_result(function())
+                except Exception as error:
+                    done.set_exception(error)
+
+        self._lane.post(work)
+        return done
 
     def _deliver(self, frames: Frames) -> None:
         try:
@@ -230,10 +256,7 @@ class Requests:
             subshell = self._find(subshell_id)
             del self._subshells[subshell_id]
         subshell.stop()
-        left = JOIN_PATIENCE
-        while subshell.is_alive() and left > 0:
-            await asyncio.sleep(0.005)
-            left -= 0.005
+        await asyncio.wait([asyncio.wrap_future(subshell.ended)], timeout=JOIN_PATIENCE)
 
     def list_subshell(self) -> list[str]:
         """Return the ids of all subshells."""
