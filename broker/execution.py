@@ -98,7 +98,7 @@ class Execution:
 
     @property
     def lacks_reply(self) -> bool:
-        """Tell whether the reply is all that is missing: the kernel has sent it by now."""
+        """Tell whether the reply is all that is missing: it is on its way, or has come."""
         return self._idle and not self._status
 
     def content(self) -> dict[str, Any]:

@@ -1,15 +1,15 @@
 """Decide what a pool should do, and which sessions have had their time.
 
 Pure: views in, actions out. A pool's reconciler calls `decide()` on every event and deadline and
-does what it says; the service does the same with `reap()`. Times are seconds of whichever clock
-the caller uses throughout.
+does what it says; the service ends a session at its `session_deadline()`. Times are seconds of
+whichever clock the caller uses throughout.
 """
 
 from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final, Protocol, TypeAlias
 
@@ -21,6 +21,7 @@ FADE: Final = 60.0  # s in which the memory of a burst fades to 1/e
 # are on their way, which a burst on two cores keeps up for about so long.
 MARGIN: Final = 1.0
 SMOOTH: Final = 0.1  # the part that the newest start has in the time to make one
+HEAP_SLACK: Final = 64  # deadlines that count no more and are still held, beside as many that do
 LEAST_STEP: Final = 0.001  # s; a deadline that rounding brings forward is not met over and over
 
 
@@ -34,7 +35,7 @@ class PoolLimits:
     max_starting: int = 2  # starts at once: more than there are cores would only share them
     backoff_first: float = 0.5  # after the first failed start; doubles with each further one
     backoff_most: float = 60.0
-    bind_pause: float = 2.0  # a binding longer than this no longer holds back the refill
+    bind_pause: float = 2.0  # bindings that go on for longer no longer hold back the refill
     settle: float = 5.0  # a warm kernel that dies younger than this is a failed start
     start_timeout: float = 60.0  # a start without an answer has failed
 
@@ -94,7 +95,7 @@ class PoolView:
     bound: int = 0
     stopping: int = 0
     binding: int = 0  # of the bound: those still being bound
-    claimed_at: float = 0.0  # of those, when the last was claimed
+    binding_since: float = 0.0  # since when there has always been one of those
     waiting: int = 0  # callers that found nothing warm
     direct: int = 0  # callers that need a start of their own, whatever is warm
     promised: int = 0  # of the starting: such a caller's
@@ -175,7 +176,7 @@ def decide(view: PoolView, limits: PoolLimits, now: float) -> Decision:
     direct = min(view.direct, room)
     room -= direct
     start = min(for_callers, room)
-    rests_until = view.claimed_at + limits.bind_pause if view.binding else now
+    rests_until = view.binding_since + limits.bind_pause if view.binding else now
     if rests_until <= now and not (view.waiting or view.direct):
         start += min(for_target, max(0, room - start - view.owed))
     most = (limits.max_starting if retry_at is None else 1) - view.starting
@@ -270,51 +271,24 @@ class SessionLimits:
 
 @dataclass(frozen=True, slots=True)
 class SessionView:
-    """What `reap()` needs to know of a session."""
+    """What `session_deadline()` needs to know of a session."""
 
-    tenant: str
-    session: str
     created: float
     last_used: float  # the end of the last execution, or the creation: traffic does not count
     busy: bool = False  # an execution is running or queued
 
 
-@dataclass(frozen=True, slots=True)
-class Reaping:
-    """Sessions to end, each with its reason (`idle`, `lifetime`), and when to ask again."""
-
-    ended: tuple[tuple[SessionView, str], ...] = ()
-    wake_at: float | None = None
-
-
 def session_deadline(view: SessionView, limits: SessionLimits) -> tuple[float, str] | None:
-    """Return when the session's time is up and why, or None if it never is."""
+    """Return when the session's time is up and why (`idle`, `lifetime`), or None if it never is.
+
+    A busy session has no deadline: the end of its execution is an event, after which to ask again.
+    """
     deadlines = []
-    if limits.idle_timeout:
+    if limits.idle_timeout and not view.busy:
         deadlines.append((view.last_used + limits.idle_timeout, "idle"))
-    if limits.max_lifetime:
+    if limits.max_lifetime and not view.busy:
         deadlines.append((view.created + limits.max_lifetime, "lifetime"))
     return min(deadlines, default=None)
-
-
-def reap(sessions: Iterable[SessionView], limits: SessionLimits, now: float) -> Reaping:
-    """Return the sessions whose time is up.
-
-    A busy session is never among them, and sets no deadline either: the end of its execution is
-    an event, after which the caller asks again.
-    """
-    ended: list[tuple[SessionView, str]] = []
-    wake_at: float | None = None
-    for view in sessions:
-        deadline = None if view.busy else session_deadline(view, limits)
-        if deadline is None:
-            continue
-        when, reason = deadline
-        if when <= now:
-            ended.append((view, reason))
-        elif wake_at is None or when < wake_at:
-            wake_at = when
-    return Reaping(tuple(ended), wake_at)
 
 
 class Deadlines:
@@ -334,6 +308,12 @@ class Deadlines:
         self._at[key] = when
         heapq.heappush(self._heap, (when, key))
         return self._heap[0] == (when, key)
+
+    def forget(self, key: Key) -> None:
+        """Expect nothing of a session that has ended."""
+        self._at.pop(key, None)
+        if len(self._heap) > 2 * len(self._at) + HEAP_SLACK:
+            self._heap = sorted((when, key) for key, when in self._at.items())
 
     def due(self, now: float) -> Iterator[Key]:
         """Take out those whose time has come, the earliest first."""

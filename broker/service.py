@@ -283,7 +283,7 @@ class Service:
     def executed(self, session: Session, status: str, seconds: float) -> None:
         """Count an execution; the pool may be refilled now that the session has its answer."""
         self.metrics.execution_done(status, seconds)
-        if session.kernel is not None and session.executions == 1:
+        if session.kernel is not None:
             self.pool_of(session).bound(session.kernel)
         self._changed(session)
 

@@ -140,7 +140,8 @@ class Stock(Generic[K]):
         self.starts: set[Start] = set()
         self.lives: dict[str, Life[K]] = {}  # oldest first
         self._warm: OrderedDict[str, Life[K]] = OrderedDict()  # those to hand out; oldest first
-        self._binding: dict[str, float] = {}  # those being bound, by when they were claimed
+        self._binding: set[str] = set()  # those being bound
+        self._binding_since = 0.0  # when there was none of them, last
         self._counts: Counter[str] = Counter()  # by state, of starts and lives
         self._promised = 0  # of those starting
 
@@ -199,11 +200,16 @@ class Stock(Generic[K]):
         self._move(life, KernelEvent.BOUND, cause)
         self._warm.pop(life.kernel.kernel_id, None)
         if binding:
-            self._binding[life.kernel.kernel_id] = life.since
+            if not self._binding:
+                self._binding_since = life.since
+            self._binding.add(life.kernel.kernel_id)
 
     def bound(self, kernel_id: str) -> bool:
         """Note that a claimed kernel has its session; return whether that was news."""
-        return self._binding.pop(kernel_id, None) is not None
+        if kernel_id not in self._binding:
+            return False
+        self._binding.remove(kernel_id)
+        return True
 
     def stop(self, life: Life[K], cause: str) -> None:
         """Note that a kernel has been told to end."""
@@ -232,7 +238,7 @@ class Stock(Generic[K]):
             bound=self._counts[KernelState.BOUND],
             stopping=self._counts[KernelState.STOPPING],
             binding=len(self._binding),
-            claimed_at=next(reversed(self._binding.values()), 0.0),
+            binding_since=self._binding_since,
             waiting=waiting,
             direct=direct,
             promised=self._promised,
@@ -290,7 +296,7 @@ class Stock(Generic[K]):
 
     def _leave(self, life: Life[K]) -> None:
         self._warm.pop(life.kernel.kernel_id, None)
-        self._binding.pop(life.kernel.kernel_id, None)
+        self._binding.discard(life.kernel.kernel_id)
 
     def _next(self, state: KernelState, event: KernelEvent, name: str, cause: str) -> KernelState:
         after = advance(KERNEL, state, event)

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Self
 
 from broker.errors import BrokerError, StoreUnavailable
-from broker.policy import Deadlines, SessionView, reap, session_deadline
+from broker.policy import Deadlines, SessionView, session_deadline
 from broker.policy import SessionLimits as ReapLimits
 from broker.roles import SessionKernel
 from broker.service import CLOSE_MOVED, Key, Service
@@ -110,7 +110,10 @@ class Upkeep:
                 session.expires,
             )
             self._written.set()
-        self._expect(session)
+        if session.key in self._service.sessions:  # another of its name, perhaps
+            self._expect(session)
+        else:
+            self._deadlines.forget(session.key)
 
     # Leases
 
@@ -212,8 +215,7 @@ class Upkeep:
     # Idle sessions
 
     def _expect(self, session: Session) -> None:
-        # A busy one is not expected: the end of its execution is a change.
-        deadline = None if session.busy else session_deadline(_view(session), self._bounds)
+        deadline = session_deadline(_view(session), self._bounds)
         if deadline is not None and self._deadlines.expect(session.key, deadline[0]):
             self._earlier.set()
 
@@ -235,17 +237,16 @@ class Upkeep:
         session = self._service.sessions.get(key)
         if session is None:
             return
-        if due := reap([_view(session)], self._bounds, time.time()).ended:
+        deadline = session_deadline(_view(session), self._bounds)
+        if deadline is not None and deadline[0] <= time.time():
             with suppress(BrokerError):
-                await self._service.end(key, due[0][1])  # gone before anything is waited for
+                await self._service.end(key, deadline[1])  # gone before anything is waited for
         else:
             self._expect(session)
 
 
 def _view(session: Session) -> SessionView:
-    return SessionView(
-        session.tenant, session.name, session.created, session.last_used, session.busy
-    )
+    return SessionView(session.created, session.last_used, session.busy)
 
 
 def _lease(session: Session) -> Lease:

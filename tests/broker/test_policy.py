@@ -6,18 +6,18 @@ from hypothesis import strategies as st
 
 from broker.policy import (
     FADE,
+    HEAP_SLACK,
     MARGIN,
     Deadlines,
     Decision,
     Demand,
     PoolLimits,
     PoolView,
-    Reaping,
     SessionLimits,
     SessionView,
     decide,
     next_attempt,
-    reap,
+    session_deadline,
     unserved,
     warm_target,
 )
@@ -37,23 +37,23 @@ CASES = {
         Decision(0, stop=2),
     ),
     "refill rests while a kernel is being bound": (
-        PoolView(warm=2, bound=1, binding=1, claimed_at=NOW - 0.5),
+        PoolView(warm=2, bound=1, binding=1, binding_since=NOW - 0.5),
         Decision(0, wake_at=NOW + 1.5),
     ),
-    "refill rests for the last of several bindings": (
-        PoolView(bound=2, binding=2, claimed_at=NOW - 0.5),
+    "refill rests while several are being bound": (
+        PoolView(bound=2, binding=2, binding_since=NOW - 0.5),
         Decision(0, wake_at=NOW + 1.5),
     ),
     "a binding that takes too long no longer holds it back": (
-        PoolView(warm=2, bound=1, binding=1, claimed_at=NOW - 2),
+        PoolView(warm=2, bound=1, binding=1, binding_since=NOW - 2),
         Decision(1),
     ),
     "nothing to refill, nothing to wake for": (
-        PoolView(warm=3, bound=1, binding=1, claimed_at=NOW),
+        PoolView(warm=3, bound=1, binding=1, binding_since=NOW),
         Decision(),
     ),
     "a caller is served while another kernel is being bound": (
-        PoolView(bound=1, binding=1, claimed_at=NOW, waiting=1),
+        PoolView(bound=1, binding=1, binding_since=NOW, waiting=1),
         Decision(1, wake_at=NOW + 2),
     ),
     "after a failure nothing starts before its time": (
@@ -103,7 +103,7 @@ CASES = {
         Decision(),
     ),
     "even while another kernel is being bound": (
-        PoolView(warm=2, bound=1, binding=1, claimed_at=NOW, direct=1),
+        PoolView(warm=2, bound=1, binding=1, binding_since=NOW, direct=1),
         Decision(direct=1, wake_at=NOW + 2),
     ),
     "a spare kernel makes way for it": (
@@ -175,7 +175,7 @@ views = st.builds(
     bound=counts,
     stopping=counts,
     binding=st.integers(0, 2),
-    claimed_at=st.floats(90, 100),
+    binding_since=st.floats(90, 100),
     waiting=counts,
     direct=counts,
     promised=counts,
@@ -304,36 +304,22 @@ def test_the_time_to_make_a_kernel_follows_what_starts_take() -> None:
 SESSIONS = SessionLimits(idle_timeout=10, max_lifetime=50)
 
 
-def session(
-    name: str, *, created: float = 90, last_used: float = 95, busy: bool = False
-) -> SessionView:
-    return SessionView("default", name, created, last_used, busy)
-
-
-def test_idleness_counts_from_the_end_of_the_last_execution() -> None:
-    old, fresh = session("old", last_used=90), session("fresh", last_used=90.5)
-    assert reap([old, fresh], SESSIONS, NOW) == Reaping(((old, "idle"),), 100.5)
-
-
-def test_a_busy_session_is_never_reaped() -> None:
-    views = [session("a", created=0, last_used=0, busy=True)]
-    assert reap(views, SESSIONS, NOW) == Reaping((), None)
-
-
-def test_a_session_used_all_the_time_ends_at_its_lifetime() -> None:
-    view = session("a", created=50, last_used=99)
-    assert reap([view], SESSIONS, NOW) == Reaping(((view, "lifetime"),), None)
-
-
-def test_the_reason_is_the_bound_that_was_met_first() -> None:
-    view = session("a", created=49, last_used=80)
-    assert reap([view], SESSIONS, NOW).ended == ((view, "idle"),)
-
-
-def test_zero_is_no_bound() -> None:
-    views = [session("a", created=0, last_used=0)]
-    assert reap(views, SessionLimits(0, 0), NOW) == Reaping()
-    assert reap(views, SessionLimits(0, 200), NOW) == Reaping((), 200)
+@pytest.mark.parametrize(
+    ("view", "limits", "deadline"),
+    [
+        (SessionView(created=90, last_used=95), SESSIONS, (105, "idle")),
+        (SessionView(created=0, last_used=0, busy=True), SESSIONS, None),
+        (SessionView(created=50, last_used=99), SESSIONS, (100, "lifetime")),
+        (SessionView(created=49, last_used=80), SESSIONS, (90, "idle")),
+        (SessionView(created=0, last_used=0), SessionLimits(0, 0), None),
+        (SessionView(created=0, last_used=0), SessionLimits(0, 200), (200, "lifetime")),
+    ],
+    ids=["idle", "busy", "used all the time", "the first counts", "no bounds", "one bound"],
+)
+def test_a_session_ends_by_the_bound_that_it_meets_first(
+    view: SessionView, limits: SessionLimits, deadline: tuple[float, str] | None
+) -> None:
+    assert session_deadline(view, limits) == deadline
 
 
 keys = st.tuples(st.just("t"), st.sampled_from("abcd"))
@@ -362,3 +348,13 @@ def test_each_session_is_due_once_at_its_earliest_deadline(
     for key in due:
         deadlines.expect(key, 30)
     assert sorted(deadlines.due(30)) == sorted(least)
+
+
+def test_sessions_that_ended_are_forgotten() -> None:
+    deadlines = Deadlines()
+    deadlines.expect(("t", "lives"), 50)
+    for number in range(10_000):
+        deadlines.expect(("t", str(number)), number)
+        deadlines.forget(("t", str(number)))
+    assert len(deadlines._heap) < 2 * HEAP_SLACK
+    assert list(deadlines.due(100)) == [("t", "lives")]

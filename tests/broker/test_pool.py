@@ -71,6 +71,20 @@ async def test_a_binding_without_end_does_not_hold_the_refill_back_for_ever() ->
 
 
 @on_manual_time
+async def test_bindings_that_overlap_without_end_do_not_either() -> None:
+    async with make(FakeSource(), warm=2, cap=99, bind_pause=2) as pool:
+        await pool.ready()
+        bound = []
+        for _ in range(20):  # one each half second, each a second and a half on its way
+            bound.append(await pool.acquire(timeout=1))
+            if len(bound) > 3:
+                pool.bound(bound[-4])
+            await elapse(0.5)
+        assert pool.snapshot().binding == 3
+        assert pool.snapshot().warm >= 2
+
+
+@on_manual_time
 async def test_the_target_follows_the_claims_and_falls_back_with_time() -> None:
     async with make(FakeSource(), warm=2, warm_most=10, cap=40, max_starting=4) as pool:
         await pool.ready()
