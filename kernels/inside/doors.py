@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import queue
 import socket
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from .publish import Publisher
 from .subshells import Requests
 
 KINDS = {"shell": b"ROUTER", "control": b"ROUTER", "stdin": b"ROUTER", "iopub": b"XPUB"}
+RETRY = 0.1  # s until somebody is taken in for whom there was no descriptor
 
 
 class Doors:
@@ -42,7 +44,7 @@ class Doors:
                 listener = socket.socket(fileno=listeners[channel])
                 listener.setblocking(False)
                 self._listeners.append(listener)
-                self._loop.add_reader(listener, self._accept, channel, listener)
+                self._listen(channel, listener)
 
     def close(self) -> None:
         """Take nobody in any more, and hang up on who is read here."""
@@ -52,10 +54,17 @@ class Doors:
         for peer in self._peers:
             peer.close()
 
+    def _listen(self, channel: str, listener: socket.socket) -> None:
+        self._loop.add_reader(listener, self._accept, channel, listener)
+
     def _accept(self, channel: str, listener: socket.socket) -> None:
         try:
             connection, _ = listener.accept()
-        except OSError:  # who came has left
+        except OSError as error:
+            # Who came has left; or they wait, until the cell leaves us a descriptor.
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                self._loop.remove_reader(listener)
+                self._loop.call_later(RETRY, self._listen, channel, listener)
             return
         peer = Peer(connection, KINDS[channel], self._loop)
         peer.send(bytes(peer.conversation.answers))

@@ -93,16 +93,19 @@ class Peer:
             except BlockingIOError:
                 self._wait()
                 return
-            except OSError:  # whoever reads finds that it has gone
+            except OSError:  # ENOBUFS, too: half a message has gone, and the rest never will
                 self.closed = True
                 queue.clear()
+                with contextlib.suppress(OSError):  # whoever reads, at either end, finds the end
+                    self.socket.shutdown(socket.SHUT_RDWR)
                 return
 
     def _wait(self) -> None:
         if not self._waiting:
-            self._waiting = True
             with contextlib.suppress(RuntimeError):  # the loop has ended, and so do we
                 self._loop.call_soon_threadsafe(self._watch)
+            # After it: a signal handler may raise in between, and to be watched twice is no harm.
+            self._waiting = True
 
     def _watch(self) -> None:
         if not self.closed:
@@ -122,7 +125,10 @@ class Peer:
         """
         poll = select.poll()
         while not self.closed and self.unread > most:
-            poll.register(self.socket, select.POLLOUT)
+            try:
+                poll.register(self.socket, select.POLLOUT)
+            except ValueError:  # closed since we looked
+                return
             left = 1.0 if until is None else until - time.monotonic()
             if left <= 0:
                 return
@@ -173,14 +179,12 @@ class Router:
     def __repr__(self) -> str:
         return f"<Router of {len(self._peers)}>"
 
-    def add(self, peer: Peer) -> Peer | None:
-        """Take a connection in; return the one whose identity it has taken over."""
+    def add(self, peer: Peer) -> None:
+        """Take a connection in; it may take over another's identity."""
         if not peer.conversation.identity:
             self._count += 1
             peer.conversation.identity = b"\x00" + self._count.to_bytes(4, "big")
-        before = self._peers.get(peer.conversation.identity)
         self._peers[peer.conversation.identity] = peer
-        return before
 
     def remove(self, peer: Peer) -> None:
         """Forget a connection."""

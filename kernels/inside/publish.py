@@ -71,8 +71,7 @@ class Publisher:
         self._writing = False
         self._due_at = 0.0  # of the monotonic clock: a line that comes later waits for nobody
         self._late_at = 0.0  # likewise: when what waits should have gone
-        self.muted: threading.Thread | None = None  # whose messages go nowhere
-        self.has_text = False  # among what is gathered
+        self.muted: threading.Thread | None = None  # whose messages go nowhere; nor does text
         self.interrupted = False  # SIGINT came while we sent
         self.texts: Any = None  # what is not yet a message; set by the streams
 
@@ -96,7 +95,7 @@ class Publisher:
         """Publish to something that is no peer; None ends it."""
         self.peers = [] if peer is None else [peer]
         self._pid = 0 if peer is None else os.getpid()
-        self._batch, self._gathered, self.has_text = [], 0, False
+        self._batch, self._gathered = [], 0
 
     @property
     def is_full(self) -> bool:
@@ -142,8 +141,8 @@ class Publisher:
 
         It was cut into pieces and counted already.
         """
-        self.has_text = True
-        self._gather(msg)
+        if self.muted is None:  # whichever thread sends it: it was written by the muted one
+            self._gather(msg)
 
     def _gather(self, msg: Any) -> None:
         if not self.peers:
@@ -172,17 +171,16 @@ class Publisher:
         """See to it that what is gathered goes out in time."""
         with self._lock:
             if not self._set and self._timer is not None:
-                self._set = True
                 self._late_at = time.monotonic() + FLUSH_AFTER
                 self._timer.set(True)
+                self._set = True  # last: a signal handler may raise before
 
     def flush(self, timeout: float | None = None) -> None:
         """Write all that was published, and the text that is no message yet."""
-        if self.texts:
+        if self.texts is not None:  # under its lock: another thread may be handing over
             self.texts.hand_over()
         with self._lock:
-            if self._batch:
-                self.write()
+            self.write()
             if self._set and self._timer is not None:
                 self._set = bool(self.texts)
                 self._timer.set(self._set)
@@ -218,7 +216,6 @@ class Publisher:
 
     def _write(self) -> None:
         batch, self._batch, self._gathered = self._batch, [], 0
-        self.has_text = False
         self._due_at = time.monotonic() + FLUSH_AFTER
         everything = batch[0] if len(batch) == 1 else b"".join(batch)
         for peer in self.peers:

@@ -91,6 +91,7 @@ def dress(app: Any) -> None:
             with contextlib.suppress(StopIteration):
                 work.send(None)
             work.close()
+        publisher.flush()  # waits for a thread that is about to send the text
     finally:
         publisher.muted = None
     shell.last_execution_result = None

@@ -208,7 +208,8 @@ class CellStream(OutStream):
             self._io_loop.remove_reader(self._fid)
             self._io_loop.call_later(RETRY, self._read_on)
             return
-        self.collect()
+        if not self.collect():
+            self._io_loop.remove_reader(self._fid)
         if self.pending and (self.pending.is_large or self.pub_thread.is_due()):
             self.pub_thread.flush()
 
@@ -243,23 +244,25 @@ class CellStream(OutStream):
         else:
             publisher.arm()
 
-    def collect(self) -> None:
+    def collect(self) -> bool:
         """Take what subprocesses and C code have written to the descriptor so far.
 
         One read and no more: a subprocess that never stops writing must not keep us here.
+        Returns whether more may come: everybody may have closed the descriptor.
         """
         if self._fid is None:
-            return
+            return False
         with self.pending.lock:
             try:
                 data = os.read(self._fid, READ_SIZE)
             except OSError:  # nothing there: another thread has taken it
-                return
+                return True
             text = self.budget.admit(self.name, self._decoder.decode(data))
             if text:
                 # Whichever thread came by, a control request's among them: it is the cell's.
                 self.pending.add(self, self._parent_header_global, text)
                 self.pub_thread.arm()
+        return bool(data)
 
     def flush(self) -> None:
         """Send everything written so far.
@@ -271,11 +274,11 @@ class CellStream(OutStream):
         if publisher is None or not self._is_master_process():
             return
         self._collect_all()
-        if self.pending or publisher.has_text:
-            publisher.wait_for_room()
-            publisher.flush()
-            if CellStream.patient:
-                publisher.wait_until_sent()
+        # Whatever we find: another thread may hold text that it has not given to the system yet.
+        publisher.wait_for_room()
+        publisher.flush()
+        if CellStream.patient:
+            publisher.wait_until_sent()
 
     def publish(self, parent: dict[str, Any], text: str) -> None:
         """Publish one message, without waiting for room."""

@@ -72,7 +72,9 @@ class Conversation:
 
     def __init__(self, kind: bytes) -> None:
         self._kind = kind
-        self._buffer = b""
+        self._chunks: list[bytes] = []  # of what is not complete
+        self._size = 0  # of the chunks
+        self._wanted = 0  # bytes that are needed to go on
         self._parts: list[bytes] = []
         self._greeted = False
         self.open = False
@@ -85,22 +87,28 @@ class Conversation:
 
     def feed(self, data: bytes) -> Iterable[list[bytes]]:
         """Take what was read; yield the messages that are complete. Raises BadPeer."""
-        if self._buffer:
-            data = self._buffer + data
+        self._chunks.append(data)
+        self._size += len(data)
+        if self._size >= self._wanted:
+            yield from self._parse(b"".join(self._chunks))
+
+    def _parse(self, data: bytes) -> Iterable[list[bytes]]:
         at = 0
         if not self._greeted:
             if len(data) < GREETING_SIZE:
-                self._buffer = data
+                self._keep(data, GREETING_SIZE)
                 return
             self._greet(data[:GREETING_SIZE])
             at = GREETING_SIZE
         end = len(data)
+        wanted = 2
         while end - at >= 2:
             flags, size, start = data[at], data[at + 1], at + 2
             if flags & LONG:
                 start = at + 9
                 size = int.from_bytes(data[at + 1 : start], "big")
             if start + size > end:
+                wanted = start + size - at if start <= end else start - at
                 break
             body = data[start : start + size]
             at = start + size
@@ -114,9 +122,13 @@ class Conversation:
                 if not flags & MORE:
                     message, self._parts = self._parts, []
                     yield message
-        self._buffer = data[at:]
-        if not self.open and len(self._buffer) > MAX_HANDSHAKE:
+        self._keep(data[at:], wanted)
+        if not self.open and max(self._size, wanted) > MAX_HANDSHAKE:
             raise BadPeer("a handshake without end")
+
+    def _keep(self, rest: bytes, wanted: int) -> None:
+        self._chunks = [rest] if rest else []
+        self._size, self._wanted = len(rest), wanted
 
     def _greet(self, greeting: bytes) -> None:
         if greeting[0] != 0xFF or greeting[9] & 1 == 0 or greeting[10] < 3:

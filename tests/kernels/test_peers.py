@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import signal
 import socket
 import threading
@@ -21,6 +22,7 @@ from kernels.inside.doors import Doors
 from kernels.inside.peers import MAX_UNREAD, Peer, Router
 from kernels.inside.publish import FLUSH_AFTER, MAX_BATCH, Publisher
 from kernels.inside.session import KernelSession
+from kernels.inside.streams import CellStream, OutputBudget, Pending
 from kernels.zmtp import Conversation as Client
 
 PATIENCE = 20.0  # s
@@ -74,6 +76,10 @@ def test_pings_are_answered_and_subscriptions_of_both_kinds_understood() -> None
     said += list(conversation.feed(zmtp.packed([b"\x01old"])))
     assert said == [[b"\x01topic"], [b"\x00topic"], [b"\x01old"]]
     assert conversation.answers == zmtp.command(b"PONG", b"context")
+
+
+class Alarm(Exception):
+    """Raised by a signal handler, wherever it strikes."""
 
 
 class Threaded:
@@ -304,7 +310,7 @@ def test_what_a_full_socket_does_not_take_comes_later_and_whole(
 
 
 def test_a_writer_waits_while_too_much_is_unread(
-    control: Threaded, ends: tuple[Peer, socket.socket]
+    control: Threaded, ends: tuple[Peer, socket.socket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     peer, theirs = ends
     publisher = Publisher()
@@ -313,15 +319,149 @@ def test_a_writer_waits_while_too_much_is_unread(
     peer.topics.add(b"")
     peer.send(b"x" * (MAX_UNREAD + (1 << 20)))
     assert publisher.is_full
+    waits, unread = threading.Event(), []
+    wait = peer.wait
+
+    def note(*args: Any) -> None:
+        waits.set()
+        wait(*args)
+        unread.append(peer.unread)
+
+    monkeypatch.setattr(peer, "wait", note)
     waiter = threading.Thread(target=publisher.wait_for_room)
     waiter.start()
+    assert waits.wait(PATIENCE)
+    assert unread == []
     read(theirs, MAX_UNREAD)
     waiter.join(PATIENCE)
-    assert not waiter.is_alive()
+    assert unread
+    assert unread[0] <= MAX_UNREAD // 2
 
 
-class Alarm(Exception):
-    """Raised by a signal handler, wherever it strikes."""
+def test_who_flushes_waits_for_text_that_another_thread_is_about_to_send(
+    control: Threaded,
+    ends: tuple[Peer, socket.socket],
+    session: KernelSession,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    peer, theirs = ends
+    publisher = Publisher()
+    publisher.start(control.loop, control.thread)
+    publisher.peers = [peer]
+    peer.topics.add(b"")
+    monkeypatch.setattr(CellStream, "pending", Pending())
+    monkeypatch.setattr(CellStream, "budget", OutputBudget(0), raising=False)
+    publisher.texts = CellStream.pending
+    stream = CellStream(session, publisher, "stdout", watchfd=False)
+    caught, go_on = threading.Event(), threading.Event()
+
+    make = session.msg
+
+    def hold(*args: Any, **options: Any) -> Any:
+        caught.set()
+        assert go_on.wait(PATIENCE)
+        return make(*args, **options)
+
+    monkeypatch.setattr(session, "msg", hold)
+    stream.write("last words")
+    other = threading.Thread(target=publisher.flush)
+    other.start()
+    assert caught.wait(PATIENCE)
+    flushed = threading.Thread(target=stream.flush)
+    flushed.start()
+    flushed.join(0.1)  # time enough to fail; none is needed to pass
+    assert flushed.is_alive()
+    go_on.set()
+    flushed.join(PATIENCE)
+    other.join(PATIENCE)
+    assert b"last words" in theirs.recv(1 << 16)
+
+
+def test_the_text_of_a_muted_thread_is_dropped_whoever_sends_it(
+    control: Threaded, ends: tuple[Peer, socket.socket]
+) -> None:
+    peer, theirs = ends
+    publisher = Publisher()
+    publisher.start(control.loop, control.thread)
+    publisher.peers = [peer]
+    peer.topics.add(b"")
+    publisher.muted = threading.current_thread()
+    control.call(publisher.enqueue_text, [b"topic", b"rehearsed"])
+    publisher.send_multipart([b"topic", b"rehearsed"])
+    publisher.muted = None
+    control.call(publisher.enqueue_text, [b"topic", b"meant"])
+    publisher.flush()
+    assert theirs.recv(1 << 16) == zmtp.packed([b"topic", b"meant"])
+
+
+class OnceRaising:
+    """Stands for an object during whose next call a signal handler raises."""
+
+    def __init__(self, what: Any, name: str) -> None:
+        self._what = what
+        self._name = name
+        self._done = False
+
+    def __getattr__(self, name: str) -> Any:
+        if name == self._name and not self._done:
+            self._done = True
+            return self._strike
+        return getattr(self._what, name)
+
+    def _strike(self, *args: Any) -> None:
+        raise Alarm
+
+
+def test_a_handler_that_raises_as_a_full_socket_is_noticed_leaves_nothing_behind(
+    ends: tuple[Peer, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    peer, theirs = ends
+    monkeypatch.setattr(peer, "_loop", OnceRaising(peer._loop, "call_soon_threadsafe"))
+    with pytest.raises(Alarm):
+        peer.send(b"x" * 2_000_000)
+    peer.send(b"end")
+    assert read(theirs, 2_000_003).endswith(b"xend")
+
+
+def test_a_handler_that_raises_as_the_timer_is_set_leaves_it_to_be_set(
+    control: Threaded, ends: tuple[Peer, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    peer, theirs = ends
+    publisher = Publisher()
+    publisher.start(control.loop, control.thread)
+    publisher.peers = [peer]
+    peer.topics.add(b"")
+    monkeypatch.setattr(publisher, "_timer", OnceRaising(publisher._timer, "set"))
+    with pytest.raises(Alarm):
+        publisher.enqueue_text([b"topic", b"one"])
+    publisher.enqueue_text([b"topic", b"two"])
+    sent = zmtp.packed([b"topic", b"one"]) + zmtp.packed([b"topic", b"two"])
+    assert read(theirs, len(sent)) == sent  # nobody flushed
+
+
+class Refusing:
+    """Stands for a socket whose system has no memory for what is sent."""
+
+    def __init__(self, real: socket.socket) -> None:
+        self._real = real
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    def send(self, data: bytes, flags: int) -> int:
+        raise OSError(errno.ENOBUFS, "no buffer space available")
+
+
+def test_who_cannot_be_written_to_sees_the_end(
+    ends: tuple[Peer, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    peer, theirs = ends
+    monkeypatch.setattr(peer, "socket", Refusing(peer.socket))
+    peer.send(b"lost")
+    theirs.settimeout(PATIENCE)
+    assert theirs.recv(10) == b""
+    assert peer.receive() is None
+    monkeypatch.undo()
 
 
 def test_a_signal_handler_that_raises_at_any_moment_breaks_no_message(

@@ -158,6 +158,13 @@ async def test_what_is_shown_is_seen_of_a_kernel_that_dies_of_it(talk: Talk) -> 
     assert said.data == {"text/plain": "'last'"}
 
 
+async def test_a_cell_that_closes_its_stdout_keeps_nobody_busy(talk: Talk) -> None:
+    said = await talk.run("import os, time\nos.close(1)\nprint('still heard')")
+    assert said.text() == "still heard\n"
+    busy = "began = time.process_time(); time.sleep(0.5); time.process_time() - began"
+    assert float(await talk.value(busy)) < 0.25
+
+
 async def test_a_thread_prints_for_the_cell_that_started_it(talk: Talk) -> None:
     said = await talk.run(
         "import threading\nthread = threading.Thread(target=print, args=('thread',))\n"
