@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import resource
 import signal
 import socket
 import threading
@@ -209,6 +210,31 @@ def test_libzmqs_dealer_asks_and_is_answered(house: House) -> None:
     assert house.requests.wait(1) == [[b"question", b"x" * 70_000, b""]]
     house.shell.send_multipart([b"me", b"answer", b"y" * 300_000])
     assert client.recv_multipart() == [b"answer", b"y" * 300_000]
+
+
+def test_who_comes_while_no_descriptor_is_left_is_taken_in_later(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries, tried = [], threading.Event()
+    listen = house.doors._listen
+
+    def count(*args: Any) -> None:
+        tries.append(args)
+        if len(tries) == 2:
+            tried.set()
+        listen(*args)
+
+    monkeypatch.setattr(house.doors, "_listen", count)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(PATIENCE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))  # those that are open stay so
+        try:
+            client.connect(str(house.directory / "control"))
+            assert tried.wait(PATIENCE)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert client.recv(64) == zmtp.GREETING
 
 
 def test_who_comes_later_by_the_same_name_is_answered(house: House) -> None:
