@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
 import os
+from contextvars import ContextVar
 from functools import partial
 from typing import Any
 
@@ -49,11 +48,26 @@ class LazyStream:
         return self._stream
 
 
-class Debugging:
-    """Serves the requests to the debugger one after another, beside all others.
+class ParentsApart:
+    """A kernel whose control requests do not take each other's answers, when two are served."""
 
-    debugpy is to listen on behalf of the main thread, which may be busy for long: ipykernel has the
-    control thread wait for it, and so the interrupts, and the output of the cell that it waits for.
+    _parent: ContextVar[dict[str, Any]] = ContextVar("control_parent")
+
+    @property
+    def _control_parent(self) -> dict[str, Any]:
+        return self._parent.get({})
+
+    @_control_parent.setter
+    def _control_parent(self, parent: dict[str, Any]) -> None:
+        self._parent.set(parent)
+
+
+class Debugging:
+    """Serves the requests to the debugger one after another, and beside all others.
+
+    Each waits for debugpy, and the first of them for the main thread, on whose behalf debugpy is to
+    listen. ipykernel has the control thread wait for that one, and so the interrupts, and the
+    output of the cell that it waits for.
     """
 
     def __init__(self, kernel: Any) -> None:
@@ -62,46 +76,51 @@ class Debugging:
 
     async def serve(self, frames: list[bytes]) -> None:
         """Serve a request of the control channel; on its thread."""
-        kernel = self._kernel
-        command = _command(frames)
-        if command is None:
-            await kernel.dispatch_control(frames)
+        if not _is_for_debugger(frames):
+            await self._kernel.dispatch_control(frames)
             return
         async with self._lock:
-            debugger = kernel.debugger
-            if command == "initialize" and debugger and not debugger.debugpy_initialized:
-                with contextlib.suppress(Exception):  # whatever it is: it will be refused
-                    host, port = debugger.debugpy_client.get_host_port()
-                    called = kernel.shell_channel_thread.call(partial(_listen, host, int(port)))
-                    debugger.debugpy_initialized = await asyncio.wrap_future(called)
-                    os.makedirs(get_tmp_directory(), 0o700, exist_ok=True)  # for cells' sources
-            await kernel.dispatch_control(frames)
+            await self._kernel.process_control(frames)
+
+    async def obstacle(self, request: dict[str, Any]) -> str:
+        """Return why the debugger cannot serve a request, once the main thread was free; or ""."""
+        debugger = self._kernel.debugger
+        if debugger is None:
+            return "debugpy is not installed"
+        if request["command"] == "initialize" and not debugger.debugpy_initialized:
+            try:
+                os.makedirs(get_tmp_directory(), 0o700, exist_ok=True)  # for the cells' sources
+                host, port = debugger.debugpy_client.get_host_port()
+                called = self._kernel.shell_channel_thread.call(partial(_listen, host, int(port)))
+                await asyncio.wrap_future(called)
+            except Exception as error:
+                return f"debugpy cannot listen: {error!r}"
+            debugger.debugpy_initialized = True
+        return ""
 
 
-def refusal(request: dict[str, Any]) -> dict[str, Any]:
+def refusal(request: dict[str, Any], why: str) -> dict[str, Any]:
     """Return the answer to a request that the debugger cannot serve."""
     return {
         "type": "response",
         "seq": 0,
         "request_seq": request.get("seq", 0),
-        "command": request.get("command", ""),
+        "command": request["command"],
         "success": False,
-        "message": "debugpy cannot be imported, or cannot listen",
+        "message": why,
     }
 
 
-def _command(frames: list[bytes]) -> str | None:
-    """Return what the debugger is asked for; None if something else is asked for."""
+def _is_for_debugger(frames: list[bytes]) -> bool:
+    """Tell which way a request goes; nobody has checked its signature yet."""
     try:
-        _, header, _, _, content = frames[frames.index(DELIM) + 1 :][:5]
-        if b"debug_request" not in header:
-            return None
-        return str(json.loads(content).get("command"))
-    except (ValueError, AttributeError):
-        return None  # told by whoever reads it in earnest
+        return b"debug_request" in frames[frames.index(DELIM) + 2]
+    except (ValueError, IndexError):
+        return False  # no message, as the kernel will find
 
 
-def _listen(host: str, port: int) -> bool:
+def _listen(host: str, port: int) -> None:
+    before = os.environ.get(QUIET)
     os.environ[QUIET] = "1"
     try:
         import debugpy
@@ -109,4 +128,5 @@ def _listen(host: str, port: int) -> bool:
         debugpy.listen((host, port))
     finally:
         del os.environ[QUIET]
-    return True
+        if before is not None:
+            os.environ[QUIET] = before

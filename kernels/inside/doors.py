@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import queue
 import socket
 from collections.abc import Callable
@@ -55,16 +54,18 @@ class Doors:
             peer.close()
 
     def _listen(self, channel: str, listener: socket.socket) -> None:
-        self._loop.add_reader(listener, self._accept, channel, listener)
+        if listener.fileno() >= 0:  # closed since
+            self._loop.add_reader(listener, self._accept, channel, listener)
 
     def _accept(self, channel: str, listener: socket.socket) -> None:
         try:
             connection, _ = listener.accept()
-        except OSError as error:
-            # Who came has left; or they wait, until the cell leaves us a descriptor.
-            if error.errno in (errno.EMFILE, errno.ENFILE):
-                self._loop.remove_reader(listener)
-                self._loop.call_later(RETRY, self._listen, channel, listener)
+        except (BlockingIOError, ConnectionAbortedError):  # who came has left
+            return
+        except OSError:
+            # No descriptor or no memory is left, by the cell, and nothing tells when one is.
+            self._loop.remove_reader(listener)
+            self._loop.call_later(RETRY, self._listen, channel, listener)
             return
         peer = Peer(connection, KINDS[channel], self._loop)
         peer.send(bytes(peer.conversation.answers))

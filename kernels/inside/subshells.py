@@ -7,6 +7,7 @@ is a subshell must somebody read on while a cell runs: from then on the control 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import uuid
 from collections.abc import Callable, Coroutine
@@ -81,7 +82,7 @@ class Requests:
         self._subshells: dict[str, Subshell] = {}
         self._lock = threading.Lock()
         self._peers: set[Peer] = set()  # the control thread's
-        self._adopted: set[Peer] = set()  # of them, those whose first words the main thread has
+        self._unheard: dict[Peer, list[Frames]] = {}  # what they said first, until it is delivered
         self._shared = False  # the control thread reads
         self._main: Loop = None
         self._control: Loop = None
@@ -100,17 +101,24 @@ class Requests:
     def add(self, peer: Peer, messages: list[Frames]) -> None:
         """Take in a connection, with what it has said already."""
         self._peers.add(peer)
-        self._main.call_soon_threadsafe(self._adopt, peer, messages)
+        self._unheard[peer] = messages
+        if self._shared:
+            self._take_over(peer)
+        else:
+            self._main.call_soon_threadsafe(self._adopt, peer)
 
     def share(self) -> None:
         """Read on while a cell runs, for there is more than one who can run something."""
         if self._shared:
             return
-        with self._lock:
-            self._shared = True
-            peers = list(self._adopted)
-        for peer in peers:
-            self._control.add_reader(peer.socket, self._read_beside, peer)
+        self._shared = True
+        for peer in self._peers:
+            self._take_over(peer)
+
+    def _take_over(self, peer: Peer) -> None:
+        with peer.reading:
+            self._hear(peer)
+        self._control.add_reader(peer.socket, self._read_beside, peer)
 
     def _read_beside(self, peer: Peer) -> None:
         with peer.reading:
@@ -122,25 +130,18 @@ class Requests:
             self._main.call_soon_threadsafe(self._lose, peer)
 
     def _forget(self, peer: Peer) -> None:
-        self._peers.discard(peer)
-        self._adopted.discard(peer)
-        self._router.remove(peer)
-        peer.close()
+        if peer in self._peers:  # else both threads have read its end
+            self._peers.remove(peer)
+            self._router.remove(peer)
+            peer.close()
 
     # What the main thread calls
 
-    def _adopt(self, peer: Peer, messages: list[Frames]) -> None:
-        for message in messages:
-            self._deliver([peer.conversation.identity, *message])
-        with self._lock:
-            self._adopted.add(peer)
-            shared = self._shared
-        if shared:
-            self._control.call_soon_threadsafe(
-                self._control.add_reader, peer.socket, self._read_beside, peer
-            )
-        elif not peer.closed:
-            self._main.add_reader(peer.socket, self._read, peer)
+    def _adopt(self, peer: Peer) -> None:
+        with peer.reading:
+            if not self._hear(peer):
+                return  # it was taken care of, and may be gone
+        self._main.add_reader(peer.socket, self._read, peer)
 
     def _read(self, peer: Peer) -> None:
         if Lane.leave is not None:  # a request to the parent has woken both
@@ -156,7 +157,8 @@ class Requests:
             self._lose(peer)
 
     def _lose(self, peer: Peer) -> None:
-        self._main.remove_reader(peer.socket)
+        with contextlib.suppress(ValueError):  # closed: its end was read twice
+            self._main.remove_reader(peer.socket)
         self._control.call_soon_threadsafe(self._forget, peer)
 
     def drop_waiting(self, subshell_id: str | None) -> None:
@@ -171,6 +173,7 @@ class Requests:
         self._kernel._aborting = True
         if not self._shared:
             for peer in list(self._peers):
+                self._adopt(peer)
                 self._read(peer)
             self._lane.run(self._go_on(None))
         else:
@@ -183,6 +186,13 @@ class Requests:
 
     # What any thread calls
 
+    def _hear(self, peer: Peer) -> bool:
+        """Deliver what a peer said first, unless that was done; `peer.reading` is held."""
+        messages = self._unheard.pop(peer, None)
+        for message in messages or ():
+            self._deliver([peer.conversation.identity, *message])
+        return messages is not None
+
     def call(self, function: Callable[[], Any]) -> Future[Any]:
         """Have the main thread call a function, when no cell runs."""
         done: Future[Any] = Future()
@@ -193,6 +203,8 @@ class Requests:
                     done.set_result(function())
                 except Exception as error:
                     done.set_exception(error)
+                except BaseException as error:  # an interrupt that was meant for nobody
+                    done.set_exception(RuntimeError(repr(error)))
 
         self._lane.post(work)
         return done
@@ -256,7 +268,9 @@ class Requests:
             subshell = self._find(subshell_id)
             del self._subshells[subshell_id]
         subshell.stop()
-        await asyncio.wait([asyncio.wrap_future(subshell.ended)], timeout=JOIN_PATIENCE)
+        ended = asyncio.wrap_future(subshell.ended)
+        if (await asyncio.wait([ended], timeout=JOIN_PATIENCE))[0]:
+            subshell.join(JOIN_PATIENCE)  # at once: nothing is left for it to do
 
     def list_subshell(self) -> list[str]:
         """Return the ids of all subshells."""

@@ -78,11 +78,9 @@ async def test_the_pool_refills_after_the_first_answer_or_a_moment() -> None:
 async def test_the_pool_refills_after_the_first_answer_of_each_of_a_sessions_kernels() -> None:
     house = House()
     session = await opened(house)
-    session.executions = 1
     house.service.executed(session, "ok", 0.1)
     assert house.pool.settled == ["k1"]
     await house.service.restart(session)
-    session.executions = 2
     house.service.executed(session, "ok", 0.1)
     assert house.pool.settled == ["k1", "k2"]
 

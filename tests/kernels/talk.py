@@ -8,8 +8,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Self
 
+import zmq.asyncio
+from jupyter_client.session import Session
+
+from kernels.channels import PORTS
 from kernels.launch import Kernel, Launcher, Workspace
 from kernels.messages import Message
 from kernels.spec import KernelSpec
@@ -122,6 +126,50 @@ class Talk:
 
     async def value(self, code: str) -> str:
         return (await self.run(code)).value
+
+
+class Request(NamedTuple):
+    """A request as it is sent, and what its answers name it."""
+
+    frames: list[bytes]
+    id: str
+
+
+class Visitor:
+    """Another client of a kernel, with a key that may not be the kernel's."""
+
+    def __init__(self, talk: Talk, channel: str, key: str) -> None:
+        self._context = zmq.asyncio.Context()
+        self._socket = self._context.socket(zmq.DEALER)
+        self._socket.connect(f"ipc://{talk.kernel.directory}/k-{PORTS[channel]}")
+        self._key = key
+
+    @staticmethod
+    def message(kind: str, content: dict[str, Any], key: str, subshell: str = "") -> Request:
+        session = Session(key=key.encode())
+        message = session.msg(kind, content)
+        if subshell:
+            message["header"]["subshell_id"] = subshell
+        frames = [bytes(frame) for frame in session.serialize(message)]
+        return Request(frames, message["header"]["msg_id"])
+
+    async def send(self, kind: str, content: dict[str, Any], subshell: str = "") -> str:
+        request = self.message(kind, content, self._key, subshell)
+        await self._socket.send_multipart(request.frames)
+        return request.id
+
+    async def receive(self) -> dict[str, Any]:
+        session = Session(key=self._key.encode())
+        async with asyncio.timeout(TIMEOUT):
+            _, frames = session.feed_identities(await self._socket.recv_multipart())
+        message: dict[str, Any] = session.deserialize(frames)
+        return message
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._context.destroy(0)
 
 
 async def until_gone(pid: int) -> None:

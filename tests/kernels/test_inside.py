@@ -367,24 +367,6 @@ async def test_a_child_forked_in_a_thread_says_nothing_for_its_parent(talk: Talk
     assert await talk.value("os.waitpid(child, 0)[1]") == "0"
 
 
-async def test_a_debugger_that_attaches_waits_for_the_cell_and_holds_nobody_up(talk: Talk) -> None:
-    """The cell's command fills its pipe: somebody must read it while the debugger waits."""
-    cell = talk.start(
-        "import subprocess\nwhile True: subprocess.run('yes | head -c 300000', shell=True)"
-    )
-    await talk.until(lambda: len(cell.text()) > 0)
-    initialize = {"type": "request", "seq": 1, "command": "initialize", "arguments": {}}
-    attached = talk.ask("debug_request", initialize, "control")
-    await talk.until(lambda: len(cell.text()) > 400_000)
-    assert attached.reply is None
-    await talk.interrupt()
-    assert (await talk.end(cell)).status == "error"
-    assert (await talk.end(attached)).reply is not None
-    content = attached.reply.content if attached.reply else {}
-    assert (content["command"], content["success"]) == ("initialize", True)
-    assert (await talk.run("print('after')")).text() == "after\n"
-
-
 async def test_completion_and_inspection_are_answered(talk: Talk) -> None:
     await talk.run("value = {'a': 1}")
     said = await talk.end(talk.ask("complete_request", {"code": "value.ke", "cursor_pos": 8}))
