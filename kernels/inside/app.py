@@ -255,8 +255,18 @@ class KernelApp(IPKernelApp):
         """Serve until told to stop."""
         if self.poller is not None:
             self.poller.start()
-        with contextlib.suppress(KeyboardInterrupt):
-            self.kernel.io_loop.start()
+        while True:
+            try:
+                self.kernel.io_loop.start()
+                return
+            except (Exception, KeyboardInterrupt) as error:
+                # The loop's own callbacks let nothing through: a cell has left a signal handler, or
+                # an alarm, that strikes when it has ended. The next cell shall find its variables.
+                # To the descriptor: what is read from it counts as the last cell's. Its name alone:
+                # what an exception says of itself is the cell's code.
+                said = f"a signal handler raised between two cells: {type(error).__name__}\n"
+                with contextlib.suppress(OSError):
+                    os.write(2, said.encode(errors="replace"))
 
     def close(self) -> None:
         """Send what is left to be said."""

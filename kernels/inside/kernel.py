@@ -11,7 +11,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, ClassVar
 
 import comm
@@ -22,7 +22,7 @@ from tornado.ioloop import IOLoop
 from traitlets import Any as Anything
 from traitlets import Type
 
-from .debugging import Debugging, LazyStream, refusal
+from .debugging import Debugging, LazyStream, ParentsApart, refusal
 from .publish import Publisher
 from .session import KernelSession
 from .shell import Shell
@@ -32,6 +32,11 @@ from .subshells import Requests
 RUN_CODE = InteractiveShell.run_code.__code__
 REPEAT_AFTER = 0.02  # s from an interrupt to the next, if nothing came of it; then twice as long
 REPEAT_UNTIL = 1.0  # s
+BROKEN_OFF = {
+    "ename": "BrokenOff",
+    "evalue": "a signal handler of the session's raised when the code had ended",
+    "traceback": [],
+}
 
 
 _inspected: dict[tuple[Any, tuple[str, ...]], dict[str, bool]] = {}
@@ -57,7 +62,7 @@ def cpu_seconds() -> float:
     return time.process_time() + children.ru_utime + children.ru_stime
 
 
-class Kernel(IPythonKernel):
+class Kernel(ParentsApart, IPythonKernel):
     """The kernel, with its text output under a budget per execution.
 
     SIGINT is taken at all times, and raises KeyboardInterrupt only while the user's code runs.
@@ -154,9 +159,8 @@ class Kernel(IPythonKernel):
 
     async def do_debug_request(self, msg: dict[str, Any]) -> Any:
         """Serve a request to the debugger."""
-        ready = self.debugger is not None and self.debugger.debugpy_initialized
-        if self.debugger is None or (msg.get("command") == "initialize" and not ready):
-            return refusal(msg)
+        if why := await self._debugging.obstacle(msg):
+            return refusal(msg, why)
         return await super().do_debug_request(msg)
 
     def _publish_status_and_flush(self, *args: Any, **options: Any) -> None:
@@ -296,8 +300,13 @@ class Kernel(IPythonKernel):
         self.shell_stream.hold()
         try:
             await super().dispatch_shell(msg, subshell_id=subshell_id, **options)
+        except (Exception, KeyboardInterrupt):
+            # Raised by a signal handler of the cell's own, where none of the cell's code runs.
+            self._publish_status_and_flush("idle", "shell")
         finally:
-            self.shell_stream.release()
+            if not self.shell_stream.release():
+                with suppress(ValueError, TypeError, KeyError):  # no request at all
+                    self.session.answer(self.shell_stream, msg, self._failure(BROKEN_OFF))
 
     async def do_execute(self, code: str, silent: bool, *args: Any, **options: Any) -> Any:
         """Run one cell; the tail of an over-long output is sent before its reply."""
@@ -360,13 +369,11 @@ class Kernel(IPythonKernel):
         }
         if not silent:
             self.send_response(self.iopub_socket, "error", content)
-        return {
-            "status": "error",
-            **content,
-            "execution_count": self.execution_count,
-            "user_expressions": {},
-            "payload": [],
-        }
+        return self._failure(content)
+
+    def _failure(self, content: dict[str, Any]) -> dict[str, Any]:
+        count = {"execution_count": self.execution_count}
+        return {"status": "error", **content, **count, "user_expressions": {}, "payload": []}
 
     def _fitted(self, reply: dict[str, Any]) -> dict[str, Any]:
         """Return the reply, without what would make it larger than the reader takes."""

@@ -88,12 +88,16 @@ class Peer:
                 queue.popleft()
                 continue
             rest = data if end - len(data) == at else memoryview(data)[at - end :]
+            taken = map(self.socket.send, (rest,), _AT_ONCE)
             try:
-                sent.extend(map(self.socket.send, (rest,), _AT_ONCE))
-            except BlockingIOError:
-                self._wait()
-                return
-            except OSError:  # ENOBUFS, too: half a message has gone, and the rest never will
+                sent.extend(taken)
+            except OSError as error:
+                if len(sent) > 1:  # the socket has taken it: a signal handler raises this
+                    raise
+                if isinstance(error, BlockingIOError):
+                    self._wait()
+                    return
+                # ENOBUFS, too: half a message has gone, and the rest never will.
                 self.closed = True
                 queue.clear()
                 with contextlib.suppress(OSError):  # whoever reads, at either end, finds the end
@@ -102,7 +106,7 @@ class Peer:
 
     def _wait(self) -> None:
         if not self._waiting:
-            with contextlib.suppress(RuntimeError):  # the loop has ended, and so do we
+            if not self._loop.is_closed():  # else we end as well
                 self._loop.call_soon_threadsafe(self._watch)
             # After it: a signal handler may raise in between, and to be watched twice is no harm.
             self._waiting = True
@@ -209,11 +213,15 @@ class Router:
         """Keep what this thread sends from now on until `release`."""
         self._holder = threading.current_thread()
 
-    def release(self) -> None:
-        """Send what was held, after what was published: all of that in one write."""
-        self._holder = None
+    def release(self) -> bool:
+        """Send what was held, after what was published: all of that in one write.
+
+        Returns whether there was something.
+        """
+        self._holder, some = None, bool(self._held)
         while self._held:
             self.send_multipart(self._held.pop(0))
+        return some
 
     def flush(self, *args: Any) -> None:
         """Do nothing: what is sent has been written."""

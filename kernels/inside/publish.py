@@ -126,7 +126,7 @@ class Publisher:
         """Publish one message; wait first while too much is unread."""
         if os.getpid() != self._pid:
             return  # a forked child is no kernel; its text goes through the descriptors
-        if self.texts:
+        if self.texts is not None:  # under its lock: another thread may be handing over
             self.texts.hand_over()
         self.wait_for_room()
         if not self._batch:
@@ -173,11 +173,11 @@ class Publisher:
             if not self._set and self._timer is not None:
                 self._late_at = time.monotonic() + FLUSH_AFTER
                 self._timer.set(True)
-                self._set = True  # last: a signal handler may raise before
+                self._set = True  # last: a signal handler that raises before leaves it to the next
 
     def flush(self, timeout: float | None = None) -> None:
         """Write all that was published, and the text that is no message yet."""
-        if self.texts is not None:  # under its lock: another thread may be handing over
+        if self.texts is not None:
             self.texts.hand_over()
         with self._lock:
             self.write()
@@ -226,6 +226,8 @@ class Publisher:
                 peer.send(b"".join(wanted))
 
     def _due(self) -> None:
+        with self._lock:
+            self._set = True  # whatever a signal handler has kept from being noted
         self.flush()  # which sets the timer anew: it is not readable any more
 
     def wait_for_room(self) -> None:

@@ -65,6 +65,20 @@ class KernelSession(Session):
             stream.send_multipart(frames)
         return message
 
+    def answer(self, stream: Any, frames: list[bytes], content: Json) -> None:
+        """Answer a request of which there is nothing but the frames.
+
+        Raises ValueError, TypeError or KeyError if they are none, or are not signed.
+        """
+        idents, parts = self.feed_identities(frames)
+        if len(parts) <= JSON_PARTS or parts[0] != self.sign(parts[1 : JSON_PARTS + 1]):
+            raise ValueError("no message, or one with a wrong signature")
+        header = json.loads(parts[1])
+        kind = header["msg_type"]
+        if kind.endswith("_request"):
+            reply = kind.removesuffix("request") + "reply"
+            self.send(stream, reply, content, {"header": header}, idents)
+
     def msg_header(self, msg_type: str) -> Json:
         """Return a header."""
         return {

@@ -26,6 +26,7 @@ READ_SIZE = 64 << 10  # at least a pipe's capacity: one read takes all that was 
 RETRY = 0.01  # s until a descriptor is read again that nobody has room for
 MAX_PENDING = 256 << 10  # characters not yet handed over, before a writer does it itself
 MAX_PIECES = 1000  # messages not yet handed over, likewise: one for each change of stream
+_ALL = (READ_SIZE,)
 JOIN_BELOW = 1024  # characters; shorter pieces of the tail are joined
 
 
@@ -135,7 +136,7 @@ class Pending:
     def hand_over(self) -> None:
         """Queue everything for sending.
 
-        The lock is held until all is queued: whoever finds nothing to send may then publish
+        The lock is held until all is queued: whoever has had nothing to hand over may then publish
         `idle` and be sure that it comes after the text.
         """
         with self.lock:
@@ -182,6 +183,7 @@ class CellStream(OutStream):
         self._master_pid = os.getpid()
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._waiting = bytearray(4)
+        self._taken: list[bytes] = []  # from the descriptor, while a signal handler may break in
 
     def capture(self, loop: Any) -> None:
         """Become this process's, and have the loop read what is written to the descriptor."""
@@ -253,16 +255,22 @@ class CellStream(OutStream):
         if self._fid is None:
             return False
         with self.pending.lock:
+            data, before = map(os.read, (self._fid,), _ALL), len(self._taken)
             try:
-                data = os.read(self._fid, READ_SIZE)
-            except OSError:  # nothing there: another thread has taken it
-                return True
-            text = self.budget.admit(self.name, self._decoder.decode(data))
+                self._taken.extend(data)
+            except OSError:
+                if len(self._taken) > before:  # something was: a signal handler raises this
+                    raise
+                if not before:
+                    return True  # nothing there: another thread has taken it
+            everything = b"".join(self._taken)
+            self._taken.clear()
+            text = self.budget.admit(self.name, self._decoder.decode(everything))
             if text:
                 # Whichever thread came by, a control request's among them: it is the cell's.
                 self.pending.add(self, self._parent_header_global, text)
                 self.pub_thread.arm()
-        return bool(data)
+        return bool(everything)
 
     def flush(self) -> None:
         """Send everything written so far.

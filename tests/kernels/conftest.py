@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import socket
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from kernels.inside.peers import Peer
+from kernels.inside.session import KernelSession
 from kernels.sandbox import system
 from tests.kernels.sandbox.children import failure, in_child
+from tests.kernels.wires import PATIENCE, Threaded
 
 
 @pytest.fixture
@@ -50,3 +54,30 @@ def python_with(directory: Path) -> Callable[..., str]:
     from tests.kernels.interpreters import make
 
     return lambda **packages: make(directory / "venv", packages)
+
+
+@pytest.fixture
+def control() -> Iterator[Threaded]:
+    """Run a loop on a thread of its own."""
+    control = Threaded()
+    yield control
+    control.close()
+
+
+@pytest.fixture
+def session() -> KernelSession:
+    """Return what makes a kernel's messages."""
+    session = KernelSession()
+    session.begin(b"key")
+    return session
+
+
+@pytest.fixture
+def ends(control: Threaded) -> Iterator[tuple[Peer, socket.socket]]:
+    """Yield a peer and the other end of its socket."""
+    ours, theirs = socket.socketpair()
+    theirs.settimeout(PATIENCE)
+    peer = Peer(ours, b"XPUB", control.loop)
+    yield peer, theirs
+    theirs.close()
+    control.call(peer.close)

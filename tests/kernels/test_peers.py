@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import resource
 import signal
@@ -20,13 +19,11 @@ from hypothesis import strategies as st
 
 from kernels.inside import peers, zmtp
 from kernels.inside.doors import Doors
-from kernels.inside.peers import MAX_UNREAD, Peer, Router
-from kernels.inside.publish import FLUSH_AFTER, MAX_BATCH, Publisher
+from kernels.inside.peers import Peer, Router
+from kernels.inside.publish import FLUSH_AFTER, Publisher
 from kernels.inside.session import KernelSession
-from kernels.inside.streams import CellStream, OutputBudget, Pending
 from kernels.zmtp import Conversation as Client
-
-PATIENCE = 20.0  # s
+from tests.kernels.wires import PATIENCE, Alarm, Raising, Threaded, read
 
 
 def shaken(kind: bytes = b"ROUTER", identity: bytes = b"me") -> zmtp.Conversation:
@@ -77,44 +74,6 @@ def test_pings_are_answered_and_subscriptions_of_both_kinds_understood() -> None
     said += list(conversation.feed(zmtp.packed([b"\x01old"])))
     assert said == [[b"\x01topic"], [b"\x00topic"], [b"\x01old"]]
     assert conversation.answers == zmtp.command(b"PONG", b"context")
-
-
-class Alarm(Exception):
-    """Raised by a signal handler, wherever it strikes."""
-
-
-class Threaded:
-    """A loop on a thread of its own, as the control thread's is."""
-
-    def __init__(self) -> None:
-        self.loop = asyncio.new_event_loop()
-        self.thread = threading.Thread(target=self.loop.run_forever)
-        self.thread.start()
-
-    def call(self, function: Any, *args: Any) -> Any:
-        async def call() -> Any:
-            return function(*args)
-
-        return asyncio.run_coroutine_threadsafe(call(), self.loop).result(PATIENCE)
-
-    def close(self) -> None:
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self.thread.join(PATIENCE)
-        self.loop.close()
-
-
-@pytest.fixture
-def control() -> Iterator[Threaded]:
-    control = Threaded()
-    yield control
-    control.close()
-
-
-@pytest.fixture
-def session() -> KernelSession:
-    session = KernelSession()
-    session.begin(b"key")
-    return session
 
 
 class Recorder:
@@ -305,23 +264,6 @@ class Saying:
         self.order.append("replied")
 
 
-@pytest.fixture
-def ends(control: Threaded) -> Iterator[tuple[Peer, socket.socket]]:
-    ours, theirs = socket.socketpair()
-    theirs.settimeout(PATIENCE)
-    peer = Peer(ours, b"XPUB", control.loop)
-    yield peer, theirs
-    theirs.close()
-    control.call(peer.close)
-
-
-def read(theirs: socket.socket, count: int) -> bytes:
-    data = b""
-    while len(data) < count:
-        data += theirs.recv(min(1 << 16, count - len(data)))
-    return data
-
-
 def test_what_a_full_socket_does_not_take_comes_later_and_whole(
     ends: tuple[Peer, socket.socket],
 ) -> None:
@@ -335,134 +277,15 @@ def test_what_a_full_socket_does_not_take_comes_later_and_whole(
     assert peer.unread == 0
 
 
-def test_a_writer_waits_while_too_much_is_unread(
-    control: Threaded, ends: tuple[Peer, socket.socket], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    peer, theirs = ends
-    publisher = Publisher()
-    publisher.start(control.loop, control.thread)
-    publisher.peers = [peer]
-    peer.topics.add(b"")
-    peer.send(b"x" * (MAX_UNREAD + (1 << 20)))
-    assert publisher.is_full
-    waits, unread = threading.Event(), []
-    wait = peer.wait
-
-    def note(*args: Any) -> None:
-        waits.set()
-        wait(*args)
-        unread.append(peer.unread)
-
-    monkeypatch.setattr(peer, "wait", note)
-    waiter = threading.Thread(target=publisher.wait_for_room)
-    waiter.start()
-    assert waits.wait(PATIENCE)
-    assert unread == []
-    read(theirs, MAX_UNREAD)
-    waiter.join(PATIENCE)
-    assert unread
-    assert unread[0] <= MAX_UNREAD // 2
-
-
-def test_who_flushes_waits_for_text_that_another_thread_is_about_to_send(
-    control: Threaded,
-    ends: tuple[Peer, socket.socket],
-    session: KernelSession,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    peer, theirs = ends
-    publisher = Publisher()
-    publisher.start(control.loop, control.thread)
-    publisher.peers = [peer]
-    peer.topics.add(b"")
-    monkeypatch.setattr(CellStream, "pending", Pending())
-    monkeypatch.setattr(CellStream, "budget", OutputBudget(0), raising=False)
-    publisher.texts = CellStream.pending
-    stream = CellStream(session, publisher, "stdout", watchfd=False)
-    caught, go_on = threading.Event(), threading.Event()
-
-    make = session.msg
-
-    def hold(*args: Any, **options: Any) -> Any:
-        caught.set()
-        assert go_on.wait(PATIENCE)
-        return make(*args, **options)
-
-    monkeypatch.setattr(session, "msg", hold)
-    stream.write("last words")
-    other = threading.Thread(target=publisher.flush)
-    other.start()
-    assert caught.wait(PATIENCE)
-    flushed = threading.Thread(target=stream.flush)
-    flushed.start()
-    flushed.join(0.1)  # time enough to fail; none is needed to pass
-    assert flushed.is_alive()
-    go_on.set()
-    flushed.join(PATIENCE)
-    other.join(PATIENCE)
-    assert b"last words" in theirs.recv(1 << 16)
-
-
-def test_the_text_of_a_muted_thread_is_dropped_whoever_sends_it(
-    control: Threaded, ends: tuple[Peer, socket.socket]
-) -> None:
-    peer, theirs = ends
-    publisher = Publisher()
-    publisher.start(control.loop, control.thread)
-    publisher.peers = [peer]
-    peer.topics.add(b"")
-    publisher.muted = threading.current_thread()
-    control.call(publisher.enqueue_text, [b"topic", b"rehearsed"])
-    publisher.send_multipart([b"topic", b"rehearsed"])
-    publisher.muted = None
-    control.call(publisher.enqueue_text, [b"topic", b"meant"])
-    publisher.flush()
-    assert theirs.recv(1 << 16) == zmtp.packed([b"topic", b"meant"])
-
-
-class OnceRaising:
-    """Stands for an object during whose next call a signal handler raises."""
-
-    def __init__(self, what: Any, name: str) -> None:
-        self._what = what
-        self._name = name
-        self._done = False
-
-    def __getattr__(self, name: str) -> Any:
-        if name == self._name and not self._done:
-            self._done = True
-            return self._strike
-        return getattr(self._what, name)
-
-    def _strike(self, *args: Any) -> None:
-        raise Alarm
-
-
 def test_a_handler_that_raises_as_a_full_socket_is_noticed_leaves_nothing_behind(
     ends: tuple[Peer, socket.socket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     peer, theirs = ends
-    monkeypatch.setattr(peer, "_loop", OnceRaising(peer._loop, "call_soon_threadsafe"))
+    monkeypatch.setattr(peer, "_loop", Raising(peer._loop, "call_soon_threadsafe"))
     with pytest.raises(Alarm):
         peer.send(b"x" * 2_000_000)
     peer.send(b"end")
     assert read(theirs, 2_000_003).endswith(b"xend")
-
-
-def test_a_handler_that_raises_as_the_timer_is_set_leaves_it_to_be_set(
-    control: Threaded, ends: tuple[Peer, socket.socket], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    peer, theirs = ends
-    publisher = Publisher()
-    publisher.start(control.loop, control.thread)
-    publisher.peers = [peer]
-    peer.topics.add(b"")
-    monkeypatch.setattr(publisher, "_timer", OnceRaising(publisher._timer, "set"))
-    with pytest.raises(Alarm):
-        publisher.enqueue_text([b"topic", b"one"])
-    publisher.enqueue_text([b"topic", b"two"])
-    sent = zmtp.packed([b"topic", b"one"]) + zmtp.packed([b"topic", b"two"])
-    assert read(theirs, len(sent)) == sent  # nobody flushed
 
 
 class Refusing:
@@ -490,8 +313,13 @@ def test_who_cannot_be_written_to_sees_the_end(
     monkeypatch.undo()
 
 
+class Late(TimeoutError):
+    """What cells raise from their alarms: an OSError, as that of a closed socket is."""
+
+
+@pytest.mark.parametrize("error", [Alarm, Late])
 def test_a_signal_handler_that_raises_at_any_moment_breaks_no_message(
-    control: Threaded, ends: tuple[Peer, socket.socket]
+    ends: tuple[Peer, socket.socket], error: type[Exception]
 ) -> None:
     peer, theirs = ends
     message = zmtp.packed([b"topic", b"x" * 3000])
@@ -506,7 +334,7 @@ def test_a_signal_handler_that_raises_at_any_moment_breaks_no_message(
 
     def strike(_: int, frame: FrameType | None) -> None:
         if frame is not None and frame.f_code.co_filename == peers.__file__:
-            raise Alarm
+            raise error
 
     before = signal.signal(signal.SIGALRM, strike)
     struck = 0
@@ -517,7 +345,7 @@ def test_a_signal_handler_that_raises_at_any_moment_breaks_no_message(
                 for _ in range(10):
                     peer.send(message)
                 signal.setitimer(signal.ITIMER_REAL, 0)
-            except Alarm:
+            except error:
                 struck += 1
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
@@ -530,15 +358,3 @@ def test_a_signal_handler_that_raises_at_any_moment_breaks_no_message(
     whole, rest = divmod(len(received), len(message))
     assert rest == 0
     assert received == message * whole
-
-
-def test_a_large_batch_does_not_wait(control: Threaded, ends: tuple[Peer, socket.socket]) -> None:
-    peer, theirs = ends
-    publisher = Publisher()
-    publisher.start(control.loop, control.thread)
-    publisher.peers = [peer]
-    peer.topics.add(b"")
-    body = b"x" * (MAX_BATCH + 1)
-    publisher.send_multipart([body])
-    assert theirs.recv(10)  # no timer of 20 ms was needed: nothing is left to be flushed
-    assert repr(publisher).endswith("0 messages gathered>")

@@ -165,6 +165,24 @@ async def test_a_cell_that_closes_its_stdout_keeps_nobody_busy(talk: Talk) -> No
     assert float(await talk.value(busy)) < 0.25
 
 
+async def test_a_handler_that_raises_after_a_read_loses_nothing_of_it(talk: Talk) -> None:
+    said = await talk.run(
+        "import os, sys\n"
+        "def strike(frame, event, called):\n"
+        "    if event == 'c_return' and frame.f_code.co_name == 'collect':\n"
+        "        if called.__name__ in ('read', 'extend'): raise TimeoutError\n"
+        "for turn in range(1000):\n"
+        "    os.write(2, b'kept\\n')\n"  # the control thread may be the one who reads it
+        "    sys.setprofile(strike)\n"
+        "    try: print(end='')\n"
+        "    except TimeoutError: break\n"
+        "    finally: sys.setprofile(None)\n"
+        "print(turn)"
+    )
+    assert 0 <= int(said.text()) < 999
+    assert said.text("stderr") == "kept\n" * (int(said.text()) + 1)
+
+
 async def test_a_thread_prints_for_the_cell_that_started_it(talk: Talk) -> None:
     said = await talk.run(
         "import threading\nthread = threading.Thread(target=print, args=('thread',))\n"

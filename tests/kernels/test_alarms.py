@@ -1,0 +1,58 @@
+"""Signal handlers that a cell leaves behind, and that raise when its code has ended."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from kernels.launch import Launcher
+from tests.kernels.talk import Talk, launching, talking
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def launcher(module_directory: Path, isolation: str) -> AsyncIterator[Launcher]:
+    async with launching(module_directory, isolation) as launcher:
+        yield launcher
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def talk(launcher: Launcher) -> AsyncIterator[Talk]:
+    async with talking(launcher) as talk:
+        yield talk
+
+
+@pytest.mark.parametrize("error", ["TimeoutError('late')", "KeyboardInterrupt"])
+async def test_an_alarm_between_cells_costs_no_variables(talk: Talk, error: str) -> None:
+    said = await talk.run(
+        "import signal\n"
+        f"def late(*_): raise {error}\n"
+        "kept = 'kept'; signal.signal(signal.SIGALRM, late)\n"
+        "_ = signal.setitimer(signal.ITIMER_REAL, 0.05)"
+    )
+    await talk.until(lambda: said.late)
+    assert said.late[0].content["text"].startswith("a signal handler raised between two cells: ")
+    assert await talk.value("kept") == "'kept'"
+
+
+# Where one may strike: in what follows a cell's code until its reply has left.
+PLACES = ["collect", "finish", "forget_outputs", "finish_metadata", "_publish_status", "flush"]
+
+
+@pytest.mark.parametrize("place", PLACES)
+async def test_a_cell_is_answered_wherever_a_handler_strikes(talk: Talk, place: str) -> None:
+    said = await talk.run(
+        "import sys\n"
+        "def strike(frame, event, _):\n"
+        f"    if event == 'call' and frame.f_code.co_name == {place!r}:\n"
+        "        sys.setprofile(None)\n"
+        "        raise TimeoutError\n"
+        "kept = 'kept'\n"
+        "sys.setprofile(strike)"
+    )
+    assert said.status in ("ok", "error")
+    assert await talk.value("kept") == "'kept'"
