@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import os
 import random
@@ -23,7 +22,7 @@ from IPython.core.profiledir import ProfileDir
 from traitlets import observe
 from traitlets.config import Config
 
-from . import offspring, tracebacks
+from . import alarms, offspring, tracebacks
 from .child import refuse
 from .doors import Doors
 from .imports import guard
@@ -255,18 +254,7 @@ class KernelApp(IPKernelApp):
         """Serve until told to stop."""
         if self.poller is not None:
             self.poller.start()
-        while True:
-            try:
-                self.kernel.io_loop.start()
-                return
-            except (Exception, KeyboardInterrupt) as error:
-                # The loop's own callbacks let nothing through: a cell has left a signal handler, or
-                # an alarm, that strikes when it has ended. The next cell shall find its variables.
-                # To the descriptor: what is read from it counts as the last cell's. Its name alone:
-                # what an exception says of itself is the cell's code.
-                said = f"a signal handler raised between two cells: {type(error).__name__}\n"
-                with contextlib.suppress(OSError):
-                    os.write(2, said.encode(errors="replace"))
+        alarms.serve(self.kernel.io_loop)
 
     def close(self) -> None:
         """Send what is left to be said."""

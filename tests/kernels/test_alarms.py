@@ -27,12 +27,15 @@ async def talk(launcher: Launcher) -> AsyncIterator[Talk]:
 
 
 @pytest.mark.parametrize("error", ["TimeoutError('late')", "KeyboardInterrupt"])
-async def test_an_alarm_between_cells_costs_no_variables(talk: Talk, error: str) -> None:
+@pytest.mark.parametrize("interval", [0, 0.001])
+async def test_an_alarm_between_cells_costs_no_variables(
+    talk: Talk, error: str, interval: float
+) -> None:
     said = await talk.run(
         "import signal\n"
         f"def late(*_): raise {error}\n"
         "kept = 'kept'; signal.signal(signal.SIGALRM, late)\n"
-        "_ = signal.setitimer(signal.ITIMER_REAL, 0.05)"
+        f"_ = signal.setitimer(signal.ITIMER_REAL, 0.05, {interval})"
     )
     await talk.until(lambda: said.late)
     assert said.late[0].content["text"].startswith("a signal handler raised between two cells: ")
