@@ -120,7 +120,7 @@ class PoolSnapshot:
     binding: int  # of the bound
     stopping: int
     waiting: int  # callers of acquire()
-    state: str  # ok, or backoff
+    state: str  # ok, or backoff while kernels are wanted and cannot start
     error: str  # why the last start failed; empty once one has worked
     retry_in: float | None  # seconds to the next attempt
     start_failures: int  # since the pool began
@@ -268,7 +268,7 @@ class Stock(Generic[K]):
             binding=view.binding,
             stopping=view.stopping,
             waiting=view.waiting,
-            state="backoff" if view.failures else "ok",
+            state="backoff" if view.failures and (view.warm < target or view.waiting) else "ok",
             error=error,
             retry_in=retry_in,
             start_failures=start_failures,

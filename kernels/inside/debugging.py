@@ -51,15 +51,17 @@ class LazyStream:
 class ParentsApart:
     """A kernel whose control requests do not take each other's answers, when two are served."""
 
-    _parent: ContextVar[dict[str, Any]] = ContextVar("control_parent")
+    _own: ContextVar[dict[str, Any]] = ContextVar("control_parent")
+    _last: dict[str, Any] = {}  # noqa: RUF012 - what other threads see; never changed in place
 
     @property
     def _control_parent(self) -> dict[str, Any]:
-        return self._parent.get({})
+        return self._own.get(self._last)
 
     @_control_parent.setter
     def _control_parent(self, parent: dict[str, Any]) -> None:
-        self._parent.set(parent)
+        self._own.set(parent)
+        self._last = parent
 
 
 class Debugging:

@@ -7,8 +7,9 @@ import pytest
 
 from broker.errors import AtCapacity, Draining, ProfileBroken
 from broker.metrics import Metrics
-from broker.policy import Budget, PoolLimits
+from broker.policy import Budget, PoolLimits, PoolView
 from broker.pool import Pool
+from broker.stock import Stock
 from tests.broker.pool_fakes import FakeKernel, FakeSource, elapse, now, on_manual_time
 
 
@@ -82,6 +83,24 @@ async def test_bindings_that_overlap_without_end_do_not_either() -> None:
             await elapse(0.5)
         assert pool.snapshot().binding == 3
         assert pool.snapshot().warm >= 2
+
+
+@pytest.mark.parametrize(
+    ("view", "state"),
+    [
+        (PoolView(warm=2), "ok"),
+        (PoolView(warm=2, failures=1), "ok"),
+        (PoolView(warm=1, failures=1), "backoff"),
+        (PoolView(warm=2, failures=1, waiting=1), "backoff"),
+        (PoolView(warm=1, starting=1), "ok"),
+    ],
+)
+def test_a_pool_is_in_a_back_off_while_it_wants_kernels_and_they_fail(
+    view: PoolView, state: str
+) -> None:
+    stock: Stock[FakeKernel] = Stock("python", lambda: 0.0)
+    shown = stock.snapshot(view, PoolLimits(), target=2, error="", retry_in=None, start_failures=0)
+    assert shown.state == state
 
 
 @on_manual_time
