@@ -56,7 +56,7 @@ class ParentsApart:
 
     @property
     def _control_parent(self) -> dict[str, Any]:
-        return self._own.get(self._last)
+        return self._own.get({}) or self._last
 
     @_control_parent.setter
     def _control_parent(self, parent: dict[str, Any]) -> None:
