@@ -49,6 +49,8 @@ class Peer:
     @property
     def unread(self) -> int:
         """Return how many bytes wait here."""
+        if not self._queue:
+            return 0
         try:
             return self._queue[-1][0] - sum(self._sent)
         except IndexError:

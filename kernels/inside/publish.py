@@ -12,6 +12,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from types import FrameType
 from typing import Any
 
@@ -66,6 +67,7 @@ class Publisher:
         self._lock = threading.RLock()
         self._batch: list[bytes] = []
         self._gathered = 0  # bytes, about
+        self._has_text = False  # in what is gathered
         self._timer: Timer | None = None
         self._set = False
         self._writing = False
@@ -142,7 +144,9 @@ class Publisher:
         It was cut into pieces and counted already.
         """
         if self.muted is None:  # whichever thread sends it: it was written by the muted one
-            self._gather(msg)
+            with self._lock:
+                self._has_text = True
+                self._gather(msg)
 
     def _gather(self, msg: Any) -> None:
         if not self.peers:
@@ -186,6 +190,15 @@ class Publisher:
                 self._timer.set(self._set)
         self._settle()
 
+    def flush_text(self) -> None:
+        """Write all that was published if there is text among it; the rest leaves soon anyway."""
+        if self.texts is not None:
+            self.texts.hand_over()
+        with self._lock:  # who holds it may be about to write some
+            if self._has_text:
+                self.write()
+        self._settle()
+
     def is_sending(self, frame: FrameType | None) -> bool:
         """Tell whether an exception in this frame would break off what is on its way.
 
@@ -215,7 +228,7 @@ class Publisher:
                 self._writing = False
 
     def _write(self) -> None:
-        batch, self._batch, self._gathered = self._batch, [], 0
+        batch, self._batch, self._gathered, self._has_text = self._batch, [], 0, False
         self._due_at = time.monotonic() + FLUSH_AFTER
         everything = batch[0] if len(batch) == 1 else b"".join(batch)
         for peer in self.peers:
@@ -275,7 +288,8 @@ class Publisher:
         return [*frames[:at], *self.session.serialize(message)]
 
 
-SENDING = {each.__code__ for each in (Publisher.send_multipart, Publisher.flush)}
+_SENDERS = Publisher.send_multipart, Publisher.flush, Publisher.flush_text
+SENDING = {each.__code__ for each in _SENDERS}
 WAITING = {each.__code__ for each in (Publisher.wait_for_room, Publisher.wait_until_sent)}
 
 
@@ -301,7 +315,13 @@ def pack(value: Any) -> bytes:
     return text.encode(errors="replace")
 
 
-_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=json_default).encode
+def _default(value: Any) -> Any:
+    if type(value) is datetime and value.tzinfo is UTC:  # of each header; asked last by the other
+        return value.isoformat().replace("+00:00", "Z")
+    return json_default(value)
+
+
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=_default).encode
 
 
 def is_binary(frames: Any) -> bool:

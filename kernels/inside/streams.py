@@ -284,7 +284,7 @@ class CellStream(OutStream):
         self._collect_all()
         # Whatever we find: another thread may hold text that it has not given to the system yet.
         publisher.wait_for_room()
-        publisher.flush()
+        publisher.flush_text()
         if CellStream.patient:
             publisher.wait_until_sent()
 

@@ -89,6 +89,35 @@ def test_who_flushes_waits_for_text_that_another_thread_is_about_to_send(
     assert b"last words" in theirs.recv(1 << 16)
 
 
+def test_flushing_a_stream_hurries_only_text(
+    control: Threaded,
+    ends: tuple[Peer, socket.socket],
+    session: KernelSession,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(CellStream, "pending", Pending())
+    monkeypatch.setattr(CellStream, "budget", OutputBudget(0), raising=False)
+    peer, theirs = ends
+    theirs.setblocking(False)
+    publisher = publishing(control, peer)
+    monkeypatch.setattr(publisher, "_timer", None)  # nothing leaves by itself
+    publisher.texts = CellStream.pending
+    stream = CellStream(session, publisher, "stdout", watchfd=False)
+    publisher.send_multipart([b"status", b"busy"])
+    stream.flush()
+    with pytest.raises(BlockingIOError):
+        theirs.recv(1 << 16)
+    publisher._due_at = time.monotonic() + PATIENCE  # not by the one who writes
+    stream.write("text")
+    stream.flush()
+    received = theirs.recv(1 << 16)
+    assert received.index(b"busy") < received.index(b"text")
+    publisher.send_multipart([b"status", b"idle"])
+    stream.flush()
+    with pytest.raises(BlockingIOError):
+        theirs.recv(1 << 16)
+
+
 def test_what_is_shown_comes_after_text_that_another_thread_is_about_to_send(
     control: Threaded, ends: tuple[Peer, socket.socket], printing: Printing
 ) -> None:
