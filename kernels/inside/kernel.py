@@ -22,6 +22,7 @@ from tornado.ioloop import IOLoop
 from traitlets import Any as Anything
 from traitlets import Type
 
+from .cells import Compiler
 from .debugging import Debugging, LazyStream, ParentsApart, refusal
 from .publish import Publisher
 from .session import KernelSession
@@ -74,6 +75,7 @@ class Kernel(ParentsApart, IPythonKernel):
     message_bytes: ClassVar[int] = 0
     module_files: ClassVar[list[str]] = []  # of the zygote: what a debugger does not step into
     shell_class = Type(Shell)
+    compiler_class = Type(Compiler)
     # ipykernel wants them to be ZeroMQ's.
     shell_stream = Anything()
     control_stream = Anything()

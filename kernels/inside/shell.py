@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import sys
 from collections.abc import Iterator
@@ -11,7 +12,9 @@ from typing import Any
 from ipykernel.zmqshell import ZMQInteractiveShell
 from IPython.core.formatters import DisplayFormatter, PlainTextFormatter
 from IPython.core.interactiveshell import InteractiveShell
-from traitlets import observe
+from traitlets import Instance, Type, observe
+
+from .cells import DisplayHook, Transformer, may_await
 
 PLAIN = {int, float, bool, complex, str, bytes, list, dict, tuple, set, frozenset, range}
 OWN_FILES = os.path.dirname(__file__) + os.sep
@@ -66,6 +69,8 @@ class Shell(ZMQInteractiveShell):
 
     # A pty would turn line ends into CRLF, and a sandbox has no /dev/pts.
     system = InteractiveShell.system_raw
+    displayhook_class = Type(DisplayHook)
+    input_transformer_manager = Instance(Transformer, ())
     _transformed: tuple[str | None, str] = (None, "")
     _awaits: tuple[str | None, bool] = (None, False)
 
@@ -104,9 +109,37 @@ class Shell(ZMQInteractiveShell):
         """Tell whether the cell awaits at its top level; asked twice likewise."""
         raw, answer = self._awaits
         if raw is not raw_cell or options.get("preprocessing_exc_tuple"):
-            answer = super().should_run_async(raw_cell, **options)
+            answer = may_await(options.get("transformed_cell") or raw_cell) and bool(
+                super().should_run_async(raw_cell, **options)
+            )
             self._awaits = raw_cell, answer
         return answer
+
+    async def run_ast_nodes(
+        self,
+        nodelist: list[Any],
+        cell_name: str,
+        interactivity: str = "last_expr",
+        compiler: Any = compile,
+        result: Any = None,
+    ) -> Any:
+        """Run a cell's statements: in one piece those before the one that shows its value.
+
+        IPython compiles and runs each by itself. It still does where one cannot be compiled, so
+        that those before it have run.
+        """
+        shows = interactivity == "last" or (bool(nodelist) and isinstance(nodelist[-1], ast.Expr))
+        silent = nodelist[: len(nodelist) - shows]
+        if interactivity in ("last", "last_expr") and len(silent) > 1 and not self._awaits[1]:
+            try:
+                code = compiler(ast.Module(silent, []), cell_name, "exec")
+            except Exception:
+                code = None
+            if code is not None:
+                if await self.run_code(code, result):
+                    return True
+                nodelist = nodelist[len(silent) :]
+        return await super().run_ast_nodes(nodelist, cell_name, interactivity, compiler, result)
 
     def _format_exception_for_storage(self, *args: Any, **options: Any) -> Any:
         # For a history of errors that is not kept either, formatted once more.

@@ -29,6 +29,7 @@ CODES = {
         f"display(Image(b'\\x89PNG\\r\\n\\x1a\\n' + os.urandom({PICTURE}), format='png'))"
     ),
     "exception": "1/0",
+    "cell": (Path(__file__).parent / "sample.txt").read_text(encoding="utf-8"),
 }
 TICKING = "import time\nfor i in range(20):\n    print(i, flush=False)\n    time.sleep(0.005)"
 
@@ -162,6 +163,7 @@ enter("print", "execute `print('x')`")
 enter("stdout", "execute a cell that prints 1 MB")
 enter("display", "execute a cell that displays a picture of 100 KB")
 enter("exception", "execute `1/0`, with its traceback")
+enter("cell", f"execute a cell of {CODES['cell'].count(chr(10))} lines, as models write them")
 
 
 def processor_seconds(pids: list[int]) -> float:
