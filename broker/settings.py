@@ -104,7 +104,7 @@ class Wire:
         "8M", SIZE, "unread by one client before it is cut off", low="1K", high="1G"
     )
     ping_interval: float = setting(
-        "20s", DURATION, "between pings; a client silent for two is gone", low="50ms", high="1h"
+        "30s", DURATION, "between pings; a client silent for two is gone", low="50ms", high="1h"
     )
     bad_frames: int = setting(
         "10", COUNT, "bad frames in a row that close a connection", low="1", high="1000"
