@@ -49,7 +49,7 @@ class Peer:
     @property
     def unread(self) -> int:
         """Return how many bytes wait here."""
-        if not self._queue:
+        if not self._queue:  # asked before each message: quicker than the exception
             return 0
         try:
             return self._queue[-1][0] - sum(self._sent)

@@ -12,7 +12,6 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from types import FrameType
 from typing import Any
 
@@ -25,6 +24,7 @@ from .zmtp import packed
 FLUSH_AFTER = 0.01  # s from a message to its sending, at the most, while a cell runs
 MAX_BATCH = 64 << 10  # bytes gathered before they are written
 SHOWN = b"display_data"  # ends the topics of what is shown, and of what replaces it
+ROUTINE = b"status", b"execute_input"  # likewise: what each request has
 BINARY = (b'"image/png"', b'"image/jpeg"', b'"image/gif"', b'"image/webp"', b'"application/pdf"')
 
 _CLOCK_MONOTONIC, _TFD_NONBLOCK, _TFD_CLOEXEC = 1, 0o4000, 0o2000000
@@ -67,7 +67,7 @@ class Publisher:
         self._lock = threading.RLock()
         self._batch: list[bytes] = []
         self._gathered = 0  # bytes, about
-        self._has_text = False  # in what is gathered
+        self._has_text = self._has_output = False  # in what is gathered; text is output
         self._timer: Timer | None = None
         self._set = False
         self._writing = False
@@ -98,6 +98,7 @@ class Publisher:
         self.peers = [] if peer is None else [peer]
         self._pid = 0 if peer is None else os.getpid()
         self._batch, self._gathered = [], 0
+        self._has_text = self._has_output = False
 
     @property
     def is_full(self) -> bool:
@@ -133,7 +134,7 @@ class Publisher:
         self.wait_for_room()
         if not self._batch:
             self._due_at = time.monotonic() + FLUSH_AFTER
-        self._gather(self.fit(msg))
+        self._gather(self.fit(msg), is_output=not msg[0].endswith(ROUTINE))
         if msg[0].endswith(SHOWN):  # it may be the last thing that is seen of this kernel
             self.write()
         self._settle()
@@ -146,9 +147,9 @@ class Publisher:
         if self.muted is None:  # whichever thread sends it: it was written by the muted one
             with self._lock:
                 self._has_text = True
-                self._gather(msg)
+                self._gather(msg, is_output=True)
 
-    def _gather(self, msg: Any) -> None:
+    def _gather(self, msg: Any, *, is_output: bool) -> None:
         if not self.peers:
             return
         data = packed(msg)
@@ -157,6 +158,7 @@ class Publisher:
         with self._lock:
             self._batch.append(data)
             self._gathered += len(data)
+            self._has_output |= is_output
             if self._gathered > MAX_BATCH:
                 self.write()
             else:
@@ -190,12 +192,12 @@ class Publisher:
                 self._timer.set(self._set)
         self._settle()
 
-    def flush_text(self) -> None:
-        """Write all that was published if there is text among it; the rest leaves soon anyway."""
+    def flush_output(self, *, only_text: bool) -> None:
+        """Write all that was published if output is among it; the rest leaves soon anyway."""
         if self.texts is not None:
             self.texts.hand_over()
         with self._lock:  # who holds it may be about to write some
-            if self._has_text:
+            if self._has_text or (self._has_output and not only_text):
                 self.write()
         self._settle()
 
@@ -228,7 +230,8 @@ class Publisher:
                 self._writing = False
 
     def _write(self) -> None:
-        batch, self._batch, self._gathered, self._has_text = self._batch, [], 0, False
+        batch, self._batch, self._gathered = self._batch, [], 0
+        self._has_text = self._has_output = False
         self._due_at = time.monotonic() + FLUSH_AFTER
         everything = batch[0] if len(batch) == 1 else b"".join(batch)
         for peer in self.peers:
@@ -288,7 +291,7 @@ class Publisher:
         return [*frames[:at], *self.session.serialize(message)]
 
 
-_SENDERS = Publisher.send_multipart, Publisher.flush, Publisher.flush_text
+_SENDERS = Publisher.send_multipart, Publisher.flush, Publisher.flush_output
 SENDING = {each.__code__ for each in _SENDERS}
 WAITING = {each.__code__ for each in (Publisher.wait_for_room, Publisher.wait_until_sent)}
 
@@ -315,13 +318,7 @@ def pack(value: Any) -> bytes:
     return text.encode(errors="replace")
 
 
-def _default(value: Any) -> Any:
-    if type(value) is datetime and value.tzinfo is UTC:  # of each header; asked last by the other
-        return value.isoformat().replace("+00:00", "Z")
-    return json_default(value)
-
-
-_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=_default).encode
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=json_default).encode
 
 
 def is_binary(frames: Any) -> bool:

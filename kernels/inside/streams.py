@@ -275,8 +275,9 @@ class CellStream(OutStream):
     def flush(self) -> None:
         """Send everything written so far.
 
-        While a cell runs this waits until it is sent: what a cell flushes before it dies are its
-        last words. Our own flushes, around cells, wait for nothing.
+        While a cell runs, whatever else it has put out goes as well, and this waits until it is
+        sent: what a cell flushes before it dies are its last words. Our own flushes, around cells,
+        wait for nothing.
         """
         publisher = self.pub_thread
         if publisher is None or not self._is_master_process():
@@ -284,7 +285,7 @@ class CellStream(OutStream):
         self._collect_all()
         # Whatever we find: another thread may hold text that it has not given to the system yet.
         publisher.wait_for_room()
-        publisher.flush_text()
+        publisher.flush_output(only_text=not CellStream.patient)
         if CellStream.patient:
             publisher.wait_until_sent()
 

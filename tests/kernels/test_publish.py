@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 import threading
 import time
 from typing import Any
@@ -89,7 +90,7 @@ def test_who_flushes_waits_for_text_that_another_thread_is_about_to_send(
     assert b"last words" in theirs.recv(1 << 16)
 
 
-def test_flushing_a_stream_hurries_only_text(
+def test_flushing_a_stream_hurries_what_may_be_a_cells_last_words(
     control: Threaded,
     ends: tuple[Peer, socket.socket],
     session: KernelSession,
@@ -112,10 +113,36 @@ def test_flushing_a_stream_hurries_only_text(
     stream.flush()
     received = theirs.recv(1 << 16)
     assert received.index(b"busy") < received.index(b"text")
+    publisher.send_multipart([b"execute_result", b"41"])
+    stream.flush()
+    with pytest.raises(BlockingIOError):
+        theirs.recv(1 << 16)
+    monkeypatch.setattr(CellStream, "patient", True)  # a cell flushes: these may be its last words
+    stream.flush()
+    assert b"41" in theirs.recv(1 << 16)
     publisher.send_multipart([b"status", b"idle"])
     stream.flush()
     with pytest.raises(BlockingIOError):
         theirs.recv(1 << 16)
+
+
+@pytest.mark.parametrize("name", ["send_multipart", "flush", "flush_output"])
+def test_what_is_on_its_way_is_not_broken_off(
+    control: Threaded, ends: tuple[Peer, socket.socket], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    publisher = publishing(control, ends[0])
+    found = []
+
+    class Texts:
+        def hand_over(self) -> None:
+            found.append(publisher.is_sending(sys._getframe()))
+
+    assert not publisher.is_sending(sys._getframe())
+    monkeypatch.setattr(publisher, "texts", Texts())
+    arguments = ([b"topic"],) if name == "send_multipart" else ()
+    options = {"only_text": True} if name == "flush_output" else {}
+    getattr(publisher, name)(*arguments, **options)
+    assert found == [True]
 
 
 def test_what_is_shown_comes_after_text_that_another_thread_is_about_to_send(

@@ -158,6 +158,23 @@ async def test_what_is_shown_is_seen_of_a_kernel_that_dies_of_it(talk: Talk) -> 
     assert said.data == {"text/plain": "'last'"}
 
 
+FLUSHED = {  # what a cell publishes that is no text, by the type of its message
+    "execute_result": "sys.displayhook(41)",
+    "error": "get_ipython().showtraceback((KeyError, KeyError('last'), None))",
+    "comm_open": "import comm; comm.create_comm(target_name='last')",
+    "clear_output": "from IPython.display import clear_output; clear_output()",
+}
+
+
+@pytest.mark.parametrize(("kind", "code"), FLUSHED.items())
+async def test_what_is_flushed_is_seen_of_a_kernel_that_dies(
+    talk: Talk, kind: str, code: str
+) -> None:
+    said = talk.start(f"import os, sys\n{code}\nsys.stdout.flush()\nos._exit(3)")
+    assert await talk.kernel.exited == "exit 3"
+    assert said.contents(kind)
+
+
 async def test_a_cell_that_closes_its_stdout_keeps_nobody_busy(talk: Talk) -> None:
     said = await talk.run("import os, time\nos.close(1)\nprint('still heard')")
     assert said.text() == "still heard\n"
