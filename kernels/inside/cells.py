@@ -63,7 +63,7 @@ class Compiler(XCachingCompiler):
 
 
 def may_await(cell: str) -> bool:
-    """Tell whether a cell could await at its top level: one of these words stands in it then."""
+    """Tell whether a cell has one of the two words without which nothing awaits."""
     return "await" in cell or "async" in cell
 
 

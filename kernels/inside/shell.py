@@ -126,19 +126,27 @@ class Shell(ZMQInteractiveShell):
         """Run a cell's statements: in one piece those before the one that shows its value.
 
         IPython compiles and runs each by itself. It still does where one cannot be compiled, so
-        that those before it have run.
+        that those before it have run, and where one awaits, which needs flags of the compiler's.
+        In one piece they are as in a script: equal constants are one object, and the compiler
+        warns before the first statement runs.
         """
-        shows = interactivity == "last" or (bool(nodelist) and isinstance(nodelist[-1], ast.Expr))
-        silent = nodelist[: len(nodelist) - shows]
-        if interactivity in ("last", "last_expr") and len(silent) > 1 and not self._awaits[1]:
+        before = nodelist
+        if interactivity == "last" or (nodelist and isinstance(nodelist[-1], ast.Expr)):
+            before = nodelist[:-1]
+        if interactivity in ("last", "last_expr") and len(before) > 1 and not self._awaits[1]:
             try:
-                code = compiler(ast.Module(silent, []), cell_name, "exec")
+                code = compiler(ast.Module(before, []), cell_name, "exec")
             except Exception:
                 code = None
+            except BaseException as error:  # interrupted; told as IPython tells it
+                if result:
+                    result.error_before_exec = error
+                self.showtraceback()
+                return True
             if code is not None:
                 if await self.run_code(code, result):
                     return True
-                nodelist = nodelist[len(silent) :]
+                nodelist = nodelist[len(before) :]
         return await super().run_ast_nodes(nodelist, cell_name, interactivity, compiler, result)
 
     def _format_exception_for_storage(self, *args: Any, **options: Any) -> Any:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 import pytest_asyncio
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from ipykernel.compiler import get_file_name, murmur2_x86
 from IPython.core.async_helpers import _should_be_async
@@ -38,6 +39,7 @@ PIECES = [
         "\uff41",
     ),
 ]
+Test = TypeVar("Test", bound=Callable[..., None])
 CELLS = st.lists(st.sampled_from(PIECES), max_size=12).map("".join) | st.text(max_size=30)
 
 
@@ -49,6 +51,27 @@ def _transformed(manager: TransformerManager, cell: str) -> str:
         return type(error).__name__
 
 
+def examples(*cells: str) -> Callable[[Test], Test]:
+    """Have a property tried with these cells, whatever chance finds."""
+
+    def decorate(test: Test) -> Test:
+        for cell in cells:
+            test = example(cell)(test)
+        return test
+
+    return decorate
+
+
+@examples(
+    "a =\\\n %pwd",
+    "if x:\n    !ls\n",
+    "x\u2028%pwd",
+    "x\x0c%pwd",
+    "x?",
+    "a = !ls",
+    ";f x",
+    "%%bash\n",
+)
 @given(CELLS)
 def test_cells_are_transformed_as_ipython_does(cell: str) -> None:
     theirs = _transformed(TransformerManager(), cell)
@@ -73,11 +96,16 @@ def test_a_transformer_of_the_users_own_is_asked() -> None:
     assert Shouting.asked == 1
 
 
+@examples(
+    *("await x", "async for i in y: pass", "async with a as b: c", "[i async for i in x]"),
+    *("[await i for i in x]", "f'{await x}'", "def f():\n  pass\nawait f()"),
+)
 @given(CELLS)
 def test_a_cell_that_awaits_is_found(cell: str) -> None:
     assert may_await(cell) or not _should_be_async(cell)
 
 
+@examples("1;", "1; # a", "1 # a;", "';'", "x\x0c\r;", "1;\n\n", "1; \\\n")
 @given(CELLS)
 def test_a_last_semicolon_is_found(cell: str) -> None:
     try:
@@ -135,11 +163,10 @@ FAILING = [  # each with what `seen` is after it
     ("seen = 1\nreturn\nseen = 2", "SyntaxError", "1"),
     ("seen = 1\nbreak\nseen = 2", "SyntaxError", "1"),
     ("seen = 1\n1/0\nseen = 2", "ZeroDivisionError", "1"),
-    ("seen = 1\nfrom __future__ import annotations\nseen = 2", "", "2"),
     ("seen = 1\nseen = (", "SyntaxError", "0"),
     ("seen = 1\n   seen = 2", "IndentationError", "0"),
     ("if True:\n        seen = 1\n    seen = 2", "IndentationError", "0"),
-    ("seen = 1\nraise SystemExit\nseen = 2", "", "1"),
+    ("seen = 1\nraise SystemExit\nseen = 2", "SystemExit", "1"),
     ("seen = 1\ndef f(a, a): pass\nseen = 2", "SyntaxError", "1"),
 ]
 
@@ -151,9 +178,44 @@ async def test_what_stands_before_the_failing_statement_has_run(
 ) -> None:
     await talk.run("seen = 0")
     said = await talk.run(code)
-    names = [content["ename"] for content in said.contents("error")]
-    assert names == ([error] if error else []) or "SystemExit" in code
+    assert [content["ename"] for content in said.contents("error")] == [error]
     assert await talk.value("seen") == seen
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_later_statement_may_be_of_the_future(talk: Talk) -> None:
+    assert (await talk.run("x = 1\nfrom __future__ import annotations\ny = 2")).status == "ok"
+    assert await talk.value("def f(a: no): pass\nf.__annotations__['a']") == "'no'"
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_statements_run_in_one_piece(talk: Talk) -> None:
+    assert (
+        await talk.value("import sys\na = sys._getframe()\nb = sys._getframe()\na is b") == "True"
+    )
+    assert await talk.value("c = 257\nd = 257\nc is d") == "True"
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_an_interrupt_while_a_cell_is_compiled_ends_it(talk: Talk) -> None:
+    await talk.run(
+        "seen = 0\n"
+        "kind = type(get_ipython().compile)\n"
+        "def interrupted(*args, **options):\n"
+        "    del kind.__call__\n"
+        "    raise KeyboardInterrupt\n"
+        "ended = []\n"
+        "get_ipython().events.register('post_run_cell', ended.append)\n"
+        "kind.__call__ = interrupted"
+    )
+    said = await talk.run("seen = 1\nseen = 2")
+    assert [content["ename"] for content in said.contents("error")] == ["KeyboardInterrupt"]
+    assert said.reply is not None
+    assert said.reply.content["ename"] == "KeyboardInterrupt"
+    assert (
+        await talk.value("seen, type(ended[-1].error_before_exec).__name__")
+        == "(0, 'KeyboardInterrupt')"
+    )
 
 
 @pytest.mark.asyncio(loop_scope="module")
