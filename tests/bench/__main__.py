@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from tests.bench import report as reporting
-from tests.bench.lab import Lab, Mood, machine
+from tests.bench.lab import Lab, Mood, machine, pace
 from tests.bench.rows import ROWS
 
 RESULTS = Path("bench-results")
@@ -48,7 +48,7 @@ async def measure(options: argparse.Namespace, progress: Progress) -> dict[str, 
     """Measure the rows one after the other and return the report; a row that fails is named."""
     # Short: Unix socket paths have to fit below.
     directory = Path(tempfile.mkdtemp(prefix="kb-"))
-    results, failures = [], {}
+    results, failures, paces = [], {}, []
     began = Mood.now()
     task = progress.add_task("", total=len(options.rows), step="")
 
@@ -65,6 +65,7 @@ async def measure(options: argparse.Namespace, progress: Progress) -> dict[str, 
             for name in options.rows:
                 row = ROWS[name]
                 progress.update(task, description=row.title)
+                paces.append(pace())
                 before = Mood.now()
                 try:
                     samples = await row.measure(
@@ -83,7 +84,7 @@ async def measure(options: argparse.Namespace, progress: Progress) -> dict[str, 
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
         "quick": options.quick,
         "machine": machine(),
-        "mood": Mood.now().since(began),
+        "mood": Mood.now().since(began) | {"pace_ms": [round(each, 1) for each in paces]},
         "rows": results,
         "failures": failures,
     }

@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from rich.table import Table
@@ -160,7 +161,9 @@ def caption(report: Mapping[str, Any]) -> str:
     )
     text = (
         f"{machine['processor']}, {machine['processors']} processors, shared by clients, servers "
-        f"and kernels; CPU steal {mood['steal_percent']:.1f} %, load {mood['load_1m']:.2f}. "
+        f"and kernels; CPU steal {mood['steal_percent']:.1f} %, load {mood['load_1m']:.2f}; "
+        f"a million additions between the rows: {median(mood['pace_ms']):.0f} ms "
+        f"({min(mood['pace_ms']):.0f} to {max(mood['pace_ms']):.0f}). "
         f"Python {machine['python']}, jupyter_kernel_gateway "
         f"{machine['versions']['jupyter-kernel-gateway']}, ipykernel "
         f"{machine['versions']['ipykernel']}. {counts}."

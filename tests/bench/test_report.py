@@ -57,7 +57,7 @@ def test_where_more_is_better_the_ratio_is_the_other_way_round() -> None:
     assert verdict["target"] == "≥ 9 /s"
 
 
-MOOD = {"steal_percent": 7.5, "idle_percent": 10.0, "load_1m": 1.0}
+MOOD = {"steal_percent": 7.5, "idle_percent": 10.0, "load_1m": 1.0, "pace_ms": [40.4, 30.2, 35]}
 
 
 def report(*rows: dict[str, Any], quick: bool = False) -> dict[str, Any]:
@@ -79,6 +79,7 @@ def test_the_readme_table_has_one_line_per_comparison_and_names_the_circumstance
     assert len(table) == 2 + len(ROWS["round_trip"].against)
     assert "| 10x |" in table[2]
     assert "CPU steal 7.5 %" in text
+    assert "35 ms (30 to 40)" in text
     assert "trust the ratios only" in text
     assert "quick" not in text
 
