@@ -5,15 +5,19 @@ from __future__ import annotations
 import os
 import socket
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
 from kernels.inside.peers import Peer
 from kernels.inside.session import KernelSession
+from kernels.launch import Launcher
 from kernels.sandbox import system
+from kernels.spec import KernelSpec
 from tests.kernels.sandbox.children import failure, in_child
+from tests.kernels.talk import LIGHT, Talk, launching, talking
 from tests.kernels.wires import PATIENCE, Threaded
 
 
@@ -46,6 +50,28 @@ def isolation(request: pytest.FixtureRequest) -> str:
     if request.param == "none":
         return "none"
     return str(request.getfixturevalue("sandboxed"))
+
+
+@pytest.fixture(scope="module")
+def spec() -> KernelSpec:
+    """Return what a module's kernels are; a module that wants another has its own."""
+    return LIGHT
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def launcher(
+    module_directory: Path, isolation: str, spec: KernelSpec
+) -> AsyncIterator[Launcher]:
+    """Yield a launcher for all tests of a module."""
+    async with launching(module_directory, isolation, spec) as launcher:
+        yield launcher
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def talk(launcher: Launcher) -> AsyncIterator[Talk]:
+    """Yield a talk with a kernel of the test's own."""
+    async with talking(launcher) as talk:
+        yield talk
 
 
 @pytest.fixture

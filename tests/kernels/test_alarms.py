@@ -2,28 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-
 import pytest
-import pytest_asyncio
 
-from kernels.launch import Launcher
-from tests.kernels.talk import Talk, launching, talking
+from tests.kernels.talk import Talk
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def launcher(module_directory: Path, isolation: str) -> AsyncIterator[Launcher]:
-    async with launching(module_directory, isolation) as launcher:
-        yield launcher
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def talk(launcher: Launcher) -> AsyncIterator[Talk]:
-    async with talking(launcher) as talk:
-        yield talk
 
 
 @pytest.mark.parametrize("error", ["TimeoutError('late')", "KeyboardInterrupt"])

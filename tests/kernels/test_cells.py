@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
+from collections.abc import Callable
 from typing import TypeVar
 
 import pytest
-import pytest_asyncio
 from hypothesis import example, given
 from hypothesis import strategies as st
 from ipykernel.compiler import get_file_name, murmur2_x86
@@ -17,8 +15,7 @@ from IPython.core.displayhook import DisplayHook as TheirHook
 from IPython.core.inputtransformer2 import TransformerManager
 
 from kernels.inside.cells import Compiler, DisplayHook, Transformer, may_await, murmur2
-from kernels.launch import Launcher
-from tests.kernels.talk import LIGHT, Talk, launching, talking
+from tests.kernels.talk import Talk
 
 # What cells are made of, special and plain, in any order; much of it is no Python.
 PIECES = [
@@ -67,6 +64,8 @@ def examples(*cells: str) -> Callable[[Test], Test]:
     "if x:\n    !ls\n",
     "x\u2028%pwd",
     "x\x0c%pwd",
+    "# a\x0c%pwd",
+    "# a\u2028!ls",
     "x?",
     "a = !ls",
     ";f x",
@@ -124,18 +123,6 @@ def test_a_cells_name_is_the_debuggers(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Compiler().get_code_name("x = 1", "x = 1\n", 3) == get_file_name("x = 1")
     monkeypatch.setenv("IPYKERNEL_CELL_NAME", "/somewhere/cell.py")
     assert Compiler().get_code_name("x = 1", "x = 1\n", 3) == "/somewhere/cell.py"
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def launcher(module_directory: Path, isolation: str) -> AsyncIterator[Launcher]:
-    async with launching(module_directory, isolation, LIGHT) as launcher:
-        yield launcher
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def talk(launcher: Launcher) -> AsyncIterator[Talk]:
-    async with talking(launcher) as talk:
-        yield talk
 
 
 SHOWN = [

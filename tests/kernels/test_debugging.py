@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from kernels.launch import Launcher
 from kernels.spec import KernelSpec
-from tests.kernels.talk import Said, Talk, Visitor, launching, talking
+from tests.kernels.talk import Said, Talk, Visitor
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def launcher(module_directory: Path, isolation: str) -> AsyncIterator[Launcher]:
-    spec = KernelSpec(preload=(), env=(("PYDEVD_DISABLE_FILE_VALIDATION", "mine"),))
-    async with launching(module_directory, isolation, spec) as launcher:
-        yield launcher
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def talk(launcher: Launcher) -> AsyncIterator[Talk]:
-    async with talking(launcher) as talk:
-        yield talk
+@pytest.fixture(scope="module")
+def spec() -> KernelSpec:
+    return KernelSpec(preload=(), env=(("PYDEVD_DISABLE_FILE_VALIDATION", "mine"),))
 
 
 def request(command: str) -> dict[str, Any]:

@@ -8,33 +8,23 @@ import os
 import re
 import signal
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import psutil
 import pytest
-import pytest_asyncio
 
 from kernels.launch import Launcher
 from kernels.spec import KernelSpec
-from tests.kernels.talk import Said, Talk, launching, talking
+from tests.kernels.talk import Said, Talk, talking
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 ROOT = Path(__file__).parent.parent.parent
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def launcher(module_directory: Path, isolation: str) -> AsyncIterator[Launcher]:
-    spec = KernelSpec(env=(("GREETING", "hello"),))
-    async with launching(module_directory, isolation, spec) as launcher:
-        yield launcher
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def talk(launcher: Launcher) -> AsyncIterator[Talk]:
-    async with talking(launcher) as talk:
-        yield talk
+@pytest.fixture(scope="module")
+def spec() -> KernelSpec:
+    return KernelSpec(env=(("GREETING", "hello"),))
 
 
 async def test_variables_live_on_between_cells(talk: Talk) -> None:

@@ -9,11 +9,9 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
 
 from kernels.channels import Channels
 from kernels.errors import LaunchError
@@ -24,12 +22,6 @@ from tests.kernels.talk import LIGHT, Talk, launching, talking, until_gone
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 SECRET = b"s" * 32
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def launcher(module_directory: Path, isolation: str) -> AsyncIterator[Launcher]:
-    async with launching(module_directory, isolation) as launcher:
-        yield launcher
 
 
 def names(directory: Path) -> set[str]:

@@ -35,12 +35,6 @@ async def with_network(module_directory: Path, sandboxed: str) -> AsyncIterator[
         yield launcher
 
 
-@pytest_asyncio.fixture(loop_scope="module")
-async def talk(launcher: Launcher) -> AsyncIterator[Talk]:
-    async with talking(launcher) as talk:
-        yield talk
-
-
 @pytest.fixture
 def server() -> Iterator[int]:
     """Yield the port of a server on the host's loopback that greets whoever comes."""

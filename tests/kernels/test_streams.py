@@ -5,15 +5,13 @@ from __future__ import annotations
 import os
 import re
 import signal
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
 
-from kernels.launch import Kernel, Launcher
+from kernels.launch import Kernel
 from kernels.spec import KernelSpec, Limits
-from tests.kernels.talk import Said, Talk, launching, talking
+from tests.kernels.talk import Said, Talk
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -21,18 +19,10 @@ OUTPUT = 200_000  # bounds that a test reaches quickly
 MESSAGE = 1 << 20
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def launcher(module_directory: Path, isolation: str) -> AsyncIterator[Launcher]:
+@pytest.fixture(scope="module")
+def spec() -> KernelSpec:
     limits = Limits(output_bytes=OUTPUT, message_bytes=MESSAGE)
-    spec = KernelSpec(preload=(), limits=limits)
-    async with launching(module_directory, isolation, spec) as launcher:
-        yield launcher
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def talk(launcher: Launcher) -> AsyncIterator[Talk]:
-    async with talking(launcher) as talk:
-        yield talk
+    return KernelSpec(preload=(), limits=limits)
 
 
 def streams(said: Said) -> list[tuple[str, str]]:

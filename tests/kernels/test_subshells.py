@@ -3,32 +3,17 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
-import pytest_asyncio
 
 from kernels.inside import zmtp
 from kernels.launch import Launcher
-from tests.kernels.talk import Said, Talk, Visitor, launching, talking
+from tests.kernels.talk import Said, Talk, Visitor
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 BUSY = "import time\nprint('in', flush=True)\nwhile True: time.sleep(0.01)"
 HELLO = zmtp.GREETING + zmtp.command(b"READY")
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def launcher(module_directory: Path, isolation: str) -> AsyncIterator[Launcher]:
-    async with launching(module_directory, isolation) as launcher:
-        yield launcher
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def talk(launcher: Launcher) -> AsyncIterator[Talk]:
-    async with talking(launcher) as talk:
-        yield talk
 
 
 @pytest.fixture
