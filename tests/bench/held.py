@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 
 import psutil
@@ -17,6 +20,7 @@ STEPS = (1, 10, 100, 1000)
 QUICK_STEPS = (1, 10, 100)
 AT_ONCE = 4  # sessions being opened
 IDLE = 10.0  # s over which an idle broker is watched
+BESIDE = "another broker with 1, in turns"  # whatever the hour is like, it meets both
 NEEDED = 14 << 30  # bytes of memory for a thousand sessions, with room to spare
 
 
@@ -71,42 +75,67 @@ async def fill(lab: Lab, rounds: int, steps: tuple[int, ...]) -> dict[str, Sampl
                 await asyncio.gather(*(open_one(first + number) for number in range(count)))
                 lab.advance(f"{len(sessions)}/{steps[-1]} sessions")
             await broker.warm()
-            name = OURS if step == steps[-1] else live(step)
-            for figure, samples in (await at_this_step(broker, sessions, rounds)).items():
-                figures.setdefault(figure, {})[name] = samples
+            newest = await subject(broker, sessions[step - 1], f"held-{step - 1}")
+            subjects = {OURS if step == steps[-1] else live(step): newest}
+            if step == steps[-1]:
+                other, name = await lab.broker(), f"beside-{lab.count()}"
+                session = await stack.enter_async_context(other.attach(name))
+                await session.execute(CODE)
+                subjects[BESIDE] = await subject(other, session, name)
+            for figure, samples in (await growth(lab, subjects, rounds)).items():
+                figures.setdefault(figure, {}).update(samples)
         figures["held_memory"] = {OURS: [await memory(broker)]}
         figures["held_idle"] = {OURS: await idle(broker.pid)}
         lab.advance(f"ending {len(sessions)} sessions")
         return figures
 
 
-async def at_this_step(
-    broker: ours.Broker, sessions: dict[int, ours.Session], rounds: int
-) -> dict[str, list[float]]:
-    newest = len(sessions) - 1
-    session = sessions[newest]
-    trip = timed(lambda: session.execute(CODE))
-    for _ in range(CHUNK):  # the first step would find everything cold
-        await trip()
-    await broker.first_result(CODE)
-    trips = [await trip() for _ in range(4 * rounds)]
-    pids = [broker.pid, (await broker.session(f"held-{newest}"))["pid"]]
-    costs = []
-    for _ in range(4):
-        before = processor_seconds(pids)
+@dataclass(frozen=True)
+class Subject:
+    """One session of a broker, whatever others it holds; each figure is taken once by a call."""
+
+    broker: ours.Broker
+    session: ours.Session
+    pids: list[int]  # the broker's and the kernel's
+
+    async def round_trip(self) -> float:
+        return await timed(lambda: self.session.execute(CODE))()
+
+    async def first_result(self) -> float:
+        return 1000 * await self.broker.first_result(CODE)
+
+    async def first_byte(self) -> float:
+        code = "import time\nprint('x')\ntime.sleep(0.05)"
+        began, times = await streaming_times(self.session.events("execute", code=code))
+        return 1000 * arrival(began, times)
+
+    async def processor_time(self) -> float:
+        before = processor_seconds(self.pids)
         for _ in range(CHUNK):
-            await session.execute(CODE)
-        costs.append(1000 * (processor_seconds(pids) - before) / CHUNK)
-    code = "import time\nprint('x')\ntime.sleep(0.05)"
-    bytes_ = []
-    for _ in range(rounds // 2):
-        began, times = await streaming_times(session.events("execute", code=code))
-        bytes_.append(1000 * arrival(began, times))
+            await self.session.execute(CODE)
+        return 1000 * (processor_seconds(self.pids) - before) / CHUNK
+
+
+async def subject(broker: ours.Broker, session: ours.Session, name: str) -> Subject:
+    found = Subject(broker, session, [broker.pid, (await broker.session(name))["pid"]])
+    await found.processor_time()  # the first one would find everything cold
+    return found
+
+
+async def growth(lab: Lab, subjects: Mapping[str, Subject], rounds: int) -> dict[str, Samples]:
+    """Take each figure of all subjects in turns; samples by figure, and in each by subject."""
+
+    async def figure(
+        take: Callable[[Subject], Awaitable[float]], rounds: int, block: int = 1
+    ) -> Samples:
+        contestants = {name: partial(take, each) for name, each in subjects.items()}
+        return await lab.interleave(contestants, rounds=rounds, block=block)
+
     return {
-        "round_trip": trips,
-        "first_result": [1000 * await broker.first_result(CODE) for _ in range(rounds // 2)],
-        "first_byte": bytes_,
-        "processor_time": costs,
+        "round_trip": await figure(Subject.round_trip, 4 * rounds, block=rounds),
+        "first_result": await figure(Subject.first_result, rounds // 2),
+        "first_byte": await figure(Subject.first_byte, rounds // 2),
+        "processor_time": await figure(Subject.processor_time, 4),
     }
 
 
@@ -138,6 +167,7 @@ def enter(figure: str, title: str, unit: str) -> None:
     measure.__name__ = f"growth_{figure}"
     row(
         f"{title}, with {live(STEPS[-1])}",
+        Against(BESIDE, ratio=1 / 1.5),
         Against(live(1), ratio=1 / 1.5),
         *(Against(live(step)) for step in STEPS[1:-1]),
         unit=unit,
