@@ -39,7 +39,7 @@ async def environment(directory: Path) -> Path:
     shutil.rmtree(directory, ignore_errors=True)
     await _run(sys.executable, "-m", "venv", str(directory))
     pip = (str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
-    await _run(*pip, "--require-hashes", "-r", str(LOCK))
+    await _run(*pip, "--no-deps", "--require-hashes", "-r", str(LOCK))
     stamp.write_text(wanted)
     return python
 
