@@ -46,10 +46,10 @@ def _of_session(session: Session, node: str) -> Row:
         "state": str(session.state),
         "reason": session.lost_reason,
         "created": session.created,
-        "last_used": session.last_used,
+        "last_used": session.work.last_used,
         "expires": session.expires,
-        "executions": session.executions,
-        "queued": session.queued,
+        "executions": session.work.count,
+        "queued": session.work.queued,
         "clients": len(session.audience.clients),
         "pid": kernel.pid if kernel else None,
     }

@@ -152,7 +152,7 @@ class Service:
         finally:
             del self._binding[session]  # at once: a request that comes now needs another one
         if error is not None:
-            session.refuse(error)
+            session.work.refuse(error)
             self._changed(session)  # it is not busy any more
             if isinstance(error, SessionElsewhere):
                 self._forget(session)
@@ -353,7 +353,7 @@ class Service:
         limits = self.session_limits[profile].still_lowered(label.asked)
         session = self._new(label.key, profile, limits)
         if record is not None:
-            session.created, session.last_used = record.created, record.last_used
+            session.created, session.work.last_used = record.created, record.last_used
         self.sessions[label.key] = session
         kernel.keep_workspace, session.workspace = True, kernel.workspace
         tighten(kernel, limits.asked, adopted=True)

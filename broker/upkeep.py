@@ -106,7 +106,7 @@ class Upkeep:
                 session.name,
                 session.generation,
                 str(session.state),
-                session.last_used,
+                session.work.last_used,
                 session.expires,
             )
             self._written.set()
@@ -246,7 +246,7 @@ class Upkeep:
 
 
 def _view(session: Session) -> SessionView:
-    return SessionView(session.created, session.last_used, session.busy)
+    return SessionView(session.created, session.work.last_used, session.busy)
 
 
 def _lease(session: Session) -> Lease:
@@ -258,6 +258,6 @@ def _lease(session: Session) -> Lease:
         session.profile,
         str(session.state),
         session.created,
-        session.last_used,
+        session.work.last_used,
         session.expires,
     )

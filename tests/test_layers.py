@@ -46,6 +46,7 @@ ROWS: list[list[str]] = [
     ["broker.execution"],
     ["broker.roles"],
     ["broker.audience", "broker.deadline", "broker.strays"],
+    ["broker.executions"],
     ["broker.session"],
     ["broker.auth", "broker.adoption", "broker.claims"],
     ["broker.service"],

@@ -132,7 +132,7 @@ async def follow(session: Session, body: ExecuteBody) -> AsyncIterator[Follower]
     follower = Follower(uuid.uuid4().hex)
     session.attach(follower)
     try:
-        session.submit(body.request(follower.id), follower)
+        session.work.submit(body.request(follower.id), follower)
         yield follower
     finally:
         session.detach(follower)

@@ -164,11 +164,11 @@ class NativeSocket(websocket.WebSocketHandler):
         if self._query.mode == "watch":
             raise Forbidden("this connection only watches; open one with mode=run")
         if isinstance(request, Execute):
-            self.session.submit(request, self)
+            self.session.work.submit(request, self)
         elif isinstance(request, Interrupt):
-            self._reply(request.id, interrupted=self.session.interrupt(request.target))
+            self._reply(request.id, interrupted=self.session.work.interrupt(request.target))
         elif isinstance(request, Cancel):
-            self.session.cancel(request.target)
+            self.session.work.cancel(request.target)
             self._reply(request.id, cancelled=request.target)
         elif isinstance(request, Restart):
             self._background(request.id, self._restart(request))

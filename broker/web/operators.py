@@ -73,7 +73,7 @@ class InterruptSession(Face):
     async def post(self, session: str) -> None:
         """Interrupt what runs."""
         found = _live(self, session)
-        self.answer({"interrupted": found.interrupt()})
+        self.answer({"interrupted": found.work.interrupt()})
 
 
 class RestartSession(Face):

@@ -117,7 +117,7 @@ async def test_a_session_of_another_node_is_refused_with_its_address() -> None:
     house.store.others["n2"] = NodeRecord("n2", "http://n2", "1", 1, 0, 0, False, 0.0)
     session, client = await house.service.open(*KEY, OPEN), FakeClient()
     session.attach(client)
-    session.submit(Execute(id="a", code="1"), client)
+    session.work.submit(Execute(id="a", code="1"), client)
     await elapse()
     [(request_id, error)] = client.faults
     assert request_id == "a"
@@ -138,7 +138,7 @@ def test_a_session_that_cannot_be_bound_leaves_nothing_behind(error: Any) -> Non
         house.store.down = isinstance(error, StoreUnavailable)
         session, client = await house.service.open(*KEY, OPEN), FakeClient()
         session.attach(client)
-        session.submit(Execute(id="a", code="1"), client)
+        session.work.submit(Execute(id="a", code="1"), client)
         await elapse()
         assert [(name, type(fault)) for name, fault in client.faults] == [("a", type(error))]
         session.detach(client)
@@ -200,7 +200,7 @@ async def test_nothing_queued_is_sent_once_the_end_was_asked_for() -> None:
     house.store.hold.clear()
     session = await house.service.open(*KEY, OPEN)
     session.attach(client)
-    session.submit(Execute(id="a", code="1"), client)
+    session.work.submit(Execute(id="a", code="1"), client)
     await elapse()
     ending = asyncio.create_task(house.service.end(KEY, "killed by operator"))
     await elapse()
@@ -237,7 +237,7 @@ async def test_a_session_that_waits_for_a_kernel_ends_at_once() -> None:
     house.pool.has_any.clear()
     session = await house.service.open(*KEY, OPEN)
     session.attach(client)
-    session.submit(Execute(id="a", code="1"), client)
+    session.work.submit(Execute(id="a", code="1"), client)
     await elapse()
     began = now()
     assert await house.service.end(KEY, "killed by operator") == 0
@@ -269,7 +269,7 @@ async def test_a_dead_kernel_is_given_back_and_the_next_one_says_why() -> None:
     await elapse(1.0)
     assert house.pool.discarded == ["k1"]
     assert house.store.records[KEY].reason == "exit 3"
-    session.submit(Execute(id="a", code="1"), client)
+    session.work.submit(Execute(id="a", code="1"), client)
     await elapse()
     assert (session.generation, session.lost_reason) == (2, "exit 3")
     assert house.pool.given[1].channels.sent == ["1"]
@@ -319,7 +319,7 @@ async def test_draining_lasts_until_no_session_is_busy() -> None:
     running, waiting = await opened(house), await opened(house, ("acme", "other"))
     for session in (running, waiting):
         session.attach(client)
-        session.submit(Execute(id="a", code="1"), client)
+        session.work.submit(Execute(id="a", code="1"), client)
     draining = asyncio.create_task(house.service.drain())
     await elapse()
     with pytest.raises(Draining):
@@ -338,7 +338,7 @@ async def test_draining_does_not_wait_for_what_was_refused_a_kernel() -> None:
     house.pool.has_any.clear()
     session = await house.service.open(*KEY, OPEN)
     session.attach(client)
-    session.submit(Execute(id="a", code="1"), client)
+    session.work.submit(Execute(id="a", code="1"), client)
     draining = asyncio.create_task(house.service.drain())
     await elapse()
     assert not draining.done()
@@ -434,7 +434,7 @@ async def test_a_bound_kernel_that_lived_on_is_its_sessions_again() -> None:
         SessionState.BUSY,
         kernel,
     )  # it may be in the middle of a cell
-    assert (session.created, session.last_used) == (record.created, record.last_used)
+    assert (session.created, session.work.last_used) == (record.created, record.last_used)
     assert next_house.pool.adopted == [(record.kernel, True)]
     client = FakeClient()
     session.attach(client)
@@ -487,8 +487,8 @@ async def test_an_execution_waits_for_nobody_and_asks_nothing_of_the_store() -> 
     house.store.down = True
     tasks = asyncio.all_tasks()
     for name in ("a", "b"):
-        session.submit(Execute(id=name, code="1+1"), client)
-        parent = {"msg_id": session._request_id}
+        session.work.submit(Execute(id=name, code="1+1"), client)
+        parent = {"msg_id": session.work._request_id}
         receiver = house.pool.given[0].channels.receiver
         assert receiver is not None
         for channel, kind, content in (

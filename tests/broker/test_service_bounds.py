@@ -113,7 +113,7 @@ async def test_a_bound_that_a_fresh_kernel_is_over_already_is_told_and_gives_it_
     client = FakeClient()
     session = await house.service.open(*KEY, asking(memory=1 << 10))
     session.attach(client)
-    session.submit(Execute(id="a", code="1"), client)
+    session.work.submit(Execute(id="a", code="1"), client)
     await elapse()
     [(request, error)] = client.faults
     assert (request, error.field) == ("a", "memory")

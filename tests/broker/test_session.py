@@ -188,7 +188,7 @@ class Scene:
     def submit(self, *names: str, client: FakeClient | None = None, **fields: Any) -> None:
         for name in names:
             request = Execute(id=name, code=f"code {name}", **fields)
-            self.session.submit(request, client or self.client)
+            self.session.work.submit(request, client or self.client)
 
 
 # Binding
@@ -275,7 +275,7 @@ async def test_a_kernel_that_cannot_be_had_is_told_to_each_that_waits() -> None:
     scene.submit("a")
     scene.submit("b", client=other)
     error = BrokerError("no room")
-    scene.session.refuse(error)
+    scene.session.work.refuse(error)
     assert (scene.client.faults, other.faults) == ([("a", error)], [("b", error)])
     assert not scene.session.busy
 
@@ -285,7 +285,7 @@ async def test_what_was_announced_has_its_done_even_if_no_kernel_can_be_had() ->
     scene, watcher = Scene(bound=False), FakeClient()
     scene.session.attach(watcher)
     scene.submit("a", "b")  # only b is announced: a is next
-    scene.session.refuse(BrokerError("no room"))
+    scene.session.work.refuse(BrokerError("no room"))
     assert [name for name, _ in scene.client.faults] == ["a", "b"]
     assert scene.client.dones == watcher.dones == {"b": "aborted"}
     assert watcher.events[-1]["reason"] == "no room"
@@ -297,7 +297,7 @@ async def test_what_an_absent_client_asked_for_has_its_done_even_if_no_kernel_ca
     scene.submit("a", "b")
     scene.session.attach(again)
     scene.session.detach(scene.client)
-    scene.session.refuse(BrokerError("no room"))
+    scene.session.work.refuse(BrokerError("no room"))
     assert (scene.client.faults, again.faults) == ([], [])
     assert again.dones == {"a": "aborted", "b": "aborted"}
 
@@ -330,7 +330,7 @@ async def test_a_client_may_leave_while_it_is_refused() -> None:
     leaver = Leaver(scene.session)
     scene.session.attach(leaver)
     scene.submit("a", "b", client=leaver)
-    scene.session.refuse(BrokerError("no room"))
+    scene.session.work.refuse(BrokerError("no room"))
     assert [name for name, _ in leaver.faults] == ["a"]
     assert scene.client.dones == {"b": "aborted"}
 
@@ -358,10 +358,10 @@ async def test_an_adopted_kernel_is_busy_until_it_answers() -> None:
     session.bind(scene.kernel, 1, "warm", "")
     scene.submit("a")
     assert (session.state, session.busy, scene.kernel.codes) == (SessionState.BUSY, True, [])
-    assert session.interrupt() == ""
+    assert session.work.interrupt() == ""
     assert scene.kernel.interrupts == 1
     with pytest.raises(NotRunning):
-        session.interrupt("a")
+        session.work.interrupt("a")
     session.suspend()
     session.resume()
     assert session.state is SessionState.BUSY
@@ -385,7 +385,7 @@ async def test_one_execution_runs_at_a_time_and_each_has_one_done() -> None:
     scene = Scene()
     scene.submit("a", "b", "c")
     assert scene.kernel.codes == ["code a"]
-    assert (scene.session.state, scene.session.queued) == (SessionState.BUSY, 2)
+    assert (scene.session.state, scene.session.work.queued) == (SessionState.BUSY, 2)
     for _ in range(3):
         scene.kernel.begin()
         scene.kernel.say("iopub", "stream", {"name": "stdout", "text": "x"})
@@ -399,7 +399,7 @@ async def test_one_execution_runs_at_a_time_and_each_has_one_done() -> None:
         *["started", "stream", "done"] * 3,
     ]
     assert [event["seq"] for event in scene.client.events] == list(range(1, 13))
-    assert (scene.session.state, scene.session.executions) == (SessionState.READY, 3)
+    assert (scene.session.state, scene.session.work.count) == (SessionState.READY, 3)
 
 
 @on_manual_time
@@ -453,7 +453,7 @@ async def test_the_queue_is_bounded() -> None:
     scene.submit("a", "b", "c", "d")
     with pytest.raises(QueueFull, match="3 executions wait already, as many as the session's"):
         scene.submit("e")
-    assert scene.session.queued == 3
+    assert scene.session.work.queued == 3
 
 
 @on_manual_time
@@ -497,11 +497,11 @@ async def test_a_failure_that_is_no_matter_aborts_nothing() -> None:
 async def test_cancel_takes_what_waits_and_nothing_else() -> None:
     scene = Scene()
     scene.submit("a", "b", "c")
-    scene.session.cancel("b")
+    scene.session.work.cancel("b")
     assert scene.client.dones == {"b": "cancelled"}
     for target in ("a", "b", "x"):
         with pytest.raises(NotRunning) as refused:
-            scene.session.cancel(target)
+            scene.session.work.cancel(target)
         assert refused.value.field == "target"
     scene.kernel.begin()
     scene.kernel.end()
@@ -515,12 +515,12 @@ async def test_cancel_takes_what_waits_and_nothing_else() -> None:
 async def test_an_interrupt_goes_to_what_runs_and_names_it() -> None:
     scene = Scene()
     with pytest.raises(NotRunning):
-        scene.session.interrupt()
+        scene.session.work.interrupt()
     scene.submit("a", "b")
     scene.kernel.begin()
     with pytest.raises(NotRunning):
-        scene.session.interrupt("b")
-    assert scene.session.interrupt() == scene.session.interrupt("a") == "a"
+        scene.session.work.interrupt("b")
+    assert scene.session.work.interrupt() == scene.session.work.interrupt("a") == "a"
     assert scene.kernel.interrupts == 2
     scene.kernel.end("error")
     assert scene.client.dones == {"a": "interrupted", "b": "aborted"}

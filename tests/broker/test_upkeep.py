@@ -74,7 +74,7 @@ async def test_a_session_whose_kernel_died_during_a_renewal_gets_another() -> No
         house.store.hold_renewals.set()
         await elapse()
         assert (client.ends, house.service.sessions) == ([], {KEY: session})
-        session.submit(Execute(id="a", code="1"), client)
+        session.work.submit(Execute(id="a", code="1"), client)
         await elapse()
         assert (session.generation, session.lost_reason) == (2, "exit 3")
 
@@ -141,7 +141,7 @@ async def test_a_use_that_could_not_be_written_is_written_later() -> None:
         await elapse(1.0)
         assert house.store.touched == []
         first.attach(client)
-        first.submit(Execute(id="a", code="1"), client)
+        first.work.submit(Execute(id="a", code="1"), client)
         house.store.down = False
         house.service.executed(first, "ok", 0.1)
         await elapse(1.0)
@@ -215,7 +215,7 @@ async def test_sessions_suspend_before_their_lease_can_end_and_go_on_when_the_st
         assert session.state is SessionState.SUSPENDED
         assert not kept.store_reachable
         with pytest.raises(StoreUnavailable):
-            session.submit(Execute(id="a", code="1"), client)
+            session.work.submit(Execute(id="a", code="1"), client)
         assert house.pool.discarded == []
         house.store.down = False
         await elapse(LEASE / 3)
@@ -273,11 +273,11 @@ async def test_a_session_that_became_busy_meanwhile_is_not_ended() -> None:
     first, second = await opened(house), await opened(house, ("acme", "other"))
     second.attach(client)
     for session in (first, second):
-        session.last_used -= 7200.0
+        session.work.last_used -= 7200.0
     async with upkeep(house):
         async with first.gate:
             await elapse()
             assert first.state is SessionState.CLOSED
-            second.submit(Execute(id="a", code="1"), client)
+            second.work.submit(Execute(id="a", code="1"), client)
         await elapse()
         assert (client.ends, house.service.sessions) == ([], {second.key: second})

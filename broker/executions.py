@@ -1,0 +1,291 @@
+"""What runs in a session, one execution at a time, and what waits behind it.
+
+Knows the kernel's messages about requests and nothing of how kernels come and go: whoever has the
+kernel tells when there is one, and when it is lost. Each execution ends here, with its one `done`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+from broker.audience import Audience
+from broker.deadline import Deadline, usage_of
+from broker.errors import BadMessage, BrokerError, NotRunning, QueueFull, StoreUnavailable
+from broker.execution import EXPIRED, Event, Execution, are_akin
+from broker.protocol import Execute
+from broker.roles import Client, Host, SessionKernel, SessionLimits
+from broker.strays import Strays
+from kernels.messages import Message
+from kernels.state import SessionEvent, SessionState
+
+
+class Place(Protocol):
+    """Where executions run: a session, as they see it."""
+
+    limits: SessionLimits
+    audience: Audience
+    generation: int
+    kernel: SessionKernel | None
+    state: SessionState
+    host: Host[Any]
+
+    @property
+    def expires(self) -> float:
+        """Return when it ends if nothing more is executed."""
+
+    def advance(self, event: SessionEvent) -> None:
+        """Change its state."""
+
+    def kill(self, reason: str) -> None:
+        """End the kernel at once."""
+
+    def pace(self) -> bool:
+        """Hold the kernel back, or no longer, as its clients and what runs want it."""
+
+
+class Executions:
+    """One session's executions."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        limits = place.limits
+        self.count = 0  # of those that have ended after they had begun
+        self.last_used = time.time()  # Unix s
+        self._queue: deque[Execution] = deque()
+        self._running: Execution | None = None
+        self._catching_up = False  # an adopted kernel may still run what it was given before
+        self._request_id = ""  # the kernel's id of what runs
+        self._strays = Strays(limits.output)
+        self._deadline = Deadline(limits, self._expire, place.kill)
+        self._answered = False  # by the kernel it has now
+
+    def __repr__(self) -> str:
+        return f"<Executions: {self._running!r}, {len(self._queue)} queued>"
+
+    @property
+    def occupied(self) -> bool:
+        """Tell whether the kernel runs something."""
+        return self._running is not None or self._catching_up
+
+    @property
+    def queued(self) -> int:
+        """Count those that wait."""
+        return len(self._queue)
+
+    @property
+    def stopping(self) -> bool:
+        """Tell whether what runs has been interrupted."""
+        return self._running is not None and bool(self._running.interrupted)
+
+    # The kernel
+
+    def begin(self, kernel: SessionKernel, *, warm: bool) -> None:
+        """Take up a kernel; `warm` if it may still run what an earlier broker gave it."""
+        self._answered = warm
+        self._strays.renew()
+        if warm:
+            self._place.advance(SessionEvent.STARTED)
+            self._catching_up = True
+            self._request_id = kernel.channels.send("shell", "kernel_info_request", {})
+        self.start_next()
+
+    def lose(self, reason: str) -> None:
+        """End everything: the kernel is lost, for this reason."""
+        running, self._running = self._running, None
+        waiting, self._queue = self._queue, deque()
+        self._catching_up = False
+        self._deadline.stop()
+        if running is not None:
+            expired = running.interrupted in EXPIRED and reason == running.interrupted
+            self._finish(running, "timeout" if expired else "lost", reason)
+        for execution in waiting:
+            self._finish(execution, "aborted", "the kernel was lost before it ran")
+
+    def refuse(self, error: BrokerError) -> None:
+        """Give back everything that waits for a kernel that cannot be had."""
+        waiting, self._queue = self._queue, deque()
+        for execution in waiting:
+            clients = self._place.audience.clients
+            owner = next((one for one in clients if one is execution.owner), None)
+            if owner is not None:
+                owner.fault(execution.id, error)
+            if owner is None or execution.told:
+                self._finish(execution, "aborted", error.message)
+
+    def close(self, reason: str) -> None:
+        """End what waits: the session has ended. For those not told of, that end says it."""
+        waiting, self._queue = self._queue, deque()
+        for execution in waiting:
+            if execution.told:
+                self._finish(execution, "aborted", reason)
+
+    # Requests
+
+    def submit(self, request: Execute, owner: Client) -> None:
+        """Queue an execution. Raises QueueFull, StoreUnavailable, BadMessage for an id in use."""
+        self._check(request.id, 1)
+        self._enqueue([Execution(request, owner, time.monotonic(), self._place.limits.output)])
+
+    def _check(self, request_id: str, number: int) -> None:
+        """Raise what speaks against queueing so many more under this id."""
+        if self._place.state is SessionState.SUSPENDED:
+            raise StoreUnavailable("the session store is out of reach; the session is safe")
+        if (count := len(self._queue)) + number > self._place.limits.queue:
+            raise QueueFull(
+                f"{count} executions wait already, as many as the session's queue holds"
+                if number == 1
+                else f"{count} executions wait already; the session's queue has no room for"
+                f" {number} more"
+            )
+        # Whoever's it is: `target` of an interrupt or a cancel, and all events, name no client.
+        if any(one.id == request_id for one in self._all()):
+            raise BadMessage(f"id: {request_id!r} is still open in this session", field="id")
+
+    def _enqueue(self, executions: Iterable[Execution]) -> None:
+        for execution in executions:
+            self._queue.append(execution)
+            position = len(self._queue) - (not self.occupied)
+            if position > 0:
+                execution.told = True
+                self._emit(execution, {"type": "queued", "id": execution.id, "position": position})
+        if self._place.kernel is None:
+            self._place.host.need_kernel(self._place)
+        else:
+            self.start_next()
+
+    def _all(self) -> Iterable[Execution]:
+        if self._running is not None:
+            yield self._running
+        yield from self._queue
+
+    def interrupt(self, target: str | None = None) -> str:
+        """Interrupt what runs, and return its id. Raises NotRunning."""
+        running, kernel = self._running, self._place.kernel
+        if self._catching_up and kernel is not None and not target:
+            kernel.interrupt()  # what the last broker had it run; its id is not known
+            return ""
+        if running is None or kernel is None or (target and running.id != target):
+            what = f"{target!r} is not running" if target else "nothing is running"
+            raise NotRunning(what, field="target" if target else None)
+        running.interrupted = running.interrupted or "interrupted"
+        self._place.pace()
+        self._interrupt_once_taken(running)
+        return running.id
+
+    def cancel(self, target: str) -> None:
+        """Take an execution out of the queue. Raises NotRunning."""
+        found = [execution for execution in self._queue if execution.id == target]
+        if not found:
+            raise NotRunning(f"{target!r} is not in the queue", field="target")
+        for execution in found:
+            self._queue.remove(execution)
+            self._finish(execution, "cancelled", "")
+
+    # One after the other
+
+    def start_next(self) -> None:
+        """Have the kernel run what has waited longest, if it is free."""
+        kernel = self._place.kernel
+        if self._place.state is not SessionState.READY or not self._queue or kernel is None:
+            return
+        self._place.advance(SessionEvent.STARTED)
+        execution = self._running = self._queue.popleft()
+        execution.started = time.monotonic()
+        self._strays.renew()
+        execution.used_before = self._deadline.set(kernel, execution.request.timeout)
+        self._request_id = kernel.channels.next_id()
+        try:
+            kernel.channels.send(
+                "shell",
+                "execute_request",
+                execution.content(),
+                msg_id=self._request_id,
+                metadata=execution.request.metadata,
+            )
+        except BlockingIOError:  # it gets one request at a time, and has answered without reading
+            self._place.kill("bad_frame")
+
+    def _expire(self, reason: str) -> None:
+        if self._running is not None:
+            self._running.interrupted = reason
+            self._place.pace()
+            self._interrupt_once_taken(self._running)
+
+    def _interrupt_once_taken(self, running: Execution) -> None:
+        # What reaches the kernel before it has taken up the cell would stop nothing.
+        running.interrupt_due = not running.taken
+        if running.taken and self._place.kernel is not None:
+            self._place.kernel.interrupt()
+
+    def turned(self, channel: str) -> None:
+        """Note the end of a turn in which the kernel has said something."""
+        running, kernel = self._running, self._place.kernel
+        if channel == "iopub" and running is not None and running.lacks_reply and kernel:
+            kernel.channels.look("shell")  # so that `done` leaves with what came before it
+
+    def take(self, channel: str, message: Message) -> bool:
+        """Take in what the kernel says; return whether it stands for anything."""
+        running, told = self._running, False
+        if running is not None and message.parent_id == self._request_id:
+            if not self._answered:
+                self._answered = True
+                self._place.host.answered(time.monotonic() - running.submitted)
+            for event in running.take(channel, message):
+                self._emit(running, event)
+                told = True
+            told = told or running.bounded  # a kernel that says too much is no broken one
+            if running.finished:
+                self._complete(running)
+            elif running.interrupt_due:
+                self._interrupt_once_taken(running)
+        elif self._catching_up and channel == "shell" and message.parent_id == self._request_id:
+            self._caught_up()
+        elif channel == "iopub" and message.type != "status":
+            for event in self._strays.take(message):
+                self._place.audience.emit(event)
+                told = True
+            # What an adopted kernel still runs has an id of the last broker's, which we never knew.
+            asked = self._catching_up or are_akin(message.parent_id, self._request_id)
+            told = told or (asked and self._strays.bounded)
+        return told
+
+    def _caught_up(self) -> None:
+        self._catching_up = False
+        self.last_used = time.time()
+        self._place.advance(SessionEvent.FINISHED)
+        self._place.host.caught_up(self._place)
+        self.start_next()
+
+    def _complete(self, execution: Execution) -> None:
+        self._running = None
+        self._deadline.clear()
+        execution.used_after = usage_of(self._place.kernel)
+        self._place.advance(SessionEvent.FINISHED)
+        status = self._finish(execution)
+        if status not in ("ok", "aborted") and execution.request.stop_on_error:
+            for waiting in [one for one in self._queue if one.owner is execution.owner]:
+                self._queue.remove(waiting)
+                self._finish(waiting, "aborted", f"{execution.id} failed before it")
+        self.start_next()
+
+    def _finish(self, execution: Execution, status: str = "", reason: str = "") -> str:
+        """Send the one `done` of an execution and return its status."""
+        now = time.monotonic()
+        if (started := execution.late_start()) is not None:
+            self._emit(execution, started)
+        event = execution.done(status, reason, now=now)
+        if execution.started:
+            self.count += 1
+            self.last_used = time.time()
+            if event["status"] in ("timeout", "lost", "interrupted"):
+                event.setdefault("reason", execution.interrupted or "lost")
+        event |= {"generation": self._place.generation, "expires_at": self._place.expires}
+        self._emit(execution, event)
+        self._place.host.executed(self._place, event["status"], event["duration"])
+        return str(event["status"])
+
+    def _emit(self, execution: Execution, event: Event) -> None:
+        self._place.audience.emit(event)
