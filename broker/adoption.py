@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 from broker.bounds import of_the_tree
-from broker.requests import bad_field
+from broker.faults import bad_field
 from broker.roles import SessionKernel, Workspace
 
 logger = logging.getLogger(__name__)

@@ -27,10 +27,10 @@ from broker import recipe, statedir
 from broker.auth import Tokens, load_or_make_token
 from broker.config import Config, Loaded
 from broker.errors import BrokerError, ProfileBroken, StateDirError
+from broker.faults import Bounds
 from broker.metrics import Metrics
 from broker.node import Node
 from broker.pools import Pools
-from broker.protocol import Bounds
 from broker.service import Service, ServiceLimits
 from broker.store import Store
 from broker.supply import Supply

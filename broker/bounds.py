@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from broker.requests import bad_field, clip
+from broker.faults import bad_field, clip
 from broker.settings import Profile
 from broker.units import Rule
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Any
 
-from broker.protocol import Execute
 from broker.replay import size_of
+from broker.requests import Execute
 from kernels.messages import Message
 from kernels.spec import Usage
 

@@ -15,7 +15,7 @@ from broker.audience import Audience
 from broker.deadline import Deadline, usage_of
 from broker.errors import BadMessage, BrokerError, NotRunning, QueueFull, StoreUnavailable
 from broker.execution import EXPIRED, Event, Execution, are_akin
-from broker.protocol import Execute
+from broker.requests import Execute
 from broker.roles import Client, Host, SessionKernel, SessionLimits
 from broker.strays import Strays
 from kernels.messages import Message

@@ -19,54 +19,17 @@ import orjson
 
 from broker.bounds import ASKED, asked_limits
 from broker.errors import BadFrame, BadMessage, BadSessionName, TooLarge
-from broker.requests import (
-    MAX_SEQ,
-    Ack,
+from broker.faults import (
     Bounds,
-    Cancel,
-    Close,
-    Execute,
-    ExecuteBody,
-    Interrupt,
-    Ping,
-    Request,
-    Restart,
     bad_field,
-    body_of,
     clip,
-    id_of,
     over_depth,
     over_items,
     over_size,
-    request_of,
     unknown_field,
 )
-
-__all__ = [
-    "JSON",
-    "MSGPACK",
-    "SUBPROTOCOLS",
-    "Ack",
-    "Bounds",
-    "Cancel",
-    "Close",
-    "Codec",
-    "Execute",
-    "ExecuteBody",
-    "Interrupt",
-    "JsonCodec",
-    "MsgpackCodec",
-    "OpenQuery",
-    "Ping",
-    "Request",
-    "Restart",
-    "check_session_name",
-    "choose_subprotocol",
-    "codec",
-    "execute_body",
-    "execute_query",
-    "open_query",
-]
+from broker.parsing import body_of, id_of, request_of
+from broker.requests import MAX_SEQ, CallBody, ExecuteBody, Request
 
 MSGPACK = "broker.v1.msgpack"
 JSON = "broker.v1.json"
@@ -181,7 +144,7 @@ class JsonCodec:
 
     def decode(self, frame: bytes | str) -> Request:
         """Return the request in a text frame; raises BadFrame, BadMessage or TooLarge."""
-        return request_of(self._load(frame), self._bounds)
+        return request_of(self._load(frame), self._bounds, text=True)
 
     def request_id(self, frame: bytes | str) -> str | None:
         """Return the id in a refused frame, or None."""
@@ -214,9 +177,18 @@ def choose_subprotocol(offered: Iterable[str]) -> str | None:
 
 def execute_body(data: bytes, bounds: Bounds) -> ExecuteBody:
     """Return the body of a request to run code; raises BadFrame, BadMessage or TooLarge."""
+    return body_of(_posted(data, bounds, '{"code": "1 + 1"}'), ExecuteBody, bounds)
+
+
+def call_body(data: bytes, bounds: Bounds) -> CallBody:
+    """Return the body of a request to call a function; raises as `execute_body` does."""
+    return body_of(_posted(data, bounds, '{"function": "f", "args": [1]}'), CallBody, bounds)
+
+
+def _posted(data: bytes, bounds: Bounds, example: str) -> object:
     if not data:
-        raise BadFrame('the body is empty; expected JSON such as {"code": "1 + 1"}')
-    return body_of(_load_json(data, bounds), bounds)
+        raise BadFrame(f"the body is empty; expected JSON such as {example}")
+    return _load_json(data, bounds)
 
 
 _SESSION_NAME = re.compile(r"[A-Za-z0-9._:@-]{1,128}")

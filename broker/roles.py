@@ -10,7 +10,8 @@ from typing import Any, Final, Protocol, TypeVar
 from broker.bounds import ASKED, check_lower, check_same, still_lower
 from broker.errors import BrokerError
 from broker.execution import Event, OutputLimits
-from broker.protocol import Bounds, Codec, MsgpackCodec
+from broker.faults import Bounds
+from broker.protocol import Codec, MsgpackCodec
 from kernels.channels import Channels
 from kernels.spec import Usage
 

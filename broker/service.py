@@ -26,11 +26,11 @@ from broker.errors import (
     UnknownProfile,
     UnknownSession,
 )
+from broker.faults import bad_field
 from broker.metrics import Metrics
 from broker.pool import Pool
 from broker.pools import Pools
 from broker.protocol import OpenQuery
-from broker.requests import bad_field
 from broker.roles import Client, SessionKernel, SessionLimits
 from broker.session import Session
 from broker.store import Claim, SessionRecord, Store

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from broker.execution import Event, Execution, OutputLimits
-from broker.protocol import Execute
+from broker.requests import Execute
 from kernels.messages import Message
 
 NOBODYS = Execute(id="-", code="")

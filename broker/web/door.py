@@ -18,8 +18,9 @@ from tornado import web
 
 from broker import errors
 from broker.auth import Principal, Tokens, presented_token
+from broker.faults import Bounds
 from broker.metrics import Metrics
-from broker.protocol import Bounds, check_session_name
+from broker.protocol import check_session_name
 from broker.service import Service
 from broker.store import NodeRecord
 

@@ -15,12 +15,12 @@ from tornado.iostream import StreamClosedError
 from broker.errors import BrokerError, SessionLost
 from broker.protocol import (
     MAX_SENT_DEPTH,
-    ExecuteBody,
     OpenQuery,
     check_session_name,
     execute_body,
     execute_query,
 )
+from broker.requests import ExecuteBody
 from broker.roles import Envelope
 from broker.session import Session
 from broker.web.door import Face, described

@@ -9,25 +9,20 @@ from typing import Any
 
 from tornado import web, websocket
 
-from broker.errors import BadFrame, BadMessage, BrokerError, Forbidden, TooLarge
+from broker.errors import BadFrame, BadMessage, BrokerError, TooLarge
 from broker.protocol import (
-    Ack,
-    Cancel,
-    Close,
     Codec,
-    Execute,
-    Interrupt,
     OpenQuery,
-    Ping,
-    Request,
-    Restart,
     check_session_name,
     choose_subprotocol,
     codec,
     open_query,
 )
+from broker.requests import Request
 from broker.roles import Envelope
+from broker.service import Service
 from broker.session import Session
+from broker.web import desk
 from broker.web.door import Face, House, admit, described
 from broker.web.outbox import BINARY, TEXT, Outbox
 
@@ -50,10 +45,16 @@ class NativeSocket(websocket.WebSocketHandler):
         """Take what the handlers share."""
         self.house = house
         self._query = OpenQuery()
+        self.watches = False
         self._held = False
         self._bad = 0
         self._attached = False
         self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def service(self) -> Service:
+        """Return the service."""
+        return self.house.service
 
     write_error = Face.write_error
     log_exception = Face.log_exception
@@ -66,12 +67,13 @@ class NativeSocket(websocket.WebSocketHandler):
         name = check_session_name(self.path_kwargs["session"])
         query = {key: self.get_query_argument(key) for key in self.request.query_arguments}
         self._query = open_query(query)
+        self.watches = self._query.mode == "watch"
         if self.request.headers.get("Upgrade", "").lower() != "websocket":
             raise web.HTTPError(426)
         offered = self.request.headers.get("Sec-WebSocket-Protocol", "").split(",")
         # Without a subprotocol `open` closes it; a handshake that fails, Tornado answers itself.
         if choose_subprotocol(map(str.strip, offered)) is not None and self._is_handshake():
-            self.session = await self.house.service.open(principal.tenant, name, self._query)
+            self.session = await self.service.open(principal.tenant, name, self._query)
 
     def _is_handshake(self) -> bool:
         """Tell whether Tornado will upgrade: nothing is made for who will not come in."""
@@ -154,48 +156,31 @@ class NativeSocket(websocket.WebSocketHandler):
     # Requests
 
     def _serve(self, request: Request) -> None:
-        if isinstance(request, Ping):
-            self._send(self.codec.encode({"type": "pong", "id": request.id}))
-            return
-        if isinstance(request, Ack):
-            if self._query.mode == "run":  # else others would miss what a watcher has seen
-                self.session.audience.acknowledge(request.seq)
-            return
-        if self._query.mode == "watch":
-            raise Forbidden("this connection only watches; open one with mode=run")
-        if isinstance(request, Execute):
-            self.session.work.submit(request, self)
-        elif isinstance(request, Interrupt):
-            self._reply(request.id, interrupted=self.session.work.interrupt(request.target))
-        elif isinstance(request, Cancel):
-            self.session.work.cancel(request.target)
-            self._reply(request.id, cancelled=request.target)
-        elif isinstance(request, Restart):
-            self._background(request.id, self._restart(request))
-        elif isinstance(request, Close):
-            self._background(request.id, self._close_session(request))
+        answer = desk.serve(self, request)
+        if isinstance(answer, dict):
+            self._reply(request, answer)
+        elif answer is not None:
+            self._background(request, answer)
 
-    async def _restart(self, request: Restart) -> None:
-        generation = await self.house.service.restart(self.session, keep_files=request.keep_files)
-        self._reply(request.id, generation=generation)
+    def pong(self, request_id: str) -> None:
+        """Answer a ping."""
+        self._send(self.codec.encode({"type": "pong", "id": request_id}))
 
-    async def _close_session(self, request: Close) -> None:
-        generation = await self.house.service.end(self.session.key, "closed", spare=self)
-        self._reply(request.id, generation=generation)
-        self.end(1000, "closed")
+    def _reply(self, request: Request, fields: dict[str, Any]) -> None:
+        self._send(self.codec.encode({"type": "reply", "id": request.id, **fields}))
+        if type(request) in desk.LAST:
+            self.end(1000, "closed")
 
-    def _reply(self, request_id: str, **fields: Any) -> None:
-        self._send(self.codec.encode({"type": "reply", "id": request_id, **fields}))
-
-    def _background(self, request_id: str, work: Awaitable[None]) -> None:
+    def _background(self, request: Request, work: Awaitable[desk.Fields]) -> None:
         async def run() -> None:
             try:
-                await work
+                if (fields := await work) is not None:
+                    self._reply(request, fields)
             except BrokerError as error:
-                self.fault(request_id, error)
+                self.fault(request.id or "", error)
             except Exception as error:
                 logger.exception("session=%s/%s request failed", *self.session.key)
-                self.fault(request_id, error)
+                self.fault(request.id or "", error)
 
         task = asyncio.create_task(run())
         self._tasks.add(task)

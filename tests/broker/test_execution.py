@@ -23,7 +23,7 @@ from broker.execution import (
     plain,
     rich,
 )
-from broker.protocol import Execute
+from broker.requests import Execute
 from kernels.errors import BadFrame
 from kernels.messages import MAX_NESTED, Message
 

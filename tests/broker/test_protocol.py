@@ -17,26 +17,41 @@ from hypothesis import strategies as st
 from broker import requests
 from broker.bounds import ASKED
 from broker.errors import BadFrame, BadMessage, BadSessionName, ClientError, TooLarge
+from broker.faults import Bounds
 from broker.protocol import (
     JSON,
     MSGPACK,
     SUBPROTOCOLS,
-    Ack,
-    Bounds,
-    Cancel,
-    Close,
     Codec,
-    Execute,
-    ExecuteBody,
-    Interrupt,
     OpenQuery,
-    Ping,
-    Restart,
     check_session_name,
     choose_subprotocol,
     codec,
     execute_body,
     open_query,
+)
+from broker.requests import (
+    Ack,
+    Batch,
+    Call,
+    Cancel,
+    Cell,
+    Close,
+    Complete,
+    Configure,
+    Execute,
+    ExecuteBody,
+    History,
+    InputReply,
+    Inspect,
+    Interrupt,
+    Ping,
+    Restart,
+    Tool,
+    ToolFailure,
+    ToolResult,
+    Tools,
+    Variables,
 )
 from broker.roles import Envelope
 
@@ -95,6 +110,46 @@ REQUESTS = [
     ({"type": "interrupt", "id": "i"}, Interrupt(id="i")),
     ({"type": "interrupt", "id": "i", "target": "1"}, Interrupt(id="i", target="1")),
     ({"type": "cancel", "id": "c", "target": "1"}, Cancel(id="c", target="1")),
+    (
+        {
+            "type": "execute",
+            "id": "1",
+            "code": "x",
+            "inputs": {"x": [1]},
+            "env": {"A": ""},
+            "cwd": "d",
+        },
+        Execute(id="1", code="x", inputs={"x": [1]}, env={"A": ""}, cwd="d"),
+    ),
+    (
+        {"type": "batch", "id": "b", "cells": [{"code": "1"}, {"code": "2", "timeout": 1.5}]},
+        Batch(id="b", cells=[Cell(code="1"), Cell(code="2", timeout=1.5)]),
+    ),
+    (
+        {"type": "call", "id": "c", "function": "f", "args": [1, "a"], "kwargs": {"k": None}},
+        Call(id="c", function="f", args=[1, "a"], kwargs={"k": None}),
+    ),
+    ({"type": "input_reply", "value": "x"}, InputReply(value="x")),
+    ({"type": "tool_result", "call": "1", "value": {"a": 1}}, ToolResult(call="1", value={"a": 1})),
+    (
+        {"type": "tool_result", "call": "1", "error": {"name": "E", "message": "m"}},
+        ToolResult(call="1", error=ToolFailure(name="E", message="m")),
+    ),
+    (
+        {"type": "tools", "id": "t", "tools": [{"name": "f", "parameters": {"type": "object"}}]},
+        Tools(id="t", tools=[Tool(name="f", parameters={"type": "object"})]),
+    ),
+    (
+        {"type": "complete", "id": "c", "code": "pri", "cursor": 3},
+        Complete(id="c", code="pri", cursor=3),
+    ),
+    ({"type": "inspect", "id": "c", "code": "f", "cursor": 1}, Inspect(id="c", code="f", cursor=1)),
+    ({"type": "variables", "id": "v", "names": ["x"]}, Variables(id="v", names=["x"], max=200)),
+    ({"type": "history", "id": "h", "max": 5}, History(id="h", max=5)),
+    (
+        {"type": "configure", "id": "e", "env": {"A": "1", "B": None}},
+        Configure(id="e", env={"A": "1", "B": None}),
+    ),
     ({"type": "restart", "id": "r"}, Restart(id="r", keep_files=True)),
     ({"type": "restart", "id": "r", "keep_files": False}, Restart(id="r", keep_files=False)),
     ({"type": "close", "id": "c"}, Close(id="c")),
@@ -102,6 +157,18 @@ REQUESTS = [
     ({"type": "ack", "seq": 2**63 - 1, "id": "a"}, Ack(seq=2**63 - 1, id="a")),
     ({"type": "ping", "id": "p"}, Ping(id="p")),
 ]
+
+
+def test_plain_data_may_be_binary_in_either_format() -> None:
+    packed = {**EXECUTE, "inputs": {"x": [b"\0\xff", {"deep": b""}]}}
+    written = {**EXECUTE, "inputs": {"x": [{"base64": "AP8="}, {"deep": {"base64": ""}}]}}
+    expected = Execute(id="1", code="x", inputs={"x": [b"\0\xff", {"deep": b""}]})
+    assert codec(MSGPACK, BOUNDS).decode(msgpack.packb(packed)) == expected
+    assert codec(JSON, BOUNDS).decode(orjson.dumps(written).decode()) == expected
+    wrong = {**EXECUTE, "inputs": {"x": {"base64": "not base64!"}}}
+    with pytest.raises(BadMessage, match="inputs: expected base64") as caught:
+        codec(JSON, BOUNDS).decode(orjson.dumps(wrong).decode())
+    assert caught.value.field == "inputs"
 
 
 @pytest.mark.parametrize(("message", "expected"), REQUESTS)
@@ -115,7 +182,7 @@ def test_every_known_type_has_an_example() -> None:
 
 EXECUTE = {"type": "execute", "id": "1", "code": "x"}
 REFUSED = [
-    ({}, "type", "type: missing; expected one of execute, interrupt"),
+    ({}, "type", "type: missing; expected one of execute, batch"),
     ({"type": "exec", "id": "1"}, "type", "type: expected one of execute,"),
     ({"type": None, "id": "1"}, "type", "got null"),
     ({"type": ["execute"], "id": "1"}, "type", "got a list"),
@@ -128,6 +195,27 @@ REFUSED = [
     ({**EXECUTE, "a`b": 1}, "a`b", "a`b: no such field of type execute; known: id, code"),
     ({**EXECUTE, "z" * 9999: 1}, "z" * 61 + "...", "no such field"),
     ({"type": "ping", "id": "1", "code": "x"}, "code", "code: no such field of type ping"),
+    ({"type": "batch", "id": "b", "cells": []}, "cells", "cells: expected array of length >= 1"),
+    ({"type": "batch", "id": "b", "cells": [{}]}, "cells", "cells: code is missing inside"),
+    (
+        {"type": "batch", "id": "b", "cells": [{"code": "1", "cod": 1}]},
+        "cells",
+        "cells: no such field inside: cod",
+    ),
+    ({"type": "call", "id": "c", "function": ""}, "function", "function: expected str of length"),
+    (
+        {"type": "tools", "id": "t", "tools": [{"name": "a b"}]},
+        "tools",
+        "tools: expected str matching",
+    ),
+    ({"type": "variables", "id": "v", "max": 0}, "max", "max: expected int >= 1"),
+    (
+        {"type": "complete", "id": "c", "code": "", "cursor": -1},
+        "cursor",
+        "cursor: expected int >= 0",
+    ),
+    ({**EXECUTE, "env": {"A=B": "x"}}, "env", "env: expected str matching"),
+    ({**EXECUTE, "cwd": ""}, "cwd", "cwd: expected str"),
     ({**EXECUTE, "code": 1}, "code", "code: expected str, got int"),
     ({**EXECUTE, "code": None}, "code", "code: expected str, got null"),
     ({**EXECUTE, "id": ""}, "id", "id: expected str of length >= 1"),

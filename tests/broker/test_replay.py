@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from broker.protocol import Bounds, codec
+from broker.faults import Bounds
+from broker.protocol import codec
 from broker.replay import Replay, size_of
 
 

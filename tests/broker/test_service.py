@@ -21,7 +21,8 @@ from broker.errors import (
 )
 from broker.pool import Pool
 from broker.pools import Pools
-from broker.protocol import Execute, OpenQuery
+from broker.protocol import OpenQuery
+from broker.requests import Execute
 from broker.session import Session
 from broker.store import NodeRecord, SessionRecord
 from kernels.messages import Message

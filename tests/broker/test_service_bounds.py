@@ -6,7 +6,8 @@ import pytest
 
 from broker.adoption import Label
 from broker.errors import BadMessage
-from broker.protocol import Execute, OpenQuery
+from broker.protocol import OpenQuery
+from broker.requests import Execute
 from tests.broker.pool_fakes import elapse, on_manual_time
 from tests.broker.service_fakes import House, SilentKernel
 from tests.broker.test_service import KEY, Survivors, opened

@@ -11,7 +11,7 @@ import pytest
 
 from broker.errors import BadMessage, BrokerError, NotRunning, QueueFull, StoreUnavailable
 from broker.execution import Event, OutputLimits
-from broker.protocol import Execute
+from broker.requests import Execute
 from broker.roles import Envelope, SessionKernel, SessionLimits
 from broker.session import EXIT_SETTLE, Session
 from kernels.channels import Receiver

@@ -7,7 +7,8 @@ import asyncio
 import pytest
 
 from broker.errors import StoreUnavailable
-from broker.protocol import Execute, OpenQuery
+from broker.protocol import OpenQuery
+from broker.requests import Execute
 from broker.upkeep import Upkeep
 from kernels.state import SessionState
 from tests.broker.pool_fakes import elapse, now, on_manual_time

@@ -1,0 +1,90 @@
+"""Who serves each kind of request of a WebSocket: one table, one line for each.
+
+An answer is a dict, the fields of the `reply`; None where events answer, or nothing does; or an
+awaitable of either, for what takes its time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Protocol, TypeAlias
+
+from broker.errors import BadMessage, Forbidden
+from broker.requests import Ack, Cancel, Close, Execute, Interrupt, Ping, Request, Restart
+from broker.roles import Client
+from broker.service import Service
+from broker.session import Session
+
+Fields: TypeAlias = dict[str, Any] | None
+Answer: TypeAlias = Fields | Awaitable[Fields]
+
+
+class Asker(Client, Protocol):
+    """The connection that a request came by; a client of its session."""
+
+    session: Session
+    watches: bool  # it may see everything, and do nothing
+
+    @property
+    def service(self) -> Service:
+        """Return the service."""
+
+    def pong(self, request_id: str) -> None:
+        """Answer a ping."""
+
+
+def serve(asker: Asker, request: Request) -> Answer:
+    """Serve a request. Raises BrokerError, or the awaitable does."""
+    served = SERVED.get(type(request))
+    if served is None:
+        raise BadMessage("type: this broker does not serve it", field="type")
+    if asker.watches and type(request) not in WATCHING:
+        raise Forbidden("this connection only watches; open one with mode=run")
+    return served(asker, request)
+
+
+def _ping(asker: Asker, request: Ping) -> Fields:
+    asker.pong(request.id)
+    return None
+
+
+def _ack(asker: Asker, request: Ack) -> Fields:
+    if not asker.watches:  # else others would miss what a watcher has seen
+        asker.session.audience.acknowledge(request.seq)
+    return None
+
+
+def _execute(asker: Asker, request: Execute) -> Fields:
+    asker.session.work.submit(request, asker)
+    return None
+
+
+def _interrupt(asker: Asker, request: Interrupt) -> Fields:
+    return {"interrupted": asker.session.work.interrupt(request.target)}
+
+
+def _cancel(asker: Asker, request: Cancel) -> Fields:
+    asker.session.work.cancel(request.target)
+    return {"cancelled": request.target}
+
+
+async def _restart(asker: Asker, request: Restart) -> Fields:
+    generation = await asker.service.restart(asker.session, keep_files=request.keep_files)
+    return {"generation": generation}
+
+
+async def _close(asker: Asker, request: Close) -> Fields:
+    return {"generation": await asker.service.end(asker.session.key, "closed", spare=asker)}
+
+
+SERVED: Mapping[type[Request], Callable[[Any, Any], Answer]] = {
+    Ping: _ping,
+    Ack: _ack,
+    Execute: _execute,
+    Interrupt: _interrupt,
+    Cancel: _cancel,
+    Restart: _restart,
+    Close: _close,
+}
+WATCHING = {Ping, Ack}  # what they may do, too, who only watch
+LAST = {Close}  # after the answer to this, nothing more is served
