@@ -44,7 +44,7 @@ ROWS: list[list[str]] = [
     ["broker.refusals"],
     ["broker.callers"],
     ["broker.replay", "broker.pool"],
-    ["broker.pools"],
+    ["broker.pools", "broker.outputs"],
     ["broker.execution"],
     ["broker.roles"],
     ["broker.audience", "broker.deadline", "broker.strays"],
@@ -78,6 +78,7 @@ PURE = {
     "broker.protocol",
     "broker.policy",
     "broker.replay",
+    "broker.outputs",
 }
 IMPURE_NAMES = {"asyncio", "os", "time", "random", "zmq", "redis", "tornado", "socket", "threading"}
 

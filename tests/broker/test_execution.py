@@ -11,18 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.execution import (
-    EVENT_COST,
-    HEAD,
-    LINE,
-    TAIL,
-    Event,
-    Execution,
-    OutputLimits,
-    error_event,
-    plain,
-    rich,
-)
+from broker.execution import EVENT_COST, Execution, OutputLimits
+from broker.outputs import HEAD, LINE, TAIL, Event, error_event, plain, rich
 from broker.requests import Execute
 from kernels.errors import BadFrame
 from kernels.messages import MAX_NESTED, Message
