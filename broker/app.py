@@ -17,11 +17,9 @@ from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
-from tornado.web import Application
 
 from broker import recipe, statedir
 from broker.auth import Tokens, load_or_make_token
@@ -36,8 +34,8 @@ from broker.store import Store
 from broker.supply import Supply
 from broker.upkeep import Upkeep
 from broker.valkey import Valkey
-from broker.web import execute, native, operators
-from broker.web.door import House, Missing, log_request
+from broker.web import routes
+from broker.web.door import House
 from kernels.errors import KernelError
 
 logger = logging.getLogger(__name__)
@@ -175,28 +173,9 @@ async def _open_store(
 
 
 def _server(config: Config, house: House) -> HTTPServer:
-    session = r"(?P<session>[^/]+)"
-    shared: dict[str, Any] = {"house": house}
-    routes: list[tuple[Any, ...]] = [
-        (rf"/v1/sessions/{session}/ws", native.NativeSocket, shared),
-        (rf"/v1/sessions/{session}/execute", execute.ExecuteInSession, shared),
-        (rf"/v1/sessions/{session}/interrupt", operators.InterruptSession, shared),
-        (rf"/v1/sessions/{session}/restart", operators.RestartSession, shared),
-        (rf"/v1/sessions/{session}", operators.OneSession, shared),
-        (r"/v1/sessions", operators.Sessions, shared),
-        (r"/v1/execute", execute.ExecuteOnce, shared),
-        (r"/v1/nodes", operators.Nodes, shared),
-        (r"/v1/pools", operators.Pools, shared),
-        (r"/healthz", operators.Health, shared),
-        (r"/readyz", operators.Ready, shared),
-        (r"/metrics", operators.MetricsPage, shared),
-    ]
     most = BODY_SLACK * config.wire.max_frame
-    application = Application(
-        routes,
-        default_handler_class=Missing,
-        default_handler_args=shared,
-        log_function=log_request,
+    application = routes.application(
+        house,
         websocket_ping_interval=config.wire.ping_interval,
         websocket_ping_timeout=config.wire.ping_interval,
         websocket_max_message_size=most,

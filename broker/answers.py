@@ -1,0 +1,203 @@
+"""What the HTTP routes answer with, as types: for the description of them, and to check them by.
+
+Nothing is built from these: handlers answer with plain maps. Times are Unix seconds, sizes bytes.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+
+Bundle = dict[str, Any]
+Bytes = Annotated[int, msgspec.Meta(ge=0, description="Bytes.")]
+Seconds = Annotated[float, msgspec.Meta(ge=0, description="Seconds.")]
+Time = Annotated[float, msgspec.Meta(description="Unix time, seconds.")]
+
+
+class Answer(msgspec.Struct, forbid_unknown_fields=True):
+    """An answer's body."""
+
+
+class Refusal(Answer):
+    """Why a request was not served; `field` is what was wrong with it."""
+
+    code: str
+    message: str
+    field: str | msgspec.UnsetType = msgspec.UNSET
+    retry_after: Seconds | msgspec.UnsetType = msgspec.UNSET
+    node: str | msgspec.UnsetType = msgspec.UNSET
+    url: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class Refused(Answer):
+    """The body of every answer that is an error."""
+
+    error: Refusal
+
+
+class Failure(Answer):
+    """The exception that ended the code."""
+
+    name: str
+    message: str
+    traceback: list[str]
+
+
+class Executed(Answer):
+    """A waited-for execution: its streams joined, and its events in order."""
+
+    session: str
+    generation: int
+    state: str
+    status: str
+    execution_count: int | None
+    stdout: str
+    stderr: str
+    result: Bundle | None
+    displays: list[Bundle]
+    error: Failure | None
+    outputs: list[dict[str, Any]]
+    done: dict[str, Any]
+
+
+class SessionRow(Answer):
+    """One session; what only its own node knows is null elsewhere."""
+
+    session: str
+    tenant: str
+    node: str
+    kernel: str
+    generation: int
+    profile: str
+    state: str
+    reason: str
+    created: Time
+    last_used: Time
+    expires: Time
+    executions: int | None
+    queued: int | None
+    clients: int | None
+    pid: int | None
+
+
+class SessionRows(Answer):
+    """Sessions by name; `next` is the name to list on after, or null at the end."""
+
+    sessions: list[SessionRow]
+    next: str | None
+
+
+class Ended(Answer):
+    """A session that has ended, and why."""
+
+    session: str
+    generation: int
+    reason: str
+
+
+class Interrupted(Answer):
+    """The executions that were told to stop."""
+
+    interrupted: str | None
+
+
+class Restarted(Answer):
+    """A session's next generation."""
+
+    session: str
+    generation: int
+
+
+class NodeRow(Answer):
+    """One node as it describes itself; `capacity` in kernels."""
+
+    node: str
+    url: str
+    version: str
+    capacity: int
+    warm: int
+    bound: int
+    draining: bool
+    started: Time
+    isolation: str
+    mode: str
+
+
+class NodeRows(Answer):
+    """The live nodes."""
+
+    nodes: list[NodeRow]
+
+
+class Process(Answer):
+    """A process; `rss`, `pss` and `uss` where memory was asked for, null if it has gone."""
+
+    pid: int
+    profile: str | msgspec.UnsetType = msgspec.UNSET
+    rss: Bytes | msgspec.UnsetType | None = msgspec.UNSET
+    pss: Bytes | msgspec.UnsetType | None = msgspec.UNSET
+    uss: Bytes | msgspec.UnsetType | None = msgspec.UNSET
+
+
+class KernelRow(Answer):
+    """One kernel of a pool; `session` only for the tenant's own."""
+
+    kernel: str
+    state: str
+    session: str | None
+    generation: int | None
+    pid: int | None
+    age: Seconds
+    rss: Bytes | msgspec.UnsetType | None = msgspec.UNSET
+    pss: Bytes | msgspec.UnsetType | None = msgspec.UNSET
+    uss: Bytes | msgspec.UnsetType | None = msgspec.UNSET
+
+
+class PoolRow(Answer):
+    """A profile's kernels on this node."""
+
+    profile: str
+    node: str
+    target: int
+    cap: int
+    warm: int
+    starting: int
+    bound: int
+    stopping: int
+    state: str
+    error: str
+    retry_in: Seconds | None
+    isolation: str
+    mode: str
+    kernels: list[KernelRow]
+
+
+class StoreRow(Answer):
+    """Where the mapping is kept."""
+
+    url: str
+    embedded: bool
+    restarts: int
+
+
+class PoolRows(Answer):
+    """This node's pools, its own processes, and its store."""
+
+    broker: Process
+    zygotes: list[Process]
+    store: StoreRow
+    pools: list[PoolRow]
+
+
+class Alive(Answer):
+    """The process answers."""
+
+    alive: bool
+
+
+class Readiness(Answer):
+    """Whether the node should get new sessions, and why not."""
+
+    ready: bool
+    reasons: list[str]

@@ -1,0 +1,238 @@
+"""The table of routes: all there is to ask for over HTTP.
+
+The application is made of it, and so is `/openapi.json`: what has no row here does not exist, and
+a test fails for a method of a handler that its row does not describe.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tornado.web import Application
+
+from broker import answers, errors
+from broker.bounds import ASKED
+from broker.requests import ExecuteBody
+from broker.web import execute, native, openapi, operators
+from broker.web.door import House, Missing, log_request
+from broker.web.route import JSON, NDJSON, TEXT, Answer, Operation, Parameter, Route, answer
+
+# What a token must allow.
+EVERYBODY = ""
+RUN = "run"
+OPERATE = "operate"
+
+BUSY = (errors.SessionElsewhere, errors.Draining, errors.StoreUnavailable)
+FULL = (*BUSY, errors.AtCapacity, errors.QueueFull, errors.ProfileBroken, errors.SessionLost)
+BODY = (errors.BadFrame, errors.TooLarge)
+BOUNDS = tuple(
+    Parameter(name, "A bound for this session, lower than its profile's, as in the settings.")
+    for name in ASKED
+)
+EXECUTED = {
+    200: Answer(
+        "What the code did; also if it failed. As NDJSON, the events while it runs, `done` last.",
+        {JSON: answers.Executed, NDJSON: None},
+    )
+}
+
+ROUTES: list[Route] = [
+    Route(
+        "/v1/sessions/{session}/ws",
+        native.NativeSocket,
+        {
+            "get": Operation(
+                "Attach to a session over a WebSocket; its messages are in `/schema.json`.",
+                {
+                    101: Answer("The connection is a WebSocket now.", {}),
+                    426: Answer("This was no WebSocket handshake.", {JSON: answers.Refused}),
+                },
+                scope=RUN,
+                query=(
+                    Parameter("profile", "The profile of its kernels, if it is new."),
+                    Parameter("after", "The last sequence number seen.", int),
+                    Parameter("mode", "run, or watch: see everything, run nothing."),
+                    Parameter("create", "Whether to make a session that is not there.", bool),
+                    *BOUNDS,
+                ),
+                errors=(*FULL, errors.UnknownSession, errors.UnknownProfile),
+            )
+        },
+    ),
+    Route(
+        "/v1/sessions/{session}/execute",
+        execute.ExecuteInSession,
+        {
+            "post": Operation(
+                "Run code in a session and wait.",
+                EXECUTED,
+                scope=RUN,
+                query=BOUNDS,
+                body={JSON: ExecuteBody},
+                errors=(*FULL, *BODY, errors.UnknownProfile),
+            )
+        },
+    ),
+    Route(
+        "/v1/sessions/{session}/interrupt",
+        operators.InterruptSession,
+        {
+            "post": Operation(
+                "Interrupt what runs in a session.",
+                answer("The id of the execution that was told to stop.", answers.Interrupted),
+                scope=RUN,
+                errors=(errors.UnknownSession, errors.NotRunning),
+            )
+        },
+    ),
+    Route(
+        "/v1/sessions/{session}/restart",
+        operators.RestartSession,
+        {
+            "post": Operation(
+                "Give a session a new kernel.",
+                answer("The next generation.", answers.Restarted),
+                scope=RUN,
+                query=(Parameter("keep_files", "Whether the files of the old one stay.", bool),),
+                errors=(*FULL, errors.UnknownSession),
+            )
+        },
+    ),
+    Route(
+        "/v1/sessions/{session}",
+        operators.OneSession,
+        {
+            "get": Operation(
+                "Describe a session.",
+                answer("The session.", answers.SessionRow),
+                scope=RUN,
+                errors=(*BUSY, errors.UnknownSession),
+            ),
+            "delete": Operation(
+                "End a session and its kernel.",
+                answer("Its last generation.", answers.Ended),
+                scope=RUN,
+                query=(Parameter("reason", "What its next client is told; one line."),),
+                errors=(*BUSY, errors.UnknownSession),
+            ),
+        },
+    ),
+    Route(
+        "/v1/sessions",
+        operators.Sessions,
+        {
+            "get": Operation(
+                "List the sessions.",
+                answer("Sessions by name.", answers.SessionRows),
+                scope=RUN,
+                query=(
+                    Parameter("state", "Only those in this state; `all` with the ended ones."),
+                    Parameter("idle", "Only those idle for so many seconds.", float),
+                    Parameter("limit", "At most so many.", int),
+                    Parameter("after", "Only those with a later name."),
+                ),
+                errors=(errors.StoreUnavailable,),
+            )
+        },
+    ),
+    Route(
+        "/v1/execute",
+        execute.ExecuteOnce,
+        {
+            "post": Operation(
+                "Run code in a fresh kernel that is gone afterwards, and wait.",
+                EXECUTED,
+                scope=RUN,
+                query=BOUNDS,
+                body={JSON: ExecuteBody},
+                errors=(*FULL, *BODY, errors.UnknownProfile),
+            )
+        },
+    ),
+    Route(
+        "/v1/nodes",
+        operators.Nodes,
+        {
+            "get": Operation(
+                "List the live nodes.",
+                answer("Nodes by name.", answers.NodeRows),
+                scope=OPERATE,
+                errors=(errors.StoreUnavailable,),
+            )
+        },
+    ),
+    Route(
+        "/v1/pools",
+        operators.Pools,
+        {
+            "get": Operation(
+                "List this node's pools, their kernels, and its own processes.",
+                answer("The pools.", answers.PoolRows),
+                scope=OPERATE,
+                query=(Parameter("memory", "Whether to measure each process.", bool),),
+            )
+        },
+    ),
+    Route(
+        "/healthz",
+        operators.Health,
+        {
+            method: Operation(
+                "Ask whether the process answers.",
+                answer("It does.", answers.Alive),
+                scope=EVERYBODY,
+            )
+            for method in ("get", "head")
+        },
+    ),
+    Route(
+        "/readyz",
+        operators.Ready,
+        {
+            method: Operation(
+                "Ask whether the node should get new sessions.",
+                {
+                    200: Answer("It should.", {JSON: answers.Readiness}),
+                    503: Answer("It should not; the reasons.", {JSON: answers.Readiness}),
+                },
+                scope=EVERYBODY,
+            )
+            for method in ("get", "head")
+        },
+    ),
+    Route(
+        "/metrics",
+        operators.MetricsPage,
+        {
+            "get": Operation(
+                "Read the metrics, in Prometheus' text format.",
+                {200: Answer("The metrics.", {TEXT: None})},
+                scope=OPERATE,
+            )
+        },
+    ),
+    Route(
+        "/openapi.json",
+        openapi.Description,
+        {
+            "get": Operation(
+                "Read this description.",
+                answer("An OpenAPI 3.1 document.", dict[str, Any]),
+                scope=EVERYBODY,
+            )
+        },
+    ),
+]
+
+
+def application(house: House, **settings: Any) -> Application:
+    """Return the application that serves the table."""
+    shared = {"house": house}
+    return Application(
+        [(route.pattern(), route.handler, shared) for route in ROUTES],
+        default_handler_class=Missing,
+        default_handler_args=shared,
+        log_function=log_request,
+        routes=ROUTES,
+        **settings,
+    )
