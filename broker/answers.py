@@ -5,14 +5,21 @@ Nothing is built from these: handlers answer with plain maps. Times are Unix sec
 
 from __future__ import annotations
 
-from typing import Annotated, Any
-
 import msgspec
 
-Bundle = dict[str, Any]
-Bytes = Annotated[int, msgspec.Meta(ge=0, description="Bytes.")]
-Seconds = Annotated[float, msgspec.Meta(ge=0, description="Seconds.")]
-Time = Annotated[float, msgspec.Meta(description="Unix time, seconds.")]
+from broker import events
+from broker.events import Bundle, Bytes, Seconds, Time
+
+Output = (
+    events.Stream
+    | events.Display
+    | events.Result
+    | events.Value
+    | events.Clear
+    | events.Error
+    | events.InputRequest
+    | events.ToolCall
+)
 
 
 class Answer(msgspec.Struct, forbid_unknown_fields=True):
@@ -57,8 +64,8 @@ class Executed(Answer):
     result: Bundle | None
     displays: list[Bundle]
     error: Failure | None
-    outputs: list[dict[str, Any]]
-    done: dict[str, Any]
+    outputs: list[Output]
+    done: events.Done
 
 
 class SessionRow(Answer):

@@ -1,20 +1,20 @@
-"""The description of the HTTP routes for programs: OpenAPI 3.1, made from the table of routes."""
+"""The contract for programs: the routes as OpenAPI 3.1, the messages as JSON Schema."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from http.client import responses
 from importlib.metadata import version
 from typing import Annotated, Any
 
 import msgspec
 
-from broker import answers, errors
+from broker import answers, errors, schema
+from broker.events import EVENTS
+from broker.schema import Json, Schemas
 from broker.web.door import CODES, Face
 from broker.web.route import JSON, Operation, Route
-
-Json = dict[str, Any]
 
 SESSION = Annotated[
     str, msgspec.Meta(min_length=1, max_length=128, pattern=r"^(?!\.{1,2}$)[A-Za-z0-9._:@-]+$")
@@ -24,7 +24,7 @@ PATH: dict[str, tuple[Any, str]] = {
 }
 # What anything that needs a token may be refused for.
 ALWAYS = (errors.BadMessage, errors.Unauthorized, errors.Forbidden)
-REFERENCE = "#/components/schemas/{name}"
+OPEN = (*EVENTS, *answers.Answer.__subclasses__())
 
 
 class Description(Face):
@@ -34,25 +34,30 @@ class Description(Face):
 
     async def get(self) -> None:
         """Answer with the document."""
-        self.answer(_document(tuple(self.settings["routes"])))
+        self.answer(_routes(tuple(self.settings["routes"])))
+
+
+class Messages(Face):
+    """`GET /schema.json`."""
+
+    public = True
+
+    async def get(self) -> None:
+        """Answer with the document."""
+        self.answer(_messages())
+
+
+_messages = functools.cache(schema.document)
 
 
 @functools.lru_cache(1)
-def _document(routes: tuple[Route, ...]) -> Json:
+def _routes(routes: tuple[Route, ...]) -> Json:
     return document(routes)
 
 
-def document(routes: Iterable[Route]) -> Json:
+def document(routes: Sequence[Route]) -> Json:
     """Return the OpenAPI document of the routes."""
-    routes = tuple(routes)
-    types = _Types()
-    for route in routes:
-        for name in route.names():
-            types.want(PATH[name][0])
-        for operation in route.operations.values():
-            types.want_all(operation)
-    types.want(answers.Refused)
-    types.resolve()
+    types = schema.schemas(_types(routes), "#/components/schemas", open_to=OPEN)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -65,14 +70,14 @@ def document(routes: Iterable[Route]) -> Json:
             route.template(): {
                 "parameters": [_path_parameter(name, types) for name in route.names()],
                 **{
-                    method: _operation(method, route, operation, types)
+                    method: _operation(f"{method} {route.template()}", operation, types)
                     for method, operation in route.operations.items()
                 },
             }
             for route in routes
         },
         "components": {
-            "schemas": types.components,
+            "schemas": types.shared,
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer"},
                 "query": {"type": "apiKey", "in": "query", "name": "token"},
@@ -81,65 +86,39 @@ def document(routes: Iterable[Route]) -> Json:
     }
 
 
-class _Types:
-    """The schemas of types: wanted first, so that all get their names at once; then looked up."""
-
-    def __init__(self) -> None:
-        self._wanted: list[Any] = []
-        self._schemas: list[Json] = []
-        self.components: Json = {}
-
-    def want(self, kind: Any) -> None:
-        if kind is not None and kind not in self._wanted:
-            self._wanted.append(kind)
-
-    def want_all(self, operation: Operation) -> None:
-        for parameter in operation.query:
-            self.want(parameter.kind)
-        for one in (*operation.answers.values(),):
-            for kind in one.bodies.values():
-                self.want(kind)
-        for kind in (operation.body or {}).values():
-            self.want(kind)
-
-    def resolve(self) -> None:
-        schemas, self.components = msgspec.json.schema_components(
-            self._wanted, ref_template=REFERENCE
-        )
-        self._schemas = list(schemas)
-        for name, schema in self.components.items():
-            if getattr(answers, name, None) is not None:
-                # Later versions may tell more: who reads an answer should not mind.
-                schema.pop("additionalProperties", None)
-
-    def schema(self, kind: Any) -> Json:
-        return {} if kind is None else self._schemas[self._wanted.index(kind)]
-
-    def content(self, bodies: Mapping[str, Any]) -> Json:
-        return {media: {"schema": self.schema(kind)} for media, kind in bodies.items()}
+def _types(routes: Sequence[Route]) -> Iterator[Any]:
+    """Yield every type that the routes' description speaks of."""
+    yield answers.Refused
+    for route in routes:
+        for name in route.names():
+            yield PATH[name][0]
+        for operation in route.operations.values():
+            yield from (one.kind for one in operation.query)
+            for bodies in (*(one.bodies for one in operation.answers.values()), operation.body):
+                yield from (kind for kind in (bodies or {}).values() if kind is not None)
 
 
-def _path_parameter(name: str, types: _Types) -> Json:
+def _path_parameter(name: str, types: Schemas) -> Json:
     kind, about = PATH[name]
     return {
         "name": name,
         "in": "path",
         "required": True,
         "description": about,
-        "schema": types.schema(kind),
+        "schema": types.of[kind],
     }
 
 
-def _operation(method: str, route: Route, operation: Operation, types: _Types) -> Json:
+def _operation(name: str, operation: Operation, types: Schemas) -> Json:
     told: Json = {
-        "operationId": f"{method} {route.template()}",
+        "operationId": name,
         "summary": operation.summary,
         "parameters": [
             {
                 "name": one.name,
                 "in": "query",
                 "description": one.about,
-                "schema": types.schema(one.kind),
+                "schema": types.of[one.kind],
             }
             for one in operation.query
         ],
@@ -150,13 +129,13 @@ def _operation(method: str, route: Route, operation: Operation, types: _Types) -
     else:
         told["security"] = []
     if operation.body:
-        told["requestBody"] = {"required": True, "content": types.content(operation.body)}
+        told["requestBody"] = {"required": True, "content": _content(operation.body, types)}
     return told
 
 
-def _responses(operation: Operation, types: _Types) -> Json:
+def _responses(operation: Operation, types: Schemas) -> Json:
     told: Json = {
-        str(status): {"description": one.about, "content": types.content(one.bodies)}
+        str(status): {"description": one.about, "content": _content(one.bodies, types)}
         for status, one in operation.answers.items()
     }
     refusals: dict[int, list[str]] = {}
@@ -169,7 +148,13 @@ def _responses(operation: Operation, types: _Types) -> Json:
             str(status),
             {
                 "description": " ".join(words) or responses[status],
-                "content": types.content({JSON: answers.Refused}),
+                "content": _content({JSON: answers.Refused}, types),
             },
         )
     return told
+
+
+def _content(bodies: Mapping[str, Any], types: Schemas) -> Json:
+    return {
+        media: {"schema": {} if kind is None else types.of[kind]} for media, kind in bodies.items()
+    }

@@ -222,6 +222,17 @@ ROUTES: list[Route] = [
             )
         },
     ),
+    Route(
+        "/schema.json",
+        openapi.Messages,
+        {
+            "get": Operation(
+                "Read the schema of every message of the WebSocket.",
+                answer("A JSON Schema of the dialect 2020-12.", dict[str, Any]),
+                scope=EVERYBODY,
+            )
+        },
+    ),
 ]
 
 

@@ -15,6 +15,7 @@ from broker.web.route import Answer, Operation, Route, answer
 from broker.web.routes import ROUTES
 
 METHODS = ("get", "head", "post", "put", "patch", "delete", "options")
+PUBLIC = ("/healthz", "/readyz", "/openapi.json", "/schema.json")
 DOCUMENT: dict[str, Any] = document(ROUTES)
 
 
@@ -69,7 +70,7 @@ def test_what_needs_no_token_says_so_and_the_rest_names_its_scope() -> None:
         for method, told in item.items():
             if method != "parameters":
                 is_public = told.get("security") == []
-                assert is_public == (path in ("/healthz", "/readyz", "/openapi.json"))
+                assert is_public == (path in PUBLIC)
                 assert is_public != ("x-scope" in told)
                 assert is_public != ("401" in told["responses"])
 

@@ -22,6 +22,8 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
+from tests.system.described import check_answer, check_event
+
 JSON = "broker.v1.json"
 MSGPACK = "broker.v1.msgpack"
 TIMEOUT = 30.0
@@ -89,7 +91,10 @@ def call(
         headers = {"Authorization": f"Bearer {broker.token}", **headers}
         connection.request(method, path, body, headers)
         response = connection.getresponse()
-        return Answer(response.status, response.headers, response.read().decode())
+        answer = Answer(response.status, response.headers, response.read().decode())
+        media = response.headers.get("Content-Type", "")
+        check_answer(method, path, answer.status, media, answer.text)
+        return answer
     finally:
         connection.close()
 
@@ -154,6 +159,7 @@ class Peer:
             frame = await self.socket.recv()
         assert isinstance(frame, bytes if self.is_binary else str)
         event: Event = msgpack.unpackb(frame) if self.is_binary else json.loads(frame)
+        check_event(event)
         self.events.append(event)
         return event
 
