@@ -10,7 +10,9 @@ from jsonschema import Draft202012Validator
 
 from broker.errors import BrokerError
 from broker.events import BY_TYPE, EVENTS
-from broker.requests import REQUESTS, Bounds, request_of
+from broker.faults import Bounds
+from broker.parsing import request_of
+from broker.requests import REQUESTS
 from broker.schema import document
 
 DOCUMENT = document()
