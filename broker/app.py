@@ -179,6 +179,7 @@ def _server(config: Config, house: House) -> HTTPServer:
         websocket_ping_interval=config.wire.ping_interval,
         websocket_ping_timeout=config.wire.ping_interval,
         websocket_max_message_size=most,
+        trusted_origins=config.wire.allow_origins,
     )
     return HTTPServer(application, max_body_size=most, max_buffer_size=most + (1 << 20))
 

@@ -15,6 +15,7 @@ from broker.units import (
     MODULES,
     NAMES,
     NUMBER,
+    ORIGINS,
     PAIRS,
     PATHS,
     SIZE,
@@ -108,6 +109,9 @@ class Wire:
     )
     bad_frames: int = setting(
         "10", COUNT, "bad frames in a row that close a connection", low="1", high="1000"
+    )
+    allow_origins: tuple[str, ...] = setting(
+        "", ORIGINS, "sites whose pages may connect, as https://host:port; its own always may"
     )
 
 

@@ -19,6 +19,10 @@ _BYTES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 # Digits are bounded: nothing that long is meant, and int() of a stranger's text is quadratic.
 _QUANTITY = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,9})?) ?([A-Za-z]*)", re.ASCII)
 _SIZE_UNIT = re.compile(r"([KMGT])(?:I?B)?|B?")  # 8MB, and 8MiB, are 8M
+# RFC 6454, 6.2: scheme, host, and the port unless it is the scheme's own. Desktop programs have
+# schemes of their own.
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(\[[0-9a-f:.]+\]|[a-z0-9_.-]+)(:[0-9]{1,5})?", re.ASCII)
+_OWN_PORT = re.compile(r"^(http://.*):80$|^(https://.*):443$")
 _WORDS = {"true": True, "yes": True, "on": True, "1": True}
 _WORDS |= {"false": False, "no": False, "off": False, "0": False}
 
@@ -180,6 +184,23 @@ def parse_paths(value: object) -> tuple[str, ...]:
     return tuple(dict.fromkeys(path.rstrip("/") for path in paths))
 
 
+def parse_origins(value: object) -> tuple[str, ...]:
+    """Return origins as browsers write them: a list of them, or one text with commas."""
+    rule = "a list of origins such as https://chat.example:8443"
+    items = value.split(",") if isinstance(value, str) else value
+    if not isinstance(items, list | tuple):
+        raise ValueError(rule)
+    origins = [item.strip().lower() if isinstance(item, str) else "" for item in items]
+    if isinstance(value, str):
+        origins = [origin for origin in origins if origin]  # the empty text is the empty list
+    for origin in origins:
+        # No path, no `*`, no `null`: the last is what every page from a file says.
+        if not _ORIGIN.fullmatch(origin):
+            raise ValueError(f"{rule} ({origin[:64]!r} is none)")
+    # A browser leaves the scheme's own port out.
+    return tuple(dict.fromkeys(_OWN_PORT.sub(r"\1\2", origin) for origin in origins))
+
+
 def _is_plain(text: str) -> bool:
     return not any(ord(c) < 32 or ord(c) == 127 or c == "," for c in text)
 
@@ -225,6 +246,7 @@ TEXT = Unit("text", parse_text)
 NAMES = Unit("names", parse_names, show_names)
 MODULES = Unit("modules", parse_modules, show_names)
 PATHS = Unit("paths", parse_paths, show_names)
+ORIGINS = Unit("origins", parse_origins, show_names)
 PAIRS = Unit("pairs", parse_pairs, show_pairs)
 
 

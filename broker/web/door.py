@@ -140,6 +140,9 @@ class Face(web.RequestHandler):
             phrase = responses.get(status_code, "error")
             wire = "unknown_route" if status_code == 404 else "bad_message"
             body = {"code": wire, "message": f"{phrase}: {self.request.path}"}
+            if status_code == HTTPStatus.UPGRADE_REQUIRED:  # RFC 9110, 15.5.22; RFC 6455, 4.4
+                self.set_header("Upgrade", "websocket")
+                self.set_header("Sec-WebSocket-Version", "13")
         else:
             code = code_of(error)
             self.set_status(code.http)

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable
 from typing import Any
 
-from tornado import web, websocket
+from tornado import websocket
 
 from broker.errors import BadFrame, BadMessage, BrokerError, TooLarge
 from broker.protocol import (
@@ -24,6 +24,7 @@ from broker.service import Service
 from broker.session import Session
 from broker.web import desk
 from broker.web.door import Face, House, admit, described
+from broker.web.handshake import check_handshake
 from broker.web.outbox import BINARY, TEXT, Outbox
 
 logger = logging.getLogger(__name__)
@@ -68,23 +69,10 @@ class NativeSocket(websocket.WebSocketHandler):
         query = {key: self.get_query_argument(key) for key in self.request.query_arguments}
         self._query = open_query(query)
         self.watches = self._query.mode == "watch"
-        if self.request.headers.get("Upgrade", "").lower() != "websocket":
-            raise web.HTTPError(426)
+        check_handshake(self)
         offered = self.request.headers.get("Sec-WebSocket-Protocol", "").split(",")
-        # Without a subprotocol `open` closes it; a handshake that fails, Tornado answers itself.
-        if choose_subprotocol(map(str.strip, offered)) is not None and self._is_handshake():
+        if choose_subprotocol(map(str.strip, offered)) is not None:  # else `open` closes it
             self.session = await self.service.open(principal.tenant, name, self._query)
-
-    def _is_handshake(self) -> bool:
-        """Tell whether Tornado will upgrade: nothing is made for who will not come in."""
-        headers = self.request.headers
-        connection = map(str.strip, headers.get("Connection", "").lower().split(","))
-        return (
-            "upgrade" in connection
-            and self._check_cross_origin(self.check_origin) is None
-            and headers.get("Sec-WebSocket-Version") == "13"
-            and bool(headers.get("Sec-WebSocket-Key") and headers.get("Host"))
-        )
 
     def select_subprotocol(self, subprotocols: list[str]) -> str | None:
         """Choose the best one that the client offers."""

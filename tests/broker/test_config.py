@@ -381,6 +381,12 @@ def test_what_is_in_effect_can_be_given_back_as_it_is_shown() -> None:
         (units.parse_names, "a, b.c,,a", ("a", "b.c")),
         (units.parse_names, "", ()),
         (units.parse_names, ["a"], ("a",)),
+        (
+            units.parse_origins,
+            "https://Chat.example:443, http://[::1]:80,app://desk, http://a:443",
+            ("https://chat.example", "http://[::1]", "app://desk", "http://a:443"),
+        ),
+        (units.parse_origins, "", ()),
         (units.parse_pairs, "A=1, B=x=y", (("A", "1"), ("B", "x=y"))),
         (units.parse_pairs, "", ()),
         (units.parse_pairs, {"b": "2", "a": ""}, (("a", ""), ("b", "2"))),
@@ -407,6 +413,10 @@ def test_a_unit_is_parsed(
         (units.parse_count, ["", "-1", "1.0", "1_0", "٣", "1" * 99, 1.0, -1, True, None]),
         (units.parse_flag, ["", "maybe", 1, None]),
         (units.parse_text, [1, None, "a\nb", "a\0", "\x7f"]),
+        (
+            units.parse_origins,
+            [1, None, "*", "null", "chat.example", "https://a/", "https://", ["https://a b"], [""]],
+        ),
         (units.parse_names, [1, None, "a b", "1a", "a..b", ".a", [""], [1], {"a": 1}]),
         (units.parse_pairs, [1, None, "A", "=1", "A B=1", {"A": 1}, {1: "a"}, {"A": "\0"}, ["A"]]),
     ],
@@ -440,7 +450,7 @@ def test_a_size_is_shown_so_that_it_reads_back(size: int) -> None:
 ALPHABET = string.digits + ".-+ \0\néKMGsmhdB=,_a"
 VALUES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(ALPHABET, max_size=12)
 ANYTHING = VALUES | st.lists(VALUES, max_size=3) | st.dictionaries(st.text(max_size=4), VALUES)
-ALL_UNITS = ["DURATION", "SIZE", "COUNT", "FLAG", "TEXT", "NAMES", "PAIRS"]
+ALL_UNITS = ["DURATION", "SIZE", "COUNT", "FLAG", "TEXT", "NAMES", "ORIGINS", "PAIRS"]
 
 
 @given(st.sampled_from(ALL_UNITS), ANYTHING)

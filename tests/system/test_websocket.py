@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import itertools
+import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -300,11 +301,12 @@ async def test_nobody_is_let_in_without_the_token(
         ({"Origin": "http://elsewhere.example"}, 403),
         ({"Origin": "http://elsewhere.example", "Sec-Fetch-Site": "cross-site"}, 403),
         ({"Sec-WebSocket-Version": "12"}, 426),
+        ({"Sec-WebSocket-Version": "8"}, 426),
         ({"Sec-WebSocket-Key": ""}, 400),
         ({"Connection": "close"}, 400),
         ({"Upgrade": "h2c"}, 426),
     ],
-    ids=["origin", "site", "version", "key", "connection", "upgrade"],
+    ids=["origin", "site", "version", "draft", "key", "connection", "upgrade"],
 )
 def test_a_handshake_that_fails_makes_no_session(
     broker: RunningBroker, headers: dict[str, str], status: int
@@ -319,7 +321,37 @@ def test_a_handshake_that_fails_makes_no_session(
     }
     answer = call(broker, "GET", f"/v1/sessions/{name}/ws", **{**good, **headers})
     assert answer.status == status
+    assert answer.error["message"]
+    assert (answer.headers.get("Sec-WebSocket-Version") == "13") == (status == 426)
     assert call(broker, "GET", f"/v1/sessions/{name}").status == 404
+
+
+async def test_only_the_pages_of_allowed_sites_are_let_in(
+    start_broker: Callable[..., AbstractContextManager[RunningBroker]],
+    short_dir: Callable[[], Path],
+) -> None:
+    allowed = {"BROKER_WIRE_ALLOW_ORIGINS": "https://chat.example:443, app://desk"}
+    with start_broker(short_dir(), "--warm", "1", **allowed) as own:
+        for origin, site in (
+            ("https://chat.example", "cross-site"),
+            ("app://desk", None),
+            (own.url, "same-origin"),
+        ):
+            headers = {"Authorization": f"Bearer {own.token}", "Origin": origin}
+            headers |= {"Sec-Fetch-Site": site} if site else {}
+            options = {"additional_headers": headers}
+            async with attached(own, "a", options=options) as peer:
+                assert await peer.value("6 * 7") == "42"
+        for origin in ("http://chat.example", "https://chat.example:8443", "null", "app://other"):
+            options = {
+                "additional_headers": {"Authorization": f"Bearer {own.token}", "Origin": origin}
+            }
+            with pytest.raises(InvalidStatus) as refused:
+                async with attached(own, "b", options=options):
+                    pass
+            error = json.loads(refused.value.response.body or b"")["error"]
+            assert error["code"] == "forbidden"
+            assert error["field"] == "Origin"
 
 
 async def test_a_page_of_the_brokers_own_origin_is_let_in(broker: RunningBroker) -> None:
