@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 STATE  ?= $(if $(BROKER_STATE_DIR),$(BROKER_STATE_DIR),.state)
 PORT   ?= $(if $(BROKER_PORT),$(BROKER_PORT),8787)
 
-.PHONY: run test check fmt bench lock clean docs
+.PHONY: run test check fmt bench endurance lock clean docs
 .DEFAULT_GOAL := run
 
 $(STAMP): requirements.lock pyproject.toml deploy/setup-venv
@@ -31,6 +31,9 @@ fmt: $(STAMP)
 
 bench: $(STAMP) ## ratios against the peers, measured side by side in one run
 	$(BIN)/python -m tests.bench $(ARGS)
+
+endurance: $(STAMP) ## a soak of ten minutes, an overload, 100,000 hostile frames, 10,000 opens and closes
+	$(BIN)/python -m tests.endurance $(ARGS)
 
 docs: $(STAMP) ## the generated parts of README.md and deploy/docs
 	$(BIN)/python deploy/docs/generate.py --write
