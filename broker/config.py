@@ -301,32 +301,7 @@ def _contradictions(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
         hint = f"; did you mean {near[0]}?" if near else ""
         yield ("default_profile",), f"there is no profile {config.default_profile!r}{hint}"
     for name, profile in config.profiles.items():
-        at = f"profiles.{name}"
-        if profile.warm > profile.cap:
-            message = f"{profile.warm} kernels kept warm are more than the cap of {profile.cap}"
-            yield (f"{at}.warm", f"{at}.cap"), message
-        if profile.python and profile.kernelspec:
-            yield (
-                (f"{at}.kernelspec", f"{at}.python"),
-                "a kernelspec names its own interpreter: leave out one of kernelspec and python",
-            )
-        rules = {"allow_imports": profile.allow_imports, "deny_imports": profile.deny_imports}
-        if profile.kernelspec and (given := [part for part, modules in rules.items() if modules]):
-            yield (
-                (f"{at}.{given[0]}", f"{at}.kernelspec"),
-                "imports are checked in our own kernels only, and a kernelspec names another:"
-                f" leave out {' and '.join(given)}, or kernelspec",
-            )
-        if profile.cpu_time and config.isolation == "none":
-            yield (
-                (f"{at}.cpu_time", "isolation"),
-                "nobody counts the CPU time of a kernel that isolation = none lets run free",
-            )
-        if both := sorted({*profile.allow_imports} & {*profile.deny_imports}):
-            yield (
-                (f"{at}.deny_imports", f"{at}.allow_imports"),
-                f"{', '.join(both)} cannot be both allowed and denied",
-            )
+        yield from _of_a_profile(f"profiles.{name}", profile, config)
     warm = sum(profile.warm for profile in config.profiles.values())
     if warm > config.pool.max_kernels:
         yield (
@@ -338,6 +313,50 @@ def _contradictions(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
         yield (
             ("session.display_bytes", "session.display_total"),
             "one rich output may be larger than all of an execution: raise display_total",
+        )
+
+
+def _of_a_profile(
+    at: str, profile: Profile, config: Config
+) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Give what the settings of one profile, which stand at `at`, have wrong together."""
+    if profile.warm > profile.cap:
+        message = f"{profile.warm} kernels kept warm are more than the cap of {profile.cap}"
+        yield (f"{at}.warm", f"{at}.cap"), message
+    if profile.python and profile.kernelspec:
+        yield (
+            (f"{at}.kernelspec", f"{at}.python"),
+            "a kernelspec names its own interpreter: leave out one of kernelspec and python",
+        )
+    rules = {"allow_imports": profile.allow_imports, "deny_imports": profile.deny_imports}
+    if profile.kernelspec and (given := [part for part, modules in rules.items() if modules]):
+        yield (
+            (f"{at}.{given[0]}", f"{at}.kernelspec"),
+            "imports are checked in our own kernels only, and a kernelspec names another:"
+            f" leave out {' and '.join(given)}, or kernelspec",
+        )
+    if profile.pip == "session" and profile.network != "host":
+        yield (
+            (f"{at}.pip", f"{at}.network"),
+            "pip has nowhere to install from without a network: set network = host, or leave"
+            " pip off",
+        )
+    if profile.pip == "session" and profile.kernelspec:
+        yield (
+            (f"{at}.pip", f"{at}.kernelspec"),
+            "pip installs for our own kernels only, and a kernelspec names another",
+        )
+    if profile.pip_index and profile.pip == "off":
+        yield (f"{at}.pip_index", f"{at}.pip"), "an index is of no use with pip off"
+    if profile.cpu_time and config.isolation == "none":
+        yield (
+            (f"{at}.cpu_time", "isolation"),
+            "nobody counts the CPU time of a kernel that isolation = none lets run free",
+        )
+    if both := sorted({*profile.allow_imports} & {*profile.deny_imports}):
+        yield (
+            (f"{at}.deny_imports", f"{at}.allow_imports"),
+            f"{', '.join(both)} cannot be both allowed and denied",
         )
 
 

@@ -21,6 +21,8 @@ def kernel_spec(name: str, profile: Profile, config: Config) -> KernelSpec:
         kernelspec=profile.kernelspec,
         paths=profile.paths,
         network=profile.network,
+        pip=profile.pip,
+        pip_index=profile.pip_index,
         allow_imports=profile.allow_imports,
         deny_imports=profile.deny_imports,
         recycle_forks=profile.recycle_forks,

@@ -196,6 +196,21 @@ class Profile:
     paths: tuple[str, ...] = setting(
         "", PATHS, "further directories and files of the host, shown read-only"
     )
+    pip: str = setting(
+        "off",
+        TEXT,
+        "what `pip install` in a cell does: off, or session: into the session's files,"
+        " with network = host",
+        choices=("off", "session"),
+    )
+    pip_index: str = setting(
+        "",
+        TEXT,
+        "index that it installs from; empty is pip's own; cells can read it",
+        pattern=r"(https?://\S+)?",
+        words="a URL of http:// or https://, or nothing",
+        shown=False,
+    )
     allow_imports: tuple[str, ...] = setting(
         "", MODULES, "modules that cells may import; empty for all; a guard rail, and no boundary"
     )

@@ -20,6 +20,7 @@ PREFIX = "/run/k"  # its sockets' address there: a name only, nothing is at it
 CONNECTION_FILE = "/tmp/kernel.json"  # noqa: S108 - of a program that binds its sockets itself
 SOCKETS = "/tmp/.sockets"  # noqa: S108 - its own, where it has no network of its own
 PORT = 61_000  # its ports follow this one: above those that connections are made from
+PACKAGES = ".local"  # below the home: where a session's own packages are
 NO_CORE = 1  # byte: core(5): with 0 a dump would still go to a program that takes them
 STACK = 8 << 20  # bytes of the main thread's stack
 # Bytes that an interpreter of another kind may map and not use, in stacks and heaps. A limit on
@@ -87,14 +88,30 @@ def kernel_options(spec: KernelSpec, key: str, place: Place) -> dict[str, Any]:
             "MPLCONFIGDIR": f"{place.scratch}/.matplotlib",
             "MPLBACKEND": INLINE,
             "TERM": "dumb",
+            **pip_environment(spec, place.home),
             **dict(spec.env),
         },
+        "packages": f"{place.home}/{PACKAGES}" if spec.pip == "session" else "",
         "output_bytes": spec.limits.output_bytes,
         "message_bytes": spec.limits.message_bytes,
         "allow_imports": list(spec.allow_imports),
         "deny_imports": list(spec.deny_imports),
         "limits": {"open_files": spec.limits.open_files, "core_bytes": NO_CORE},
     }
+
+
+def pip_environment(spec: KernelSpec, home: str) -> dict[str, str]:
+    """Return the settings of pip: where it may install to and from, or that it may not.
+
+    Who may not is told at once, instead of after the time-outs of a network that is not there; what
+    keeps anybody from installing is that network's absence, and the interpreter's being read-only.
+    """
+    always = {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_CACHE_DIR": "1", "PIP_NO_INPUT": "1"}
+    if spec.pip == "off":
+        return always | {"PIP_NO_INDEX": "1"}
+    index = {"PIP_INDEX_URL": spec.pip_index} if spec.pip_index else {}
+    # A prefix, and no target: what the interpreter has already is not installed once more.
+    return always | index | {"PIP_PREFIX": f"{home}/{PACKAGES}"}
 
 
 def ordered_options(order: Order, prefix: str) -> dict[str, Any]:

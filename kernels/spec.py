@@ -45,6 +45,7 @@ class KernelSpec:
     `preload` is imported once, before the first fork, and must start no thread.
     `kernelspec` names an installed Jupyter kernelspec instead. `paths` of the host are shown
     read-only inside the sandbox, beside the interpreter's own. `network` is `none` or `host`.
+    `pip` is `off`, or `session` to install into the workspace, from `pip_index` if there is one.
     `allow_imports` and `deny_imports` are top-level modules that cells may or may not import: a
     guard rail, and no boundary. A zygote makes way for a fresh one after `recycle_forks` kernels
     or `recycle_after` seconds, because its kernels share their address layout and hash seed.
@@ -57,6 +58,8 @@ class KernelSpec:
     kernelspec: str = ""
     paths: tuple[str, ...] = ()
     network: str = "none"
+    pip: str = "off"
+    pip_index: str = ""
     allow_imports: tuple[str, ...] = ()
     deny_imports: tuple[str, ...] = ()
     recycle_forks: int = 1000

@@ -22,7 +22,7 @@ from IPython.core.profiledir import ProfileDir
 from traitlets import observe
 from traitlets.config import Config
 
-from . import alarms, offspring, tracebacks
+from . import alarms, offspring, packages, tracebacks
 from .child import refuse
 from .doors import Doors
 from .imports import guard
@@ -296,6 +296,7 @@ def prepare_process(options: dict[str, Any]) -> None:
     os.environ.update(options["env"])
     os.chdir(options["cwd"])
     extend_path(options)
+    packages.use(options.get("packages", ""))
     reseed()
 
 
@@ -330,6 +331,8 @@ def start(listeners: dict[str, int], options: dict[str, Any]) -> KernelApp:
     prepare_process(options)
     app = make_plain(options["argv"]) if options.get("plain") else KernelApp.instance()
     app.begin(listeners, options)
+    if not options.get("plain") and not options.get("packages"):
+        packages.refuse(app.shell)
     guard(options["allow_imports"], options["deny_imports"])
     return app
 

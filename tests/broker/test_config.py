@@ -215,6 +215,20 @@ def test_every_mistake_of_every_source_is_reported_together() -> None:
             " and a kernelspec names another: leave out deny_imports, or kernelspec",
         ),
         (
+            '[profiles.python]\npip = "session"',
+            "broker.toml: profiles.python.pip: pip has nowhere to install from without a network:"
+            " set network = host, or leave pip off",
+        ),
+        (
+            '[profiles.r]\nkernelspec = "ir"\npip = "session"\nnetwork = "host"',
+            "broker.toml: profiles.r.pip: pip installs for our own kernels only, and a kernelspec"
+            " names another",
+        ),
+        (
+            '[profiles.python]\npip_index = "https://example.org/simple"',
+            "broker.toml: profiles.python.pip_index: an index is of no use with pip off",
+        ),
+        (
             "[pool]\nmax_kernels = 3",
             "broker.toml: pool.max_kernels: the profiles keep 8 kernels warm, more than 3",
         ),
