@@ -116,6 +116,37 @@ class Restarted(Answer):
     generation: int
 
 
+class TokenRow(Answer):
+    """One access token, without what opens anything; `by` is the id of the one that made it."""
+
+    id: str
+    tenant: str
+    scopes: list[str]
+    session: str | None
+    name: str
+    created: Time
+    expires: Time | None
+    by: str
+
+
+class TokenRows(Answer):
+    """Tokens, the oldest first."""
+
+    tokens: list[TokenRow]
+
+
+class MadeToken(TokenRow, kw_only=True):
+    """A new token, and its text: this once."""
+
+    token: str
+
+
+class RevokedToken(TokenRow, kw_only=True):
+    """A token that opens nothing any more."""
+
+    revoked: bool
+
+
 class NodeRow(Answer):
     """One node as it describes itself; `capacity` in kernels."""
 

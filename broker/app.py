@@ -22,7 +22,7 @@ from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 
 from broker import recipe, statedir
-from broker.auth import Tokens, load_or_make_token
+from broker.auth import load_or_make_token
 from broker.config import Config, Loaded
 from broker.errors import BrokerError, ProfileBroken, StateDirError
 from broker.faults import Bounds
@@ -32,6 +32,7 @@ from broker.pools import Pools
 from broker.service import Service, ServiceLimits
 from broker.store import Store
 from broker.supply import Supply
+from broker.tokens import Tokens
 from broker.upkeep import Upkeep
 from broker.valkey import Valkey
 from broker.web import routes
@@ -131,9 +132,11 @@ async def serve(config: Config, *, stop: asyncio.Event, ready: Callable[[Running
             # Live sessions outrank new ones: they are served even if no further kernel can start.
             if not adopted:
                 raise
+        letting_in = Tokens.single(token, rows=store.tokens)
+        stack.push_async_callback(letting_in.aclose)
         house = House(
             service=service,
-            tokens=Tokens.single(token),
+            tokens=letting_in,
             metrics=metrics,
             bounds=Bounds(config.wire.max_frame, config.wire.max_depth),
             describe=told.describe,

@@ -9,10 +9,12 @@ BrokerError
 │   ├── Unauthorized           no token, or a wrong one
 │   ├── Forbidden              a token that may not do this
 │   ├── UnknownSession         no such session (or another tenant's)
-│   ├── UnknownProfile         no such profile
+│   ├── UnknownProfile         no such profile, or none for this tenant
+│   ├── UnknownToken           no such token to revoke (or another tenant's)
 │   └── NotRunning             nothing to interrupt
 ├── CapacityError              try again; `retry_after` seconds
 │   ├── QueueFull              the session's queue is at its bound
+│   ├── QuotaExceeded          the tenant has all that it may have; `field` names the quota
 │   ├── AtCapacity             the node can hold no further kernel now
 │   ├── Draining               the node takes no new sessions
 │   ├── SessionElsewhere       another node owns the session; `url` says where
@@ -73,6 +75,10 @@ class UnknownProfile(ClientError):
     """No such profile."""
 
 
+class UnknownToken(ClientError):
+    """No such token."""
+
+
 class NotRunning(ClientError):
     """There is nothing to interrupt."""
 
@@ -87,6 +93,10 @@ class CapacityError(BrokerError):
 
 class QueueFull(CapacityError):
     """The session's queue is at its bound."""
+
+
+class QuotaExceeded(CapacityError):
+    """The tenant has as much as it may have; `field` names the quota."""
 
 
 class AtCapacity(CapacityError):

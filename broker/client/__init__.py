@@ -23,6 +23,7 @@ from .errors import (
     NotRunning,
     ProfileBroken,
     QueueFull,
+    QuotaExceeded,
     Refused,
     ServerFault,
     SessionElsewhere,
@@ -32,6 +33,7 @@ from .errors import (
     TryAgain,
     Unauthorized,
     UnknownSession,
+    UnknownToken,
 )
 from .find import Place, find, find_state_dir, user_state_dir
 from .result import Event, RemoteError, Result
@@ -57,6 +59,7 @@ __all__ = [
     "Place",
     "ProfileBroken",
     "QueueFull",
+    "QuotaExceeded",
     "Refused",
     "RemoteError",
     "Result",
@@ -69,6 +72,7 @@ __all__ = [
     "TryAgain",
     "Unauthorized",
     "UnknownSession",
+    "UnknownToken",
     "find",
     "find_state_dir",
     "user_state_dir",

@@ -6,10 +6,12 @@ BrokerError                `code` and `message` of the broker; `field`, `retry_a
 │   ├── Unauthorized       no token, or a wrong one
 │   ├── Forbidden          a token that may not do this
 │   ├── UnknownSession     no such session
+│   ├── UnknownToken       no such token to revoke
 │   └── NotRunning         nothing to interrupt
 ├── TryAgain               later, or elsewhere: after `retry_after` seconds
 │   ├── SessionElsewhere   another node serves the session: `url` is its address
-│   ├── AtCapacity         no kernel is free, or a quota is used up
+│   ├── AtCapacity         no kernel is free
+│   │   └── QuotaExceeded  the tenant has as much as it may have; `field` names the quota
 │   ├── ProfileBroken      the profile's kernels cannot start
 │   ├── QueueFull          the session has too many executions waiting
 │   ├── Draining           the node takes no new work
@@ -69,6 +71,10 @@ class UnknownSession(Refused):
     """No such session."""
 
 
+class UnknownToken(Refused):
+    """No such token to revoke."""
+
+
 class NotRunning(Refused):
     """There is nothing to interrupt."""
 
@@ -79,6 +85,10 @@ class TryAgain(BrokerError):
 
 class AtCapacity(TryAgain):
     """No kernel is free, or a quota is used up."""
+
+
+class QuotaExceeded(AtCapacity):
+    """The tenant has as much as it may have; `field` names the quota."""
 
 
 class ProfileBroken(TryAgain):
@@ -139,9 +149,10 @@ BY_CODE: dict[str, type[BrokerError]] = {
     "unauthorized": Unauthorized,
     "forbidden": Forbidden,
     "unknown_session": UnknownSession,
+    "unknown_token": UnknownToken,
     "not_running": NotRunning,
     "capacity": AtCapacity,
-    "quota": AtCapacity,
+    "quota": QuotaExceeded,
     "busy": SessionElsewhere,
     "queue_full": QueueFull,
     "draining": Draining,

@@ -21,6 +21,7 @@ from typing import Any
 from broker.errors import StoreUnavailable
 from broker.store.connection import Connection, escaped, load_script
 from broker.store.records import Claim, Lease, NodeRecord, Renewal, SessionRecord, Touch, parsed
+from broker.store.tokens import TokenRows
 
 RECORD_LIFE = 86_400.0  # s that a record outlives its session's `expires`
 AT_ONCE = 100  # leases renewed in one round trip: 2 ms of work, here and there
@@ -47,6 +48,7 @@ class Store:
         self._prefix = prefix
         self._lease_ms = max(1, round(lease * 1000))
         self._keep = keep
+        self.tokens = TokenRows(connection, prefix)
 
     def __repr__(self) -> str:
         return f"<Store {self.url} {self._prefix}: as {self.node}>"

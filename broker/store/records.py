@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from broker.errors import StoreUnavailable
 
-T = TypeVar("T", bound="SessionRecord | NodeRecord")
+T = TypeVar("T", bound="SessionRecord | NodeRecord | TokenRecord")
 
 
 class Renewal(StrEnum):
@@ -97,6 +97,20 @@ class NodeRecord:
     started: float
     isolation: str = ""  # of its default profile
     mode: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRecord:
+    """An access token, but for the token itself; `expires` is 0 for one that does not."""
+
+    digest: str
+    tenant: str
+    scopes: str  # with spaces between
+    session: str  # the only one it opens, or empty
+    name: str  # for people
+    created: float
+    expires: float
+    by: str  # the id of the token that made it
 
 
 CONVERT: dict[str, Callable[[Any], object]] = {

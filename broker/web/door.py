@@ -17,12 +17,14 @@ from typing import Any, NamedTuple
 from tornado import web
 
 from broker import errors
-from broker.auth import Principal, Tokens, presented_token
+from broker.auth import presented_token
 from broker.faults import Bounds
 from broker.metrics import Metrics
+from broker.principal import Deed, Principal
 from broker.protocol import check_session_name
 from broker.service import Service
 from broker.store import NodeRecord
+from broker.tokens import Tokens
 
 logger = logging.getLogger(__name__)
 
@@ -45,8 +47,10 @@ CODES: dict[type[errors.BrokerError], Code] = {
     errors.Forbidden: Code(403, 4400, "forbidden"),
     errors.UnknownSession: Code(404, 4404, "unknown_session"),
     errors.UnknownProfile: Code(400, 4400, "bad_message"),
+    errors.UnknownToken: Code(404, 4400, "unknown_token"),
     errors.NotRunning: Code(409, 4400, "not_running"),
     errors.QueueFull: Code(429, 1013, "queue_full"),
+    errors.QuotaExceeded: Code(429, 1013, "quota"),
     errors.AtCapacity: Code(503, 1013, "capacity"),
     errors.Draining: Code(503, 1001, "draining"),
     errors.SessionElsewhere: Code(421, 4409, "busy"),
@@ -113,7 +117,7 @@ class Face(web.RequestHandler):
     async def prepare(self) -> None:
         """Let in whom the token lets in."""
         if not self.public:
-            self.principal = admit(self)
+            self.principal = await admit(self)
 
     def set_default_headers(self) -> None:
         """Keep answers out of caches, and the server's make to itself."""
@@ -182,9 +186,17 @@ def log_request(handler: web.RequestHandler) -> None:
     logger.log(level, "%d %s %s %.1f ms", status, request.remote_ip, where, took)
 
 
-def admit(handler: web.RequestHandler) -> Principal:
-    """Return who is asking. Raises Unauthorized."""
+async def admit(handler: web.RequestHandler, deed: Deed | None = None) -> Principal:
+    """Return who is asking, if they may. Raises Unauthorized, Forbidden, UnknownSession.
+
+    What they are about to do stands in the table of routes, if the handler does not say.
+    """
     house: House = handler.house  # type: ignore[attr-defined]
     header = handler.request.headers.get("Authorization")
     query = handler.get_query_argument("token", None)
-    return house.tokens.check(presented_token(header, query))
+    principal = await house.tokens.check(presented_token(header, query))
+    if deed is None:
+        method = str(handler.request.method).lower()
+        deed = handler.settings["deeds"].get((type(handler), method), Deed.READ)
+    principal.require(Deed(deed), handler.path_kwargs.get("session"))
+    return principal

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 from tornado import websocket
 
 from broker.errors import BadFrame, BadMessage, BrokerError, TooLarge
+from broker.principal import Deed, Principal
 from broker.protocol import (
     Codec,
     OpenQuery,
@@ -31,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 NO_SUBPROTOCOL = 4406
 BAD_FRAMES = 4400
+TOKEN_ENDED = 4401
 TOO_SLOW = 4408
 MOST_BACKLOGS = 4  # what a client may have unread while the kernel is held back for it
 
@@ -38,6 +41,7 @@ MOST_BACKLOGS = 4  # what a client may have unread while the kernel is held back
 class NativeSocket(websocket.WebSocketHandler):
     """One client of one session. Its own `Client`, as sessions see it."""
 
+    principal: Principal
     session: Session
     codec: Codec
     outbox: Outbox
@@ -50,6 +54,7 @@ class NativeSocket(websocket.WebSocketHandler):
         self._held = False
         self._bad = 0
         self._attached = False
+        self._release: Callable[[], None] = lambda: None  # of the token that let it in
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -64,15 +69,18 @@ class NativeSocket(websocket.WebSocketHandler):
 
     async def prepare(self) -> None:
         """Find the session before the upgrade, so that a refusal is an HTTP status."""
-        principal = admit(self)
+        watches = self.get_query_argument("mode", "") == "watch"
+        self.principal = await admit(self, Deed.READ if watches else Deed.RUN)
         name = check_session_name(self.path_kwargs["session"])
         query = {key: self.get_query_argument(key) for key in self.request.query_arguments}
         self._query = open_query(query)
         self.watches = self._query.mode == "watch"
+        if not self.principal.may(Deed.RUN):  # who may only look makes nothing to look at
+            self._query = replace(self._query, create=False)
         check_handshake(self)
         offered = self.request.headers.get("Sec-WebSocket-Protocol", "").split(",")
         if choose_subprotocol(map(str.strip, offered)) is not None:  # else `open` closes it
-            self.session = await self.service.open(principal.tenant, name, self._query)
+            self.session = await self.service.open(self.principal.tenant, name, self._query)
 
     def select_subprotocol(self, subprotocols: list[str]) -> str | None:
         """Choose the best one that the client offers."""
@@ -90,6 +98,9 @@ class NativeSocket(websocket.WebSocketHandler):
         self.outbox = Outbox(stream, BINARY if self.codec.binary else TEXT, self._drained)
         self._attached = True
         self.session.attach(self, self._query.after)
+        self._release = self.house.tokens.hold(
+            self.principal, lambda why: self._let_go(TOKEN_ENDED, why)
+        )
 
     def on_message(self, message: str | bytes) -> None:
         """Take one frame; a bad one costs a fault, too many in a row the connection."""
@@ -114,6 +125,7 @@ class NativeSocket(websocket.WebSocketHandler):
 
     def on_close(self) -> None:
         """Detach; what was asked for goes on."""
+        self._release()
         self._detach()
 
     # What a session wants of its client

@@ -21,6 +21,7 @@ SESSION = Annotated[
 ]
 PATH: dict[str, tuple[Any, str]] = {
     "session": (SESSION, "The session's name."),
+    "token_id": (str, "The token's id, as the list has it."),
 }
 # What anything that needs a token may be refused for.
 ALWAYS = (errors.BadMessage, errors.Unauthorized, errors.Forbidden)

@@ -46,6 +46,7 @@ class Sessions(Face):
             if (state == "all" or row["state"] == state or (not state and row["state"] != "closed"))
             and (not idle or (row["state"] != "busy" and now - row["last_used"] >= idle))
             and row["session"] > after
+            and self.principal.session in (None, row["session"])
         ]
         cut = rows[: max(1, limit)]
         self.answer({"sessions": cut, "next": cut[-1]["session"] if len(rows) > len(cut) else None})

@@ -45,7 +45,8 @@ def answer(about: str, body: Any) -> dict[int, Answer]:
 class Operation:
     """One method of a route.
 
-    `scope` is what the access token must allow; empty for everybody, without a token. `body` is
+    `scope` is the deed that a token must allow (`broker.principal`); empty for everybody, without
+    a token. `body` is
     the type of the request's body by media type, `errors` what it may be refused for beside what
     every operation is.
     """

@@ -12,16 +12,14 @@ from tornado.web import Application
 
 from broker import answers, errors
 from broker.bounds import ASKED
+from broker.grants import TokenBody
+from broker.principal import Deed
 from broker.requests import ExecuteBody
-from broker.web import execute, native, openapi, operators
+from broker.web import execute, native, openapi, operators, tokens
 from broker.web.door import House, Missing, log_request
 from broker.web.route import JSON, NDJSON, TEXT, Answer, Operation, Parameter, Route, answer
 
-# What a token must allow.
-EVERYBODY = ""
-RUN = "run"
-OPERATE = "operate"
-
+EVERYBODY = ""  # without a token
 BUSY = (errors.SessionElsewhere, errors.Draining, errors.StoreUnavailable)
 FULL = (*BUSY, errors.AtCapacity, errors.QueueFull, errors.ProfileBroken, errors.SessionLost)
 BODY = (errors.BadFrame, errors.TooLarge)
@@ -47,7 +45,7 @@ ROUTES: list[Route] = [
                     101: Answer("The connection is a WebSocket now.", {}),
                     426: Answer("This was no WebSocket handshake.", {JSON: answers.Refused}),
                 },
-                scope=RUN,
+                scope=Deed.RUN,
                 query=(
                     Parameter("profile", "The profile of its kernels, if it is new."),
                     Parameter("after", "The last sequence number seen.", int),
@@ -66,7 +64,7 @@ ROUTES: list[Route] = [
             "post": Operation(
                 "Run code in a session and wait.",
                 EXECUTED,
-                scope=RUN,
+                scope=Deed.RUN,
                 query=BOUNDS,
                 body={JSON: ExecuteBody},
                 errors=(*FULL, *BODY, errors.UnknownProfile),
@@ -80,7 +78,7 @@ ROUTES: list[Route] = [
             "post": Operation(
                 "Interrupt what runs in a session.",
                 answer("The id of the execution that was told to stop.", answers.Interrupted),
-                scope=RUN,
+                scope=Deed.RUN,
                 errors=(errors.UnknownSession, errors.NotRunning),
             )
         },
@@ -92,7 +90,7 @@ ROUTES: list[Route] = [
             "post": Operation(
                 "Give a session a new kernel.",
                 answer("The next generation.", answers.Restarted),
-                scope=RUN,
+                scope=Deed.RUN,
                 query=(Parameter("keep_files", "Whether the files of the old one stay.", bool),),
                 errors=(*FULL, errors.UnknownSession),
             )
@@ -105,13 +103,13 @@ ROUTES: list[Route] = [
             "get": Operation(
                 "Describe a session.",
                 answer("The session.", answers.SessionRow),
-                scope=RUN,
+                scope=Deed.READ,
                 errors=(*BUSY, errors.UnknownSession),
             ),
             "delete": Operation(
                 "End a session and its kernel.",
                 answer("Its last generation.", answers.Ended),
-                scope=RUN,
+                scope=Deed.END,
                 query=(Parameter("reason", "What its next client is told; one line."),),
                 errors=(*BUSY, errors.UnknownSession),
             ),
@@ -124,7 +122,7 @@ ROUTES: list[Route] = [
             "get": Operation(
                 "List the sessions.",
                 answer("Sessions by name.", answers.SessionRows),
-                scope=RUN,
+                scope=Deed.READ,
                 query=(
                     Parameter("state", "Only those in this state; `all` with the ended ones."),
                     Parameter("idle", "Only those idle for so many seconds.", float),
@@ -142,10 +140,41 @@ ROUTES: list[Route] = [
             "post": Operation(
                 "Run code in a fresh kernel that is gone afterwards, and wait.",
                 EXECUTED,
-                scope=RUN,
+                scope=Deed.RUN,
                 query=BOUNDS,
                 body={JSON: ExecuteBody},
                 errors=(*FULL, *BODY, errors.UnknownProfile),
+            )
+        },
+    ),
+    Route(
+        "/v1/tokens",
+        tokens.AllTokens,
+        {
+            "get": Operation(
+                "List the tokens of a tenant; for the operator, all.",
+                answer("Tokens, without what opens anything.", answers.TokenRows),
+                scope=Deed.ADMINISTER,
+                errors=(errors.StoreUnavailable,),
+            ),
+            "post": Operation(
+                "Make a token.",
+                {201: Answer("The token, this once.", {JSON: answers.MadeToken})},
+                scope=Deed.ADMINISTER,
+                body={JSON: TokenBody},
+                errors=(*BODY, errors.StoreUnavailable, errors.QuotaExceeded),
+            ),
+        },
+    ),
+    Route(
+        "/v1/tokens/{token_id}",
+        tokens.OneToken,
+        {
+            "delete": Operation(
+                "Revoke a token, and close what it opened.",
+                answer("The token that was.", answers.RevokedToken),
+                scope=Deed.ADMINISTER,
+                errors=(errors.StoreUnavailable, errors.UnknownToken),
             )
         },
     ),
@@ -156,7 +185,7 @@ ROUTES: list[Route] = [
             "get": Operation(
                 "List the live nodes.",
                 answer("Nodes by name.", answers.NodeRows),
-                scope=OPERATE,
+                scope=Deed.OPERATE,
                 errors=(errors.StoreUnavailable,),
             )
         },
@@ -168,7 +197,7 @@ ROUTES: list[Route] = [
             "get": Operation(
                 "List this node's pools, their kernels, and its own processes.",
                 answer("The pools.", answers.PoolRows),
-                scope=OPERATE,
+                scope=Deed.OPERATE,
                 query=(Parameter("memory", "Whether to measure each process.", bool),),
             )
         },
@@ -207,7 +236,7 @@ ROUTES: list[Route] = [
             "get": Operation(
                 "Read the metrics, in Prometheus' text format.",
                 {200: Answer("The metrics.", {TEXT: None})},
-                scope=OPERATE,
+                scope=Deed.OPERATE,
             )
         },
     ),
@@ -235,6 +264,12 @@ ROUTES: list[Route] = [
     ),
 ]
 
+DEEDS = {
+    (route.handler, method): operation.scope
+    for route in ROUTES
+    for method, operation in route.operations.items()
+}
+
 
 def application(house: House, **settings: Any) -> Application:
     """Return the application that serves the table."""
@@ -245,5 +280,6 @@ def application(house: House, **settings: Any) -> Application:
         default_handler_args=shared,
         log_function=log_request,
         routes=ROUTES,
+        deeds=DEEDS,
         **settings,
     )

@@ -13,7 +13,7 @@ from broker.web.door import CODES, INTERNAL, code_of, described
 
 FAULTS = (
     "bad_frame bad_message too_large unknown_session unauthorized forbidden quota busy queue_full "
-    "capacity draining store_unavailable not_running internal"
+    "capacity draining store_unavailable not_running internal unknown_token"
 )
 CLOSES = (1001, 1011, 1013, 4400, 4401, 4404, 4406, 4408, 4409)
 

@@ -1,0 +1,201 @@
+"""Tokens of a real broker: what each opens, what ends with it, and that none is kept or told."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from websockets.exceptions import InvalidStatus
+
+from tests.system.conftest import RunningBroker
+from tests.system.peer import Answer, attached, call, execute, new_name
+
+
+@dataclass
+class Holder:
+    """Somebody with a token of their own."""
+
+    url: str
+    token: str
+    id: str
+
+
+def made(broker: RunningBroker, *scopes: str, **fields: Any) -> Holder:
+    body = {"scopes": list(scopes) or ["run"], **fields}
+    answer = call(broker, "POST", "/v1/tokens", body)
+    assert answer.status == 201, answer.text
+    return Holder(broker.url, answer.body["token"], answer.body["id"])
+
+
+def revoke(broker: RunningBroker, holder: Holder) -> Answer:
+    return call(broker, "DELETE", f"/v1/tokens/{holder.id}")
+
+
+@contextmanager
+def refused(status: int, code: str) -> Iterator[None]:
+    with pytest.raises(InvalidStatus) as caught:
+        yield
+    assert caught.value.response.status_code == status
+    assert json.loads(caught.value.response.body)["error"]["code"] == code
+
+
+def test_a_token_works_over_http_until_it_is_revoked(broker: RunningBroker) -> None:
+    holder, name = made(broker), new_name()
+    assert execute(holder, name, "6 * 7")["result"]["text/plain"] == "42"
+    assert revoke(broker, holder).body["revoked"] is True
+    answer = call(holder, "POST", f"/v1/sessions/{name}/execute", {"code": "1"})
+    assert (answer.status, answer.error["code"]) == (401, "unauthorized")
+    assert revoke(broker, holder).status == 404
+
+
+def test_tenants_do_not_see_each_others_sessions(broker: RunningBroker) -> None:
+    acme, other = made(broker, tenant="acme"), made(broker, tenant="other")
+    name = new_name()
+    execute(acme, name, "x = 1")
+    execute(other, name, "x = 2")
+    assert execute(acme, name, "x")["result"]["text/plain"] == "1"
+    mine = call(acme, "GET", "/v1/sessions").body["sessions"]
+    assert [(row["tenant"], row["session"]) for row in mine] == [("acme", name)]
+    third = made(broker, tenant="third")
+    for method in ("GET", "DELETE"):
+        answer = call(third, method, f"/v1/sessions/{name}")
+        assert (answer.status, answer.error["code"]) == (404, "unknown_session")
+    for holder in (acme, other):
+        assert call(holder, "DELETE", f"/v1/sessions/{name}").status == 200
+
+
+async def test_a_bound_token_opens_its_session_and_finds_no_other(broker: RunningBroker) -> None:
+    name, beside = new_name(), new_name()
+    execute(broker, beside, "x = 1")
+    holder = made(broker, session=name)
+    async with attached(holder, name) as peer:
+        assert await peer.value("6 * 7") == "42"
+    with refused(404, "unknown_session"):
+        async with attached(holder, beside):
+            pass
+    assert call(holder, "GET", f"/v1/sessions/{beside}").status == 404
+    assert call(holder, "POST", f"/v1/sessions/{beside}/execute", {"code": "1"}).status == 404
+    assert call(holder, "POST", "/v1/execute", {"code": "1"}).status == 403
+    listed = call(holder, "GET", "/v1/sessions").body["sessions"]
+    assert [row["session"] for row in listed] == [name]
+
+
+async def test_a_watch_token_sees_everything_and_changes_nothing(broker: RunningBroker) -> None:
+    name, holder = new_name(), made(broker, "watch")
+    execute(broker, name, "x = 1")
+    with refused(403, "forbidden"):
+        async with attached(holder, name):
+            pass
+    with refused(404, "unknown_session"):
+        async with attached(holder, new_name(), mode="watch"):
+            pass
+    async with attached(holder, name, mode="watch") as watcher:
+        execute(broker, name, "print('seen')")
+        assert (await watcher.until("stream"))["text"] == "seen\n"
+        await watcher.send({"type": "execute", "id": "e", "code": "1"})
+        assert (await watcher.until("fault", id="e"))["code"] == "forbidden"
+    assert call(holder, "GET", f"/v1/sessions/{name}").status == 200
+    for method, path in (
+        ("DELETE", f"/v1/sessions/{name}"),
+        ("POST", f"/v1/sessions/{name}/restart"),
+        ("POST", f"/v1/sessions/{name}/interrupt"),
+        ("POST", "/v1/execute"),
+    ):
+        answer = call(holder, method, path, {"code": "1"} if "execute" in path else None)
+        assert (answer.status, answer.error["code"]) == (403, "forbidden"), path
+
+
+@pytest.mark.parametrize("path", ["/v1/nodes", "/v1/pools", "/metrics"])
+def test_what_tells_of_the_node_is_for_its_operator(broker: RunningBroker, path: str) -> None:
+    for holder in (made(broker, "run"), made(broker, "admin", tenant="acme")):
+        answer = call(holder, "GET", path)
+        assert (answer.status, answer.error["code"]) == (403, "forbidden")
+    assert call(made(broker, "admin"), "GET", path).status == 200
+
+
+def test_an_administrator_makes_tokens_for_its_own_tenant_alone(broker: RunningBroker) -> None:
+    admin = made(broker, "admin", tenant="acme")
+    for tenant, status in ((None, 201), ("acme", 201), ("other", 403), ("default", 403)):
+        answer = call(admin, "POST", "/v1/tokens", {"scopes": ["run"], "tenant": tenant})
+        assert answer.status == status, answer.text
+    assert call(made(broker), "POST", "/v1/tokens", {"scopes": ["run"]}).status == 403
+    tenants = {row["tenant"] for row in call(admin, "GET", "/v1/tokens").body["tokens"]}
+    assert tenants == {"acme"}
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "field"),
+    [
+        (b"", 400, None),
+        (b"[]", 400, None),
+        (b'{"scopes": ["root"]}', 400, "scopes"),
+        (b'{"scopes": ["run"], "expires_in": "x"}', 400, "expires_in"),
+        (b'{"scopes": ["run"], "name": "' + b"x" * 20_000 + b'"}', 413, "body"),
+    ],
+)
+def test_a_bad_grant_is_one_clear_refusal(
+    broker: RunningBroker, body: bytes, status: int, field: str | None
+) -> None:
+    answer = call(broker, "POST", "/v1/tokens", body)
+    assert (answer.status, answer.error.get("field")) == (status, field)
+
+
+async def test_a_socket_is_closed_with_4401_when_its_token_expires(broker: RunningBroker) -> None:
+    holder = made(broker, expires_in=1)
+    async with attached(holder, new_name()) as peer:
+        assert await peer.value("6 * 7") == "42"
+        assert await peer.closed() == (4401, "the token has expired")
+    assert call(holder, "GET", "/v1/sessions").status == 401
+
+
+async def test_a_socket_is_closed_with_4401_when_its_token_is_revoked(
+    broker: RunningBroker,
+) -> None:
+    holder, kept, name = made(broker), made(broker), new_name()
+    async with attached(kept, name) as stays, attached(holder, name) as peer:
+        await peer.run("x = 6")
+        revoke(broker, holder)
+        assert await peer.closed() == (4401, "the token was revoked")
+        assert await stays.value("x * 7") == "42"
+
+
+def test_a_token_is_shown_once_and_kept_nowhere(broker: RunningBroker) -> None:
+    holder = made(broker, name="secret one")
+    execute(holder, new_name(), "1")
+    listed = call(broker, "GET", "/v1/tokens").text
+    assert holder.id in listed
+    revoke(broker, holder)
+    secret = holder.token.removeprefix("kbt_")
+    assert secret not in listed
+    assert secret not in broker.log
+    for file in broker.state_dir.rglob("*"):
+        if file.is_file():
+            assert secret.encode() not in file.read_bytes(), file
+
+
+def test_tokens_from_the_command_line(broker: RunningBroker) -> None:
+    arguments = ("--tenant", "acme", "--scope", "run", "--scope", "watch", "--session", "s-1")
+    created = broker.cli("token", "create", *arguments, "--expires", "30d", "--name", "of bob")
+    assert created.returncode == 0, created.stderr
+    token = created.stdout.strip()
+    assert token.startswith("kbt_")
+    assert "run watch for tenant acme, session s-1 alone, for 29d 23h" in created.stderr
+    listed = broker.cli("token", "list", "--json")
+    [row] = [one for one in json.loads(listed.stdout)["tokens"] if one["name"] == "of bob"]
+    assert (row["tenant"], row["scopes"], row["session"]) == ("acme", ["run", "watch"], "s-1")
+    assert row["id"] in broker.cli("token", "list").stdout
+    assert execute(Holder(broker.url, token, ""), "s-1", "6 * 7")["status"] == "ok"
+    assert broker.cli("token", "revoke", row["id"]).stdout == f"{row['id']}: revoked\n"
+    again = broker.cli("token", "revoke", row["id"])
+    assert again.returncode == 1
+    assert "`broker token list` shows the tokens" in again.stderr
+    assert call(Holder(broker.url, token, ""), "GET", "/v1/sessions").status == 401
+    made_json = json.loads(broker.cli("token", "create", "--json").stdout)
+    assert made_json["scopes"] == ["run"]
+    denied = broker.cli("token", "list", "--token", made_json["token"])
+    assert denied.returncode == 1
+    assert "takes the scope admin; the token has run" in denied.stderr
