@@ -30,6 +30,7 @@ from broker.metrics import Metrics
 from broker.node import Node
 from broker.pools import Pools
 from broker.service import Service, ServiceLimits
+from broker.signed import checker
 from broker.store import Store
 from broker.supply import Supply
 from broker.tokens import Tokens
@@ -132,7 +133,7 @@ async def serve(config: Config, *, stop: asyncio.Event, ready: Callable[[Running
             # Live sessions outrank new ones: they are served even if no further kernel can start.
             if not adopted:
                 raise
-        letting_in = Tokens.single(token, rows=store.tokens)
+        letting_in = Tokens.single(token, rows=store.tokens, signed=checker(config.jwt))
         stack.push_async_callback(letting_in.aclose)
         house = House(
             service=service,

@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields
 from types import MappingProxyType
 from typing import Any
 
-from broker.settings import Config, Pool, Profile, Redis, Session, Wire
+from broker.settings import Config, Jwt, Pool, Profile, Redis, Session, Wire
 from broker.units import Rule
 
 __all__ = [
@@ -40,7 +40,13 @@ def _rules(tree: type, section: str = "") -> dict[str, Rule]:
     return {section + part.name: part.metadata["rule"] for part in fields(tree) if part.metadata}
 
 
-_SECTIONS: dict[str, type] = {"redis": Redis, "session": Session, "wire": Wire, "pool": Pool}
+_SECTIONS: dict[str, type] = {
+    "redis": Redis,
+    "session": Session,
+    "wire": Wire,
+    "pool": Pool,
+    "jwt": Jwt,
+}
 _TOP = _rules(Config)
 _RULES = dict(_TOP)
 for _section, _tree in _SECTIONS.items():

@@ -131,6 +131,34 @@ class Pool:
 
 
 @dataclass(frozen=True, slots=True)
+class Jwt:
+    """Whose signed tokens are taken; without a key, none are."""
+
+    secret: str = setting(
+        "",
+        TEXT,
+        "key of HS256 tokens, at least 32 characters",
+        pattern=r"([!-~]{32,512})?",
+        words="32 to 512 visible ASCII characters",
+        secret=True,
+        shown=False,
+    )
+    keys_file: str = setting(
+        "", TEXT, "JWKS file of keys for HS256, RS256 and EdDSA; read again when it changes"
+    )
+    audience: str = setting("", TEXT, "`aud` that a token must have; empty: it must have none")
+    issuer: str = setting("", TEXT, "`iss` that a token must have; empty for any")
+    leeway: float = setting("30s", DURATION, "that clocks may differ", low="0s", high="10m")
+    tenant_claim: str = setting(
+        "tenant",
+        TEXT,
+        "claim that names the tenant, such as sub",
+        pattern=r"[A-Za-z0-9_.:/-]{1,128}",
+        words="the name of a claim",
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Profile:
     """A named recipe for kernels, and how many of them are kept warm."""
 
@@ -286,6 +314,7 @@ class Config:
     session: Session = Session()
     wire: Wire = Wire()
     pool: Pool = Pool()
+    jwt: Jwt = Jwt()
     profiles: Mapping[str, Profile] = field(
         default_factory=lambda: MappingProxyType({"python": Profile()})
     )

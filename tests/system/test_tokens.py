@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import jwt
 import pytest
 from websockets.exceptions import InvalidStatus
 
@@ -199,3 +202,30 @@ def test_tokens_from_the_command_line(broker: RunningBroker) -> None:
     denied = broker.cli("token", "list", "--token", made_json["token"])
     assert denied.returncode == 1
     assert "takes the scope admin; the token has run" in denied.stderr
+
+
+SECRET = "a-secret-of-at-least-32-characters!"
+
+
+async def test_signed_tokens_are_taken_by_the_key_of_the_settings(
+    start_broker: Callable[..., AbstractContextManager[RunningBroker]],
+    short_dir: Callable[[], Path],
+) -> None:
+    settings = {"BROKER_JWT_SECRET": SECRET, "BROKER_JWT_LEEWAY": "0"}
+    with start_broker(short_dir(), "--warm", "1", "--preload", "", **settings) as broker:
+
+        def signed(key: str = SECRET, lasts: float = 60, **claims: Any) -> Holder:
+            told = {"tenant": "acme", "scope": "run", "exp": time.time() + lasts, **claims}
+            return Holder(broker.url, jwt.encode(told, key, "HS256"), "")
+
+        holder, name = signed(session="s-1"), new_name()
+        assert execute(holder, "s-1", "6 * 7")["result"]["text/plain"] == "42"
+        assert call(holder, "GET", f"/v1/sessions/{name}").status == 404
+        assert call(holder, "GET", "/v1/nodes").status == 403
+        answer = call(signed("x" * 32), "GET", "/v1/sessions")
+        assert (answer.status, answer.error["code"]) == (401, "unauthorized")
+        assert call(signed(lasts=-1), "GET", "/v1/sessions").status == 401
+        async with attached(signed(lasts=2, session="s-1"), "s-1") as peer:
+            assert await peer.closed() == (4401, "the token has expired")
+        shown = broker.cli("config", "--json")
+        assert SECRET not in broker.log + shown.stdout
