@@ -12,6 +12,7 @@ import resource
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from broker.faults import Bounds
 from broker.metrics import Metrics
 from broker.node import Node
 from broker.pools import Pools
+from broker.quotas import Quotas
 from broker.service import Service, ServiceLimits
 from broker.signed import checker
 from broker.store import Store
@@ -199,6 +201,7 @@ def _service(config: Config, store: Store, pools: Pools, metrics: Metrics) -> Se
         },
         limits=ServiceLimits(config.pool.acquire_timeout, config.session.record_ttl),
         metrics=metrics,
+        quotas=Quotas(config.tenant, config.tenants, clock=time.monotonic, calendar=time.time),
     )
 
 

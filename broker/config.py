@@ -7,16 +7,17 @@ unknown names included, so that a configuration is mended once.
 from __future__ import annotations
 
 import difflib
-import ipaddress
 import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields, replace
 from types import MappingProxyType
 from typing import Any
 
-from broker.settings import Config, Jwt, Pool, Profile, Redis, Session, Wire
-from broker.units import Rule
+from broker.contradictions import contradictions, is_loopback
+from broker.principal import TENANT_WORDS, is_tenant
+from broker.settings import Config, Jwt, Pool, Profile, Redis, Session, Tenant, Wire
+from broker.units import LABEL, Rule
 
 __all__ = [
     "Config",
@@ -29,6 +30,7 @@ __all__ = [
     "Redis",
     "Session",
     "Setting",
+    "Tenant",
     "Wire",
     "describe",
     "is_loopback",
@@ -46,15 +48,22 @@ _SECTIONS: dict[str, type] = {
     "wire": Wire,
     "pool": Pool,
     "jwt": Jwt,
+    "tenant": Tenant,
 }
 _TOP = _rules(Config)
 _RULES = dict(_TOP)
 for _section, _tree in _SECTIONS.items():
     _RULES |= _rules(_tree, f"{_section}.")
-_PROFILE = _rules(Profile)
-# Lower case and dashes alone, so that BROKER_PROFILES_MY_R_WARM can mean one profile only.
-_PROFILE_NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")
-_PROFILE_WORDS = "1 to 32 characters of a-z 0-9 -, a letter first, as the name of a profile"
+# Sections with one table for each name, their rules, and what they may be called.
+_NAMED = {"profiles": _rules(Profile), "tenants": _rules(Tenant)}
+_CALLED: dict[str, tuple[Callable[[str], object], str]] = {
+    "profiles": (
+        LABEL.fullmatch,
+        "1 to 32 characters of a-z 0-9 -, a letter first, as the name of a profile",
+    ),
+    "tenants": (is_tenant, f"{TENANT_WORDS}, as the name of a tenant"),
+}
+_PROFILE = _NAMED["profiles"]
 _NOT_OURS = {"BROKER_URL", "BROKER_CONFIG"}  # where the client's server is; where the file is
 
 
@@ -67,7 +76,10 @@ def _flag_name(name: str) -> str:
 
 
 _ENV = {_env_name(name): name for name in _RULES}
-_PROFILE_ENV = re.compile(rf"BROKER_PROFILES_([A-Z0-9_]+)_({'|'.join(_PROFILE).upper()})")
+_NAMED_ENV = {
+    section: re.compile(rf"BROKER_{section.upper()}_([A-Z0-9_]+)_({'|'.join(rules).upper()})")
+    for section, rules in _NAMED.items()
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,18 +140,15 @@ class Loaded:
 
 def describe() -> list[Setting]:
     """Return every setting with its default: the table of the README."""
-    rules = _RULES | {f"profiles.<name>.{part}": rule for part, rule in _PROFILE.items()}
+    named = {
+        f"{section}.<name>.{part}": rule
+        for section, rules in _NAMED.items()
+        for part, rule in rules.items()
+    }
+    rules = _RULES | named
     return [
         Setting(name, rule.default, _env_name(name), rule.meaning) for name, rule in rules.items()
     ]
-
-
-def is_loopback(host: str) -> bool:
-    """Tell whether this machine alone reaches the address; of names, only localhost is sure."""
-    try:
-        return ipaddress.ip_address(host.removeprefix("[").removesuffix("]")).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
 
 
 def load(
@@ -168,7 +177,7 @@ class _Reading:
         self._values: dict[str, object] = {}
         self._origins: dict[str, str] = {}
         self._wrong: set[str] = set()
-        self._profiles: dict[str, None] = {}  # every one named, in order
+        self._named: dict[str, dict[str, None]] = {one: {} for one in _NAMED}  # all, in order
 
     def read_toml(self, text: str, file: str) -> None:
         try:
@@ -179,14 +188,14 @@ class _Reading:
         for key, value in document.items():
             if key in _SECTIONS:
                 self._read_table(file, key, value, _rules(_SECTIONS[key]))
-            elif key != "profiles":
-                self._take(file, key, value, _TOP.get(key), {*_TOP, *_SECTIONS, "profiles"})
+            elif key not in _NAMED:
+                self._take(file, key, value, _TOP.get(key), {*_TOP, *_SECTIONS, *_NAMED})
             elif not isinstance(value, dict):
-                self._problem(file, key, "expected a table: [profiles.<name>]")
+                self._problem(file, key, f"expected a table: [{key}.<name>]")
             else:
-                for profile, table in value.items():
-                    if self._name_profile(file, profile):
-                        self._read_table(file, f"profiles.{profile}", table, _PROFILE)
+                for name, table in value.items():
+                    if self._name(file, key, name):
+                        self._read_table(file, f"{key}.{name}", table, _NAMED[key])
 
     def _read_table(self, file: str, name: str, table: object, rules: Mapping[str, Rule]) -> None:
         if not isinstance(table, dict):
@@ -200,11 +209,13 @@ class _Reading:
         for variable in sorted(environ):
             if not variable.startswith("BROKER_") or variable in _NOT_OURS:
                 continue
-            if match := _PROFILE_ENV.fullmatch(variable):
-                profile, part = match[1].lower().replace("_", "-"), match[2].lower()
-                if self._name_profile(variable, profile):
-                    name = f"profiles.{profile}.{part}"
-                    self._take(variable, name, environ[variable], _PROFILE[part])
+            for section, pattern in _NAMED_ENV.items():
+                if match := pattern.fullmatch(variable):
+                    name, part = match[1].lower().replace("_", "-"), match[2].lower()
+                    if self._name(variable, section, name):
+                        rule = _NAMED[section][part]
+                        self._take(variable, f"{section}.{name}.{part}", environ[variable], rule)
+                    break
             else:
                 name = _ENV.get(variable, "")
                 known = [*_ENV, *(_env_name(f"profiles.python.{part}") for part in _PROFILE)]
@@ -218,7 +229,7 @@ class _Reading:
             profile, _, part = rest.partition(".")
             if section == "profiles" and part in _PROFILE:
                 # One flag for whichever profile it is about: --warm, not --profiles-python-warm.
-                if self._name_profile(_flag_name(part), profile):
+                if self._name(_flag_name(part), section, profile):
                     self._take(_flag_name(part), name, value, _PROFILE[part])
             else:
                 known = [_flag_name(name) for name in _RULES]
@@ -240,11 +251,12 @@ class _Reading:
             self._wrong.add(name)
             self._problem(origin, name, _expected(rule, str(error), value))
 
-    def _name_profile(self, origin: str, profile: str) -> bool:
-        if _PROFILE_NAME.fullmatch(profile):
-            self._profiles[profile] = None
+    def _name(self, origin: str, section: str, name: str) -> bool:
+        fits, words = _CALLED[section]
+        if fits(name):
+            self._named[section][name] = None
             return True
-        self._problem(origin, f"profiles.{profile[:64]}", f"expected {_PROFILE_WORDS}")
+        self._problem(origin, f"{section}.{name[:64]}", f"expected {words}")
         return False
 
     def _problem(self, origin: str, name: str, message: str) -> None:
@@ -253,26 +265,37 @@ class _Reading:
     def finish(self) -> Loaded:
         """Build the tree, and check its parts against each other."""
         config = self._build()
-        for names, message in _contradictions(config):
+        for names, message in contradictions(config):
             if self._wrong.isdisjoint(names):  # else it is the same mistake a second time
                 origin = next((self._origins[n] for n in names if n in self._origins), "default")
                 self._problem(origin, names[0], message)
         if self._problems:
             raise ConfigError(self._problems)
-        origins = {name: self._origins.get(name, "default") for name, _, _ in _walk(config)}
+        origins = {name: self._origin(name) for name, _, _ in _walk(config)}
         return Loaded(config, MappingProxyType(origins))
 
+    def _origin(self, name: str) -> str:
+        section, _, rest = name.partition(".")
+        default = "default"
+        if section == "tenants":  # what is not said of one is said of all
+            default = self._origins.get(f"tenant.{rest.rpartition('.')[2]}", default)
+        return self._origins.get(name, default)
+
     def _build(self) -> Config:
-        def part(tree: type, section: str) -> Any:
-            given = [name for name in _rules(tree) if section + name in self._values]
-            return tree(**{name: self._values[section + name] for name in given})
+        def part(start: Any, section: str) -> Any:
+            given = [name for name in _rules(type(start)) if section + name in self._values]
+            return replace(start, **{name: self._values[section + name] for name in given})
 
         top: dict[str, Any] = {name: self._values[name] for name in _TOP if name in self._values}
         if top.get("default_profile", "python") == "python":
-            self._profiles.setdefault("python", None)  # there without a word said of it
-        profiles = {name: part(Profile, f"profiles.{name}.") for name in self._profiles}
-        sections = {name: part(tree, f"{name}.") for name, tree in _SECTIONS.items()}
-        return Config(**top, **sections, profiles=MappingProxyType(profiles))
+            self._named["profiles"].setdefault("python", None)  # there without a word said of it
+        sections = {name: part(tree(), f"{name}.") for name, tree in _SECTIONS.items()}
+        starts = {"profiles": Profile(), "tenants": sections["tenant"]}  # what is not said of one
+        named: dict[str, Any] = {
+            section: MappingProxyType({n: part(starts[section], f"{section}.{n}.") for n in names})
+            for section, names in self._named.items()
+        }
+        return Config(**top, **sections, **named)
 
 
 def _walk(config: Config) -> Iterator[tuple[str, Rule, object]]:
@@ -282,88 +305,10 @@ def _walk(config: Config) -> Iterator[tuple[str, Rule, object]]:
     for section, tree in _SECTIONS.items():
         for name, rule in _rules(tree).items():
             yield f"{section}.{name}", rule, getattr(getattr(config, section), name)
-    for profile, recipe in config.profiles.items():
-        for name, rule in _PROFILE.items():
-            yield f"profiles.{profile}.{name}", rule, getattr(recipe, name)
-
-
-def _contradictions(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Give what no single setting has wrong: the names in it, the one to change first, and why."""
-    if not is_loopback(config.host):
-        if config.isolation == "none":
-            yield (
-                ("host", "isolation"),
-                f"{config.host} can be reached from elsewhere, and isolation = none shuts nothing"
-                " in: use a loopback host, or another isolation",
-            )
-        if not config.token:
-            yield (
-                ("host", "token"),
-                f"{config.host} can be reached from elsewhere: set a token of at least 16"
-                " characters (BROKER_TOKEN, or token in broker.toml), or use a loopback host",
-            )
-    if config.default_profile not in config.profiles:
-        near = difflib.get_close_matches(config.default_profile, list(config.profiles), n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        yield ("default_profile",), f"there is no profile {config.default_profile!r}{hint}"
-    for name, profile in config.profiles.items():
-        yield from _of_a_profile(f"profiles.{name}", profile, config)
-    warm = sum(profile.warm for profile in config.profiles.values())
-    if warm > config.pool.max_kernels:
-        yield (
-            ("pool.max_kernels", *(f"profiles.{name}.warm" for name in config.profiles)),
-            f"the profiles keep {warm} kernels warm, more than {config.pool.max_kernels}",
-        )
-    session = config.session
-    if session.display_bytes > session.display_total:
-        yield (
-            ("session.display_bytes", "session.display_total"),
-            "one rich output may be larger than all of an execution: raise display_total",
-        )
-
-
-def _of_a_profile(
-    at: str, profile: Profile, config: Config
-) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Give what the settings of one profile, which stand at `at`, have wrong together."""
-    if profile.warm > profile.cap:
-        message = f"{profile.warm} kernels kept warm are more than the cap of {profile.cap}"
-        yield (f"{at}.warm", f"{at}.cap"), message
-    if profile.python and profile.kernelspec:
-        yield (
-            (f"{at}.kernelspec", f"{at}.python"),
-            "a kernelspec names its own interpreter: leave out one of kernelspec and python",
-        )
-    rules = {"allow_imports": profile.allow_imports, "deny_imports": profile.deny_imports}
-    if profile.kernelspec and (given := [part for part, modules in rules.items() if modules]):
-        yield (
-            (f"{at}.{given[0]}", f"{at}.kernelspec"),
-            "imports are checked in our own kernels only, and a kernelspec names another:"
-            f" leave out {' and '.join(given)}, or kernelspec",
-        )
-    if profile.pip == "session" and profile.network != "host":
-        yield (
-            (f"{at}.pip", f"{at}.network"),
-            "pip has nowhere to install from without a network: set network = host, or leave"
-            " pip off",
-        )
-    if profile.pip == "session" and profile.kernelspec:
-        yield (
-            (f"{at}.pip", f"{at}.kernelspec"),
-            "pip installs for our own kernels only, and a kernelspec names another",
-        )
-    if profile.pip_index and profile.pip == "off":
-        yield (f"{at}.pip_index", f"{at}.pip"), "an index is of no use with pip off"
-    if profile.cpu_time and config.isolation == "none":
-        yield (
-            (f"{at}.cpu_time", "isolation"),
-            "nobody counts the CPU time of a kernel that isolation = none lets run free",
-        )
-    if both := sorted({*profile.allow_imports} & {*profile.deny_imports}):
-        yield (
-            (f"{at}.deny_imports", f"{at}.allow_imports"),
-            f"{', '.join(both)} cannot be both allowed and denied",
-        )
+    for section, rules in _NAMED.items():
+        for one, table in getattr(config, section).items():
+            for name, rule in rules.items():
+                yield f"{section}.{one}.{name}", rule, getattr(table, name)
 
 
 def _expected(rule: Rule, text: str, value: object) -> str:

@@ -131,6 +131,7 @@ class Executions:
 
     def _check(self, request_id: str, number: int) -> None:
         """Raise what speaks against queueing so many more under this id."""
+        self._place.host.submitting(self._place)
         if self._place.state is SessionState.SUSPENDED:
             raise StoreUnavailable("the session store is out of reach; the session is safe")
         if (count := len(self._queue)) + number > self._place.limits.queue:
@@ -284,7 +285,7 @@ class Executions:
                 event.setdefault("reason", execution.interrupted or "lost")
         event |= {"generation": self._place.generation, "expires_at": self._place.expires}
         self._emit(execution, event)
-        self._place.host.executed(self._place, event["status"], event["duration"])
+        self._place.host.executed(self._place, event["status"], event["duration"], event["cpu"])
         return str(event["status"])
 
     def _emit(self, execution: Execution, event: Event) -> None:

@@ -91,8 +91,13 @@ class Host(Protocol[S_contra]):
     def kernel_lost(self, session: S_contra, kernel: SessionKernel, reason: str) -> None:
         """Clean up after a kernel that has ended."""
 
-    def executed(self, session: S_contra, status: str, seconds: float) -> None:
-        """Note the end of an execution."""
+    def submitting(self, session: S_contra) -> None:
+        """Raise QuotaExceeded if the session may not run anything more now."""
+
+    def executed(
+        self, session: S_contra, status: str, seconds: float, cpu: float | None = None
+    ) -> None:
+        """Note the end of an execution, and the CPU seconds it took, where these are known."""
 
     def answered(self, seconds: float) -> None:
         """Note how long an execution waited for the first answer of a new kernel."""

@@ -23,7 +23,6 @@ from broker.errors import (
     Draining,
     SessionElsewhere,
     StoreUnavailable,
-    UnknownProfile,
     UnknownSession,
 )
 from broker.faults import bad_field
@@ -31,6 +30,8 @@ from broker.metrics import Metrics
 from broker.pool import Pool
 from broker.pools import Pools
 from broker.protocol import OpenQuery
+from broker.quotas import Quotas
+from broker.reception import Reception
 from broker.roles import Client, SessionKernel, SessionLimits
 from broker.session import Session
 from broker.store import Claim, SessionRecord, Store
@@ -67,7 +68,9 @@ class Service:
         session_limits: Mapping[str, SessionLimits],
         limits: ServiceLimits,
         metrics: Metrics,
+        quotas: Quotas | None = None,
     ) -> None:
+        self.quotas = quotas or Quotas()
         self.store = store
         self.pools = pools
         self.default_profile = default_profile
@@ -80,7 +83,7 @@ class Service:
         self._watchers: list[Callable[[Session], None]] = []
         self._gates: WeakValueDictionary[Key, asyncio.Lock] = WeakValueDictionary()
         self._binding: dict[Session, asyncio.Task[None]] = {}
-        self._acquiring: dict[Session, asyncio.Timeout] = {}  # those that wait for a kernel
+        self._reception = Reception(limits.acquire_timeout)
         self._ending: dict[Session, str] = {}  # why
         self._tasks: set[asyncio.Task[None]] = set()
         metrics.watch_sessions(lambda: len(self.sessions))
@@ -104,13 +107,12 @@ class Service:
     async def open(self, tenant: str, name: str, query: OpenQuery) -> Session:
         """Return the session, made if need be; its kernel may still be on its way.
 
-        Raises UnknownProfile, UnknownSession (without `create`), Draining, StoreUnavailable.
+        Raises UnknownProfile, UnknownSession (without `create`), QuotaExceeded, Draining,
+        StoreUnavailable.
         """
         key = (tenant, name)
-        profile = query.profile or self.default_profile
-        if profile not in self.pools:
-            known = ", ".join(self.pools.profiles)
-            raise UnknownProfile(f"no profile {profile!r}; known: {known}", field="profile")
+        there = self.pools.profiles
+        profile = self.quotas.profile(tenant, query.profile, self.default_profile, there)
         if key not in self.sessions and not query.create:
             record = await self.store.get(tenant, name)
             if record is None or record.state == "closed":
@@ -121,6 +123,7 @@ class Service:
                 raise Draining("this node is draining and takes no new sessions")
             assured = self.pools.get(profile, tenant).source.assured
             limits = self.session_limits[profile].lowered(query.limits, assured)
+            self.quotas.admit(tenant, limits.memory, self.sessions.values())
             session = self._new(key, profile, limits)
             self.sessions[key] = session
             self._changed(session)
@@ -165,13 +168,7 @@ class Service:
             return
         began = time.monotonic()
         pool = self.pool_of(session)
-        try:
-            async with asyncio.timeout(None) as self._acquiring[session]:
-                kernel = await self._acquire(pool, session)
-        except TimeoutError:
-            raise changed_meanwhile(session.state) from None
-        finally:
-            del self._acquiring[session]
+        kernel = await self._reception.kernel_for(session, pool)
         try:
             tighten(kernel, session.limits.asked)
             claim = await self._claim(session, kernel)
@@ -188,14 +185,6 @@ class Service:
         later(REFILL_AFTER, lambda: None if session.busy else pool.bound(kernel))
         self.metrics.kernel_bound(session.profile, time.monotonic() - began)
         self._changed(session)
-
-    async def _acquire(self, pool: Pool[Any], session: Session) -> ServiceKernel:
-        timeout = self.limits.acquire_timeout
-        if session.workspace is not None:
-            kernel: ServiceKernel = await pool.acquire_with(session.workspace, timeout=timeout)
-        else:
-            kernel = await pool.acquire(timeout=timeout)
-        return kernel
 
     async def _claim(self, session: Session, kernel: ServiceKernel) -> Claim:
         claim = await self._claims.claim(session, kernel.kernel_id)
@@ -241,8 +230,7 @@ class Service:
         session.close(code, reason, spare=spare)
         self._changed(session)
         self._ending[session] = reason
-        if acquiring := self._acquiring.get(session):
-            acquiring.reschedule(0)  # at once; nothing is claimed for it yet
+        self._reception.dismiss(session)
         try:
             async with session.gate:
                 if kernel is not None:
@@ -280,8 +268,15 @@ class Service:
 
     # Used by sessions
 
-    def executed(self, session: Session, status: str, seconds: float) -> None:
+    def submitting(self, session: Session) -> None:
+        """Raise QuotaExceeded if the session's tenant may not run anything more now."""
+        self.quotas.submit(session)
+
+    def executed(
+        self, session: Session, status: str, seconds: float, cpu: float | None = None
+    ) -> None:
         """Count an execution; the pool may be refilled now that the session has its answer."""
+        self.quotas.executed(session, cpu)
         self.metrics.execution_done(status, seconds)
         if session.kernel is not None:
             self.pool_of(session).bound(session.kernel)

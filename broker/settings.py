@@ -12,6 +12,7 @@ from types import MappingProxyType
 from broker.units import (
     COUNT,
     DURATION,
+    LABELS,
     MODULES,
     NAMES,
     NUMBER,
@@ -155,6 +156,45 @@ class Jwt:
         "claim that names the tenant, such as sub",
         pattern=r"[A-Za-z0-9_.:/-]{1,128}",
         words="the name of a claim",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """What a tenant may use on a node; `[tenant]` is for all, `[tenants.<name>]` for one."""
+
+    profiles: tuple[str, ...] = setting(
+        "", LABELS, "profiles it may use, its default first; empty for all"
+    )
+    sessions: int = setting(
+        "0", COUNT, "sessions at once; 0 for no bound", low="1", high="100000", none=True
+    )
+    running: int = setting(
+        "0",
+        COUNT,
+        "sessions with an execution under way at once; 0 for no bound",
+        low="1",
+        high="100000",
+        none=True,
+    )
+    cpu_hour: float = setting(
+        "0s",
+        DURATION,
+        "CPU time of its executions in any hour; 0 for no bound",
+        low="1s",
+        high="3650d",
+        none=True,
+    )
+    memory: int = setting(
+        "0",
+        SIZE,
+        "memory that its sessions may use together, each by its bound; 0 for no bound",
+        low="32M",
+        high="1024T",
+        none=True,
+    )
+    waiting: int = setting(
+        "32", COUNT, "its sessions that may wait for a full node; 0 for none", low="0", high="10000"
     )
 
 
@@ -315,6 +355,8 @@ class Config:
     wire: Wire = Wire()
     pool: Pool = Pool()
     jwt: Jwt = Jwt()
+    tenant: Tenant = Tenant()
+    tenants: Mapping[str, Tenant] = field(default_factory=lambda: MappingProxyType({}))
     profiles: Mapping[str, Profile] = field(
         default_factory=lambda: MappingProxyType({"python": Profile()})
     )

@@ -23,6 +23,8 @@ _SIZE_UNIT = re.compile(r"([KMGT])(?:I?B)?|B?")  # 8MB, and 8MiB, are 8M
 # schemes of their own.
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(\[[0-9a-f:.]+\]|[a-z0-9_.-]+)(:[0-9]{1,5})?", re.ASCII)
 _OWN_PORT = re.compile(r"^(http://.*):80$|^(https://.*):443$")
+# Lower case and dashes alone, so that BROKER_PROFILES_MY_R_WARM can mean one profile only.
+LABEL = re.compile(r"[a-z][a-z0-9-]{0,31}", re.ASCII)
 _WORDS = {"true": True, "yes": True, "on": True, "1": True}
 _WORDS |= {"false": False, "no": False, "off": False, "0": False}
 
@@ -167,6 +169,21 @@ def parse_modules(value: object) -> tuple[str, ...]:
     return names
 
 
+def parse_labels(value: object) -> tuple[str, ...]:
+    """Return names of profiles: a list of them, or one text with commas."""
+    rule = "a list of names of a-z 0-9 -, each with a letter first"
+    items = value.split(",") if isinstance(value, str) else value
+    if not isinstance(items, list | tuple):
+        raise ValueError(rule)
+    names = [item.strip() if isinstance(item, str) else "" for item in items]
+    if isinstance(value, str):
+        names = [name for name in names if name]  # the empty text is the empty list
+    for name in names:
+        if LABEL.fullmatch(name) is None:
+            raise ValueError(f"{rule} ({name[:64]!r} is none)")
+    return tuple(dict.fromkeys(names))
+
+
 def parse_paths(value: object) -> tuple[str, ...]:
     """Return absolute paths: a list of them, or one text with commas."""
     rule = "a list of absolute paths"
@@ -245,6 +262,7 @@ FLAG = Unit("flag", parse_flag, show_flag)
 TEXT = Unit("text", parse_text)
 NAMES = Unit("names", parse_names, show_names)
 MODULES = Unit("modules", parse_modules, show_names)
+LABELS = Unit("labels", parse_labels, show_names)
 PATHS = Unit("paths", parse_paths, show_names)
 ORIGINS = Unit("origins", parse_origins, show_names)
 PAIRS = Unit("pairs", parse_pairs, show_pairs)

@@ -6,6 +6,7 @@ import dataclasses
 import math
 import string
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import pytest
 from hypothesis import example, given, settings
@@ -18,6 +19,7 @@ from broker.config import (
     Loaded,
     Profile,
     Setting,
+    Tenant,
     describe,
     is_loopback,
     load,
@@ -121,6 +123,41 @@ def test_profiles_come_from_every_source() -> None:
 def test_the_python_profile_is_there_unless_another_is_the_default() -> None:
     assert set(load('default_profile = "r"\n[profiles.r]').config.profiles) == {"r"}
     assert set(load("[profiles.r]").config.profiles) == {"r", "python"}
+
+
+# Tenants
+
+
+def test_a_tenant_has_of_all_what_is_not_said_of_it() -> None:
+    loaded = load(
+        '[tenant]\nsessions = 5\nwaiting = 0\n[tenants.acme]\nsessions = 9\nprofiles = ["python"]\n'
+        '[tenants."Bob@example.org"]\ncpu_hour = "2h"',
+        {"BROKER_TENANT_MEMORY": "4G", "BROKER_TENANTS_MY_OWN_RUNNING": "2"},
+    )
+    config = loaded.config
+    assert config.tenant == Tenant(sessions=5, waiting=0, memory=4 << 30)
+    assert dict(config.tenants) == {
+        "acme": replace(config.tenant, sessions=9, profiles=("python",)),
+        "Bob@example.org": replace(config.tenant, cpu_hour=7200.0),
+        "my-own": replace(config.tenant, running=2),
+    }
+    assert loaded.origins["tenants.my-own.memory"] == "BROKER_TENANT_MEMORY"
+    assert loaded.origins["tenants.acme.sessions"] == "broker.toml"
+    assert loaded.origins["tenants.acme.running"] == "default"
+
+
+def test_a_mistake_about_a_tenant_is_named() -> None:
+    assert lines('[tenants."a/b"]\n[tenants.x]\nprofiles = ["r"]\nsesions = 1\nmemory = "1M"') == [
+        "broker.toml: tenants.a/b: expected 1 to 64 characters of A-Z a-z 0-9 . _ : @ -, a letter"
+        " or digit first, as the name of a tenant",
+        "broker.toml: tenants.x.sesions: no such setting; did you mean tenants.x.sessions?",
+        "broker.toml: tenants.x.memory: expected 32M to 1024T, or 0 for none; got '1M'",
+        "broker.toml: tenants.x.profiles: there is no profile 'r'; known: python",
+    ]
+    assert lines('[tenant]\nprofiles = ["A"]') == [
+        "broker.toml: tenant.profiles: expected a list of names of a-z 0-9 -, each with a letter"
+        " first ('A' is none); got ['A']"
+    ]
 
 
 # Mistakes

@@ -117,7 +117,11 @@ class FakeHost:
     def kernel_lost(self, session: Session, kernel: SessionKernel, reason: str) -> None:
         self.lost.append(reason)
 
-    def executed(self, session: Session, status: str, seconds: float) -> None:
+    def submitting(self, session: Session) -> None: ...
+
+    def executed(
+        self, session: Session, status: str, seconds: float, cpu: float | None = None
+    ) -> None:
         self.done.append(status)
 
     def answered(self, seconds: float) -> None:
