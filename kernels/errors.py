@@ -7,6 +7,7 @@ KernelError
 │   └── IsolationUnavailable  this host cannot shut kernels in as asked; `layer`, `remedy`
 ├── KernelDied         the process ended; `reason` says how
 ├── UnsafePath         a name in a workspace that is not opened; `reason` says why  (the client's)
+├── NoRoom             a workspace is at its bound; `bound` says which              (the client's)
 └── BadFrame           bytes from a kernel that no honest kernel sends
 """
 
@@ -67,7 +68,20 @@ class UnsafePath(KernelError):
     """
 
     def __init__(self, path: str, reason: str) -> None:
-        shown = path if len(path) <= SHOWN_PATH else f"{path[:SHOWN_PATH]}…"
-        super().__init__(f"{shown!r} is not opened: {reason}")
+        super().__init__(f"{shown_path(path)!r} is not opened: {reason}")
         self.path = path
         self.reason = reason
+
+
+class NoRoom(KernelError):
+    """A workspace is at its bound; `bound` is `bytes` or `files`, and `most` how many of them."""
+
+    def __init__(self, bound: str, most: int) -> None:
+        super().__init__(f"the workspace is full: it holds at most {most:,} {bound}")
+        self.bound = bound
+        self.most = most
+
+
+def shown_path(path: str) -> str:
+    """Return as much of a stranger's path as a message has room for."""
+    return path if len(path) <= SHOWN_PATH else f"{path[:SHOWN_PATH]}…"

@@ -55,7 +55,7 @@ def open_beneath(directory: int, path: str) -> int:
     `not a regular file`, `hard link` (it has a second name, which may be anywhere), `not allowed`
     or `busy` (renamed or leased again and again); and OSError when the fault is this host's.
     """
-    name = _encoded(path)
+    name = encoded(path)
     descriptor = _open(directory, name, path)
     try:
         status = os.fstat(descriptor)
@@ -69,7 +69,17 @@ def open_beneath(directory: int, path: str) -> int:
     return descriptor
 
 
-def _encoded(path: str) -> bytes:
+def open_directory(directory: int, path: str) -> int:
+    """Open a directory below a directory for reading; "." is the directory itself.
+
+    Raises UnsafePath as `open_beneath` does, and with `not a directory`.
+    """
+    # A link is refused as one: with O_NOFOLLOW it would count as no directory.
+    return _open(directory, encoded(path), path, (FLAGS & ~os.O_NOFOLLOW) | os.O_DIRECTORY)
+
+
+def encoded(path: str) -> bytes:
+    """Return the bytes of a path that may lie below a directory. Raises UnsafePath."""
     try:
         name = os.fsencode(path)
     except UnicodeEncodeError:
@@ -84,9 +94,9 @@ def _encoded(path: str) -> bytes:
     return name
 
 
-def _open(directory: int, name: bytes, path: str) -> int:
+def _open(directory: int, name: bytes, path: str, flags: int = FLAGS) -> int:
     # struct open_how: flags, mode, resolve
-    how = b"".join(value.to_bytes(8, "little") for value in (FLAGS, 0, RESOLVE))
+    how = b"".join(value.to_bytes(8, "little") for value in (flags, 0, RESOLVE))
     attempts = ATTEMPTS
     while True:
         attempts -= 1
@@ -98,7 +108,12 @@ def _open(directory: int, name: bytes, path: str) -> int:
             # EAGAIN: something was renamed on the way, or the file is leased, which opening ends.
             if error.errno == errno.EAGAIN and attempts:
                 continue
-            reason = _REASONS.get(error.errno or 0)
-            if reason is None:
-                raise
-            raise UnsafePath(path, reason) from None
+            if error.errno == errno.ENOTDIR and flags & os.O_DIRECTORY:
+                raise UnsafePath(path, "not a directory") from None
+            raise refusal(error, path) from None
+
+
+def refusal(error: OSError, path: str) -> Exception:
+    """Return the UnsafePath that an error of the system means, or that error itself."""
+    reason = _REASONS.get(error.errno or 0)
+    return error if reason is None else UnsafePath(path, reason)

@@ -24,6 +24,8 @@ ROWS: list[list[str]] = [
         "kernels.safe_open",
         "kernels.watchdog",
     ],
+    ["kernels.removal", "kernels.walk"],
+    ["kernels.files"],
     ["kernels.isolation", "kernels.warden"],
     ["kernels.examine"],
     ["kernels.zygote", "kernels.kernel", "kernels.kernelspecs", "kernels.readiness"],

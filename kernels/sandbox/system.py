@@ -23,6 +23,9 @@ _NUMBERS: Final = {
         "capset": 126,
         "inotify_add_watch": 254,
         "inotify_init1": 294,
+        "renameat2": 316,
+        "setfsgid": 123,
+        "setfsuid": 122,
         "arch_prctl": 158,
         "rseq": 334,
     },
@@ -34,6 +37,9 @@ _NUMBERS: Final = {
         "capset": 91,
         "inotify_init1": 26,
         "inotify_add_watch": 27,
+        "renameat2": 276,
+        "setfsgid": 152,
+        "setfsuid": 151,
     },
 }
 _EVERYWHERE: Final = {
