@@ -5,6 +5,8 @@ Nothing is built from these: handlers answer with plain maps. Times are Unix sec
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 from broker import events
@@ -239,3 +241,26 @@ class Readiness(Answer):
 
     ready: bool
     reasons: list[str]
+
+
+class FileRow(Answer):
+    """A file, or whatever else has a name in a workspace; only files have a size."""
+
+    path: str
+    type: Literal["file", "directory", "symlink", "other"]
+    size: Bytes
+    mtime: Time
+
+
+class FileRows(Answer):
+    """Files by path; `next` is the `after` of the next page."""
+
+    files: list[FileRow]
+    next: str | None
+
+
+class Removed(Answer):
+    """What is not there any more."""
+
+    path: str
+    removed: bool

@@ -11,7 +11,13 @@ BrokerError
 │   ├── UnknownSession         no such session (or another tenant's)
 │   ├── UnknownProfile         no such profile, or none for this tenant
 │   ├── UnknownToken           no such token to revoke (or another tenant's)
-│   └── NotRunning             nothing to interrupt
+│   ├── NotRunning             nothing to interrupt
+│   ├── BadPath                a path in a workspace that is not followed; the message says why
+│   ├── NoSuchFile             nothing has that name in the workspace
+│   ├── FileExists             something has that name already
+│   ├── FileConflict           what has the name is of another kind than the request needs
+│   ├── WorkspaceFull          the workspace is at its bound; the message names it
+│   └── NoWorkspace            the session's files are out of this broker's reach
 ├── CapacityError              try again; `retry_after` seconds
 │   ├── QueueFull              the session's queue is at its bound
 │   ├── QuotaExceeded          the tenant has all that it may have; `field` names the quota
@@ -81,6 +87,30 @@ class UnknownToken(ClientError):
 
 class NotRunning(ClientError):
     """There is nothing to interrupt."""
+
+
+class BadPath(ClientError):
+    """A path in a workspace that is not followed."""
+
+
+class NoSuchFile(ClientError):
+    """Nothing in the workspace has that name."""
+
+
+class FileExists(ClientError):
+    """Something in the workspace has that name already."""
+
+
+class FileConflict(ClientError):
+    """What has the name is of another kind than the request needs."""
+
+
+class WorkspaceFull(ClientError):
+    """The session's workspace is at its bound."""
+
+
+class NoWorkspace(ClientError):
+    """The session's files are out of this broker's reach."""
 
 
 class CapacityError(BrokerError):

@@ -29,7 +29,7 @@ from broker.faults import (
     unknown_field,
 )
 from broker.parsing import body_of, id_of, request_of
-from broker.requests import MAX_SEQ, CallBody, ExecuteBody, Request
+from broker.requests import MAX_SEQ, CallBody, ExecuteBody, FileBody, Request
 
 MSGPACK = "broker.v1.msgpack"
 JSON = "broker.v1.json"
@@ -183,6 +183,11 @@ def execute_body(data: bytes, bounds: Bounds) -> ExecuteBody:
 def call_body(data: bytes, bounds: Bounds) -> CallBody:
     """Return the body of a request to call a function; raises as `execute_body` does."""
     return body_of(_posted(data, bounds, '{"function": "f", "args": [1]}'), CallBody, bounds)
+
+
+def file_body(data: bytes, bounds: Bounds) -> FileBody:
+    """Return the body of a request to change a file's name; raises as `execute_body` does."""
+    return body_of(_posted(data, bounds, '{"move_to": "b.txt"}'), FileBody, bounds)
 
 
 def _posted(data: bytes, bounds: Bounds, example: str) -> object:

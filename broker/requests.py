@@ -249,6 +249,14 @@ class ExecuteBody(Message, frozen=True, kw_only=True):
         return Execute(id=request_id, **given)
 
 
+class FileBody(Message, frozen=True, kw_only=True):
+    """What is posted to a path of a workspace: rename it, or make a directory of it."""
+
+    move_to: Directory | None = None
+    directory: bool = False
+    replace: bool = False
+
+
 class CallBody(Message, frozen=True, kw_only=True):
     """What is posted to call a function: a call without `id` and `type`."""
 

@@ -25,6 +25,10 @@ class Workspace(Protocol):
     def workspace_id(self) -> str:
         """Name them, for ever."""
 
+    @property
+    def descriptor(self) -> int:
+        """Give that of their directory, which others copy; -1 without one."""
+
 
 class SessionKernel(Protocol):
     """What a session needs of a kernel."""

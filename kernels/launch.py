@@ -205,8 +205,7 @@ class Launcher:
             found.append((kernel, deed.label))
             kept.append(forked)
         self._sweep(kept)
-        greetings = [kernel.channels.subscribed for kernel, _ in found]
-        if greetings:
+        if greetings := [kernel.channels.subscribed for kernel, _ in found]:
             await asyncio.wait(greetings, timeout=ADOPT_PATIENCE)
         return found
 
@@ -260,8 +259,9 @@ class Launcher:
         return digest(self._secret, kernel_id.encode(), sha256).hex()
 
     def _kernel(self, kernel_id: str, key: str, forked: Forked, room: Room) -> Kernel:
-        bound = self.spec.limits.message_bytes
-        directory = self.directory / forked.name
+        bound, directory = self.spec.limits.message_bytes, self.directory / forked.name
+        if self._shut_in.sandbox is None:
+            room.workspace.open(self._home(room.workspace))
         channels = Channels(
             directory / "k",
             key.encode(),

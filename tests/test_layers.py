@@ -65,8 +65,9 @@ ROWS: list[list[str]] = [
     ["broker.reception"],
     ["broker.service"],
     ["broker.upkeep", "broker.listing", "broker.node", "broker.recipe", "broker.proof"],
-    ["broker.doctor", "broker.supply"],
+    ["broker.doctor", "broker.supply", "broker.workspaces"],
     ["broker.web.door", "broker.web.outbox", "broker.web.desk", "broker.web.route"],
+    ["broker.web.delivery"],
     ["broker.web"],
     ["broker.web.routes"],
     ["broker.app"],
@@ -99,6 +100,7 @@ PURE = {
     "broker.policy",
     "broker.replay",
     "broker.outputs",
+    "broker.web.delivery",
 }
 IMPURE_NAMES = {"asyncio", "os", "time", "random", "zmq", "redis", "tornado", "socket", "threading"}
 

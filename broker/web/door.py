@@ -5,11 +5,12 @@ One table says it all; a test checks that each error has a row.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from http.client import responses
 from typing import Any, NamedTuple
@@ -49,6 +50,12 @@ CODES: dict[type[errors.BrokerError], Code] = {
     errors.UnknownProfile: Code(400, 4400, "bad_message"),
     errors.UnknownToken: Code(404, 4400, "unknown_token"),
     errors.NotRunning: Code(409, 4400, "not_running"),
+    errors.BadPath: Code(400, 4400, "bad_path"),
+    errors.NoSuchFile: Code(404, 4400, "no_such_file"),
+    errors.FileExists: Code(412, 4400, "file_exists"),
+    errors.FileConflict: Code(409, 4400, "file_conflict"),
+    errors.WorkspaceFull: Code(507, 4400, "quota"),
+    errors.NoWorkspace: Code(409, 4400, "no_workspace"),
     errors.QueueFull: Code(429, 1013, "queue_full"),
     errors.QuotaExceeded: Code(429, 1013, "quota"),
     errors.AtCapacity: Code(503, 1013, "capacity"),
@@ -84,6 +91,13 @@ def described(error: BaseException) -> dict[str, Any]:
     return body
 
 
+@dataclass(slots=True)
+class Places:
+    """How many more may do something at once."""
+
+    free: int
+
+
 @dataclass(frozen=True, slots=True)
 class House:
     """What the handlers share."""
@@ -97,6 +111,8 @@ class House:
     unready: Callable[[], list[str]]  # why it should get no new sessions
     bad_frames: int = 10
     client_backlog: int = 8 << 20
+    transfers: Places = field(default_factory=lambda: Places(64))  # of files, either way
+    walks: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(4))  # threads
 
 
 class Face(web.RequestHandler):
@@ -200,3 +216,13 @@ async def admit(handler: web.RequestHandler, deed: Deed | None = None) -> Princi
         deed = handler.settings["deeds"].get((type(handler), method), Deed.READ)
     principal.require(Deed(deed), handler.path_kwargs.get("session"))
     return principal
+
+
+def only(handler: web.RequestHandler, *names: str) -> None:
+    """Refuse a query parameter that nothing would read."""
+    for name in handler.request.query_arguments:
+        if name not in (*names, "token"):
+            known = ", ".join(names) or "none"
+            raise errors.BadMessage(
+                f"{name[:64]}: no such query parameter; known: {known}", field=name[:64]
+            )

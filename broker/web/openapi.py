@@ -22,9 +22,11 @@ SESSION = Annotated[
 PATH: dict[str, tuple[Any, str]] = {
     "session": (SESSION, "The session's name."),
     "token_id": (str, "The token's id, as the list has it."),
+    "path": (str, "A path in the session's workspace; its slashes may stand as they are."),
 }
 # What anything that needs a token may be refused for.
 ALWAYS = (errors.BadMessage, errors.Unauthorized, errors.Forbidden)
+OF_A_SESSION = (errors.UnknownSession,)  # as which another tenant's, or another token's, is told
 OPEN = (*EVENTS, *answers.Answer.__subclasses__())
 
 
@@ -71,7 +73,12 @@ def document(routes: Sequence[Route]) -> Json:
             route.template(): {
                 "parameters": [_path_parameter(name, types) for name in route.names()],
                 **{
-                    method: _operation(f"{method} {route.template()}", operation, types)
+                    method: _operation(
+                        f"{method} {route.template()}",
+                        operation,
+                        types,
+                        of_a_session="session" in route.names(),
+                    )
                     for method, operation in route.operations.items()
                 },
             }
@@ -110,7 +117,7 @@ def _path_parameter(name: str, types: Schemas) -> Json:
     }
 
 
-def _operation(name: str, operation: Operation, types: Schemas) -> Json:
+def _operation(name: str, operation: Operation, types: Schemas, *, of_a_session: bool) -> Json:
     told: Json = {
         "operationId": name,
         "summary": operation.summary,
@@ -123,7 +130,7 @@ def _operation(name: str, operation: Operation, types: Schemas) -> Json:
             }
             for one in operation.query
         ],
-        "responses": _responses(operation, types),
+        "responses": _responses(operation, types, OF_A_SESSION if of_a_session else ()),
     }
     if operation.scope:
         told["x-scope"] = operation.scope
@@ -134,13 +141,14 @@ def _operation(name: str, operation: Operation, types: Schemas) -> Json:
     return told
 
 
-def _responses(operation: Operation, types: Schemas) -> Json:
+def _responses(operation: Operation, types: Schemas, further: tuple[Any, ...]) -> Json:
     told: Json = {
         str(status): {"description": one.about, "content": _content(one.bodies, types)}
         for status, one in operation.answers.items()
     }
     refusals: dict[int, list[str]] = {}
-    for error in dict.fromkeys((*(ALWAYS if operation.scope else ()), *operation.errors)):
+    always = (*ALWAYS, *further) if operation.scope else ()
+    for error in dict.fromkeys((*always, *operation.errors)):
         code = CODES[error]
         words = refusals.setdefault(code.http, [])
         words.append(f"`{code.wire}`: {(error.__doc__ or '').splitlines()[0]}")

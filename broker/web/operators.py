@@ -14,7 +14,7 @@ from broker import listing
 from broker.errors import BadMessage, UnknownSession
 from broker.pool import Pool
 from broker.protocol import check_session_name
-from broker.web.door import Face
+from broker.web.door import Face, only
 from kernels.state import SessionState
 
 Json = dict[str, Any]
@@ -30,7 +30,7 @@ class Sessions(Face):
 
     async def get(self) -> None:
         """List the tenant's sessions: `state`, `idle` (seconds), `limit`, `after` (a name)."""
-        _only(self, "state", "idle", "limit", "after")
+        only(self, "state", "idle", "limit", "after")
         state = self.get_query_argument("state", "")
         if state not in STATES:
             known = ", ".join(sorted(STATES - {""}))
@@ -82,7 +82,7 @@ class RestartSession(Face):
 
     async def post(self, session: str) -> None:
         """Give it a new kernel; `keep_files=false` without the files of the old one."""
-        _only(self, "keep_files")
+        only(self, "keep_files")
         keep = self.get_query_argument("keep_files", "true")
         if keep not in ("true", "false", "1", "0"):
             raise BadMessage(
@@ -205,16 +205,6 @@ def _reason(handler: Face) -> str:
     if any(unicodedata.category(character) in LINE_BREAKERS for character in text):
         raise BadMessage(f"reason: expected one line of text, got {text[:64]!r}", field="reason")
     return text.strip()[:200]
-
-
-def _only(handler: Face, *names: str) -> None:
-    """Refuse a query parameter that nothing would read."""
-    for name in handler.request.query_arguments:
-        if name not in (*names, "token"):
-            known = ", ".join(names)
-            raise BadMessage(
-                f"{name[:64]}: no such query parameter; known: {known}", field=name[:64]
-            )
 
 
 def _number(handler: Face, name: str, default: float) -> float:

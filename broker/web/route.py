@@ -15,6 +15,7 @@ JSON = "application/json"
 NDJSON = "application/x-ndjson"
 TEXT = "text/plain"
 BYTES = "application/octet-stream"
+ANY = "*/*"  # a file, of the type that its name says
 
 _PARAMETER = re.compile(r"\{(\+?)(\w+)\}")
 

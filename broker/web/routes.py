@@ -14,10 +14,21 @@ from broker import answers, errors
 from broker.bounds import ASKED
 from broker.grants import TokenBody
 from broker.principal import Deed
-from broker.requests import ExecuteBody
-from broker.web import execute, native, openapi, operators, tokens
+from broker.requests import ExecuteBody, FileBody
+from broker.web import execute, files, native, openapi, operators, tokens
 from broker.web.door import House, Missing, log_request
-from broker.web.route import JSON, NDJSON, TEXT, Answer, Operation, Parameter, Route, answer
+from broker.web.route import (
+    ANY,
+    BYTES,
+    JSON,
+    NDJSON,
+    TEXT,
+    Answer,
+    Operation,
+    Parameter,
+    Route,
+    answer,
+)
 
 EVERYBODY = ""  # without a token
 BUSY = (errors.SessionElsewhere, errors.Draining, errors.StoreUnavailable)
@@ -27,6 +38,20 @@ BOUNDS = tuple(
     Parameter(name, "A bound for this session, lower than its profile's, as in the settings.")
     for name in ASKED
 )
+FILES = (
+    *(errors.SessionElsewhere, errors.StoreUnavailable, errors.AtCapacity, errors.UnknownSession),
+    *(errors.NoWorkspace, errors.BadPath, errors.NoSuchFile, errors.FileConflict),
+)
+SENT = {
+    200: Answer("The file.", {ANY: None}),
+    206: Answer("The part of it that `Range` asks for.", {ANY: None}),
+    304: Answer("It is what `If-None-Match` names.", {}),
+    416: Answer("`Range` asks for what lies behind its end.", {JSON: answers.Refused}),
+}
+CHANGED = {
+    200: Answer("It replaced what was there, or was there.", {JSON: answers.FileRow}),
+    201: Answer("It is new.", {JSON: answers.FileRow}),
+}
 EXECUTED = {
     200: Answer(
         "What the code did; also if it failed. As NDJSON, the events while it runs, `done` last.",
@@ -94,6 +119,53 @@ ROUTES: list[Route] = [
                 query=(Parameter("keep_files", "Whether the files of the old one stay.", bool),),
                 errors=(*FULL, errors.UnknownSession),
             )
+        },
+    ),
+    Route(
+        "/v1/sessions/{session}/files",
+        files.FileList,
+        {
+            "get": Operation(
+                "List the files of a session.",
+                answer("Files by path.", answers.FileRows),
+                scope=Deed.READ,
+                query=(
+                    Parameter("path", "The directory; the workspace itself by default."),
+                    Parameter("recursive", "Whether with what is in its directories.", bool),
+                    Parameter("limit", "At most so many.", int),
+                    Parameter("after", "Only those with a later path."),
+                ),
+                errors=FILES,
+            )
+        },
+    ),
+    Route(
+        "/v1/sessions/{session}/files/{+path}",
+        files.OneFile,
+        {
+            "get": Operation("Read a file, or a part of it.", SENT, scope=Deed.READ, errors=FILES),
+            "head": Operation("Ask about a file.", SENT, scope=Deed.READ, errors=FILES),
+            "put": Operation(
+                "Write a file; with `If-None-Match: *` only a new one.",
+                CHANGED,
+                scope=Deed.RUN,
+                body={BYTES: None},
+                errors=(*FILES, errors.FileExists, errors.WorkspaceFull),
+            ),
+            "post": Operation(
+                "Rename a file or a directory, or make a directory.",
+                CHANGED,
+                scope=Deed.RUN,
+                body={JSON: FileBody},
+                errors=(*FILES, *BODY, errors.FileExists, errors.WorkspaceFull),
+            ),
+            "delete": Operation(
+                "Remove a file, or a directory.",
+                answer("It is not there any more.", answers.Removed),
+                scope=Deed.RUN,
+                query=(Parameter("recursive", "Whether with what is in it.", bool),),
+                errors=FILES,
+            ),
         },
     ),
     Route(

@@ -146,6 +146,7 @@ class SilentChannels:
 class Files:
     def __init__(self, name: str) -> None:
         self.workspace_id = name
+        self.descriptor = -1
 
 
 class SilentKernel:

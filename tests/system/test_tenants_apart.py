@@ -18,6 +18,7 @@ SETTINGS = """
 [profiles.python]
 preload = []
 warm = 1
+warm_most = 1
 zygote = "tenant"
 """
 POOL = "python@default"

@@ -1,0 +1,101 @@
+"""A session's files for those who ask over HTTP, whether or not a kernel is there just now."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from broker.claims import Claims
+from broker.errors import (
+    AtCapacity,
+    BadPath,
+    BrokerError,
+    FileConflict,
+    FileExists,
+    NoSuchFile,
+    NoWorkspace,
+    UnknownSession,
+    WorkspaceFull,
+)
+from broker.roles import Workspace
+from broker.service import Key, Service
+from broker.session import Session
+from kernels.errors import NoRoom, UnsafePath, shown_path
+from kernels.files import Files
+from kernels.state import SessionState
+
+REFUSALS: dict[str, type[BrokerError]] = {
+    "missing": NoSuchFile,
+    "exists": FileExists,
+    "is a directory": FileConflict,
+    "not a directory": FileConflict,
+    "not empty": FileConflict,
+    "into itself": FileConflict,
+    "busy": FileConflict,
+}
+
+
+class Holding:
+    """A session's files in the hands of one request. Whoever has it closes it."""
+
+    def __init__(self, session: Session, workspace: Workspace) -> None:
+        self.session = session
+        self._workspace = workspace
+        # A descriptor of its own: the session may end meanwhile, and its number be another file's.
+        self.files = Files(workspace.descriptor)
+
+    def check(self) -> None:
+        """Raise UnknownSession when the session, or its files, have gone meanwhile."""
+        if self.session.workspace is not self._workspace:
+            raise UnknownSession(f"the files of session {self.session.name!r} are gone")
+
+    def close(self) -> None:
+        """Let go of the files. Safe to call again."""
+        self.files.close()
+
+
+async def hold(service: Service, key: Key) -> Holding:
+    """Return the files of a session of this node; one that has no kernel yet gets one.
+
+    Raises UnknownSession, SessionElsewhere, StoreUnavailable, AtCapacity, NoWorkspace.
+    """
+    session = service.sessions.get(key)
+    if session is None:
+        await Claims(service.store, service.limits.record_ttl).refuse_elsewhere(*key)
+        raise UnknownSession(f"no session {key[1]!r} on this node")
+    if session.workspace is None:
+        service.need_kernel(session)
+        await asyncio.sleep(0)  # so that the binding is before us in the gate's line
+        async with session.gate:
+            pass
+    if session.state is SessionState.CLOSED:
+        raise UnknownSession(f"session {key[1]!r} has ended")
+    workspace = session.workspace
+    if workspace is None and session.kernel is None:
+        raise AtCapacity(f"no kernel, and so no files, can be had for session {key[1]!r} now")
+    if workspace is None or workspace.descriptor < 0:
+        raise NoWorkspace(
+            f"kernels of profile {session.profile!r} keep their files where the broker has no way"
+        )
+    holding = Holding(session, workspace)
+    if not holding.files.is_reachable:
+        holding.close()
+        raise NoWorkspace(
+            "this node's kernels have user ids that the broker cannot act for (mode user-range)"
+        )
+    return holding
+
+
+@contextmanager
+def told(move_to: str | None = None) -> Iterator[None]:
+    """Tell what the files refuse as the client's fault, in words of its own."""
+    try:
+        yield
+    except UnsafePath as error:
+        kind = REFUSALS.get(error.reason, BadPath)
+        field = "move_to" if error.path == move_to else "path"
+        shown = shown_path(error.path).encode(errors="replace").decode()
+        raise kind(f"{field}: {shown!r}: {error.reason}", field=field) from error
+    except NoRoom as error:
+        raise WorkspaceFull(str(error), field="workspace") from error
