@@ -37,7 +37,7 @@ class Description(Face):
 
     async def get(self) -> None:
         """Answer with the document."""
-        self.answer(_routes(tuple(self.settings["routes"])))
+        self.answer(self.settings["description"]())
 
 
 class Messages(Face):
@@ -51,11 +51,6 @@ class Messages(Face):
 
 
 _messages = functools.cache(schema.document)
-
-
-@functools.lru_cache(1)
-def _routes(routes: tuple[Route, ...]) -> Json:
-    return document(routes)
 
 
 def document(routes: Sequence[Route]) -> Json:

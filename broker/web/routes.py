@@ -6,6 +6,7 @@ a test fails for a method of a handler that its row does not describe.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from tornado.web import Application
@@ -351,7 +352,7 @@ def application(house: House, **settings: Any) -> Application:
         default_handler_class=Missing,
         default_handler_args=shared,
         log_function=log_request,
-        routes=ROUTES,
         deeds=DEEDS,
+        description=cache(lambda: openapi.document(ROUTES)),  # made when it is first asked for
         **settings,
     )

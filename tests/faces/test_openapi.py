@@ -1,0 +1,82 @@
+"""The HTTP routes, tried as `/openapi.json` describes them: with what fits it, and what does not."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from broker.web.openapi import document
+from broker.web.routes import ROUTES
+from tests.system.conftest import RunningBroker, broker_process, short_dir
+
+__all__ = ["short_dir"]
+
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_schema_conformance,
+]
+SCHEMA = schemathesis.openapi.from_dict(document(ROUTES))
+OPERATIONS = [found.ok() for found in SCHEMA.get_all_operations()]
+KNOWN = "known"  # the one session that is there
+
+
+@pytest.fixture(scope="module")
+def broker(short_dir: Callable[[], Path]) -> Iterator[RunningBroker]:
+    """A broker of its own: whoever tries everything makes sessions, and ends them."""
+    with broker_process(short_dir(), "--warm", "2") as running:
+        yield running
+
+
+def cases(operation: schemathesis.APIOperation) -> st.SearchStrategy[schemathesis.Case]:
+    """Give what the operation takes and, where there is anything to get wrong, what it does not."""
+    modes = [schemathesis.GenerationMode.POSITIVE]
+    if any(operation.iter_parameters()) or operation.body:
+        modes.append(schemathesis.GenerationMode.NEGATIVE)
+    return st.one_of([operation.as_strategy(mode) for mode in modes])
+
+
+def test_the_broker_serves_the_description_that_is_tried_here(broker: RunningBroker) -> None:
+    with urllib.request.urlopen(f"{broker.url}/openapi.json") as answer:  # noqa: S310
+        assert json.loads(answer.read()) == document(ROUTES)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda one: one.label)
+def test_an_operation_does_what_its_description_says(
+    broker: RunningBroker, operation: schemathesis.APIOperation
+) -> None:
+    seen = set()
+
+    @settings(
+        max_examples=25,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(case=cases(operation), known=st.booleans())
+    def each(case: schemathesis.Case, known: bool) -> None:
+        # Nobody hits upon a name by chance; and each new one would cost a kernel.
+        if "session" in case.path_parameters and (known or "execute" in case.path):
+            case.path_parameters["session"] = KNOWN
+        headers = {"Authorization": f"Bearer {broker.token}"}
+        answer = case.call_and_validate(base_url=broker.url, headers=headers, checks=CHECKS)
+        seen.add(answer.status_code)
+
+    each()
+    print(operation.label, sorted(seen))  # noqa: T201
