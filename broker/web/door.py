@@ -9,7 +9,7 @@ import asyncio
 import json
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from http.client import responses
@@ -19,7 +19,7 @@ from tornado import web
 
 from broker import errors
 from broker.auth import presented_token
-from broker.faults import Bounds
+from broker.faults import Bounds, bad_field, unknown_field
 from broker.metrics import Metrics
 from broker.principal import Deed, Principal
 from broker.protocol import check_session_name
@@ -134,6 +134,7 @@ class Face(web.RequestHandler):
         """Let in whom the token lets in."""
         if not self.public:
             self.principal = await admit(self)
+        check_query(self)
 
     def set_default_headers(self) -> None:
         """Keep answers out of caches, and the server's make to itself."""
@@ -191,6 +192,18 @@ class Missing(Face):
     async def prepare(self) -> None:
         """Say so."""
         raise web.HTTPError(404)
+
+
+def check_query(handler: web.RequestHandler) -> None:
+    """Raise BadMessage for a query parameter that nothing would read, or of which only one is."""
+    given = handler.request.query_arguments
+    if given:
+        known: Collection[str] = handler.settings["known_queries"][type(handler)]
+        for name, values in given.items():
+            if name not in known:
+                raise unknown_field(name, sorted(known), "query parameter")
+            if len(values) > 1:
+                raise bad_field(name, f"given {len(values)} times; expected one")
 
 
 def log_request(handler: web.RequestHandler) -> None:

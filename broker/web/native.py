@@ -25,7 +25,7 @@ from broker.roles import Envelope
 from broker.service import Service
 from broker.session import Session
 from broker.web import desk
-from broker.web.door import Face, House, admit, described
+from broker.web.door import Face, House, admit, check_query, described
 from broker.web.handshake import check_handshake
 from broker.web.outbox import BINARY, TEXT, Outbox
 
@@ -71,6 +71,7 @@ class NativeSocket(websocket.WebSocketHandler):
         """Find the session before the upgrade, so that a refusal is an HTTP status."""
         watches = self.get_query_argument("mode", "") == "watch"
         self.principal = await admit(self, Deed.READ if watches else Deed.RUN)
+        check_query(self)
         name = check_session_name(self.path_kwargs["session"])
         query = {key: self.get_query_argument(key) for key in self.request.query_arguments}
         self._query = open_query(query)

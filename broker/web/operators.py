@@ -14,7 +14,7 @@ from broker import listing
 from broker.errors import BadMessage, UnknownSession
 from broker.pool import Pool
 from broker.protocol import check_session_name
-from broker.web.door import Face, only
+from broker.web.door import Face
 from kernels.state import SessionState
 
 Json = dict[str, Any]
@@ -30,13 +30,14 @@ class Sessions(Face):
 
     async def get(self) -> None:
         """List the tenant's sessions: `state`, `idle` (seconds), `limit`, `after` (a name)."""
-        only(self, "state", "idle", "limit", "after")
         state = self.get_query_argument("state", "")
         if state not in STATES:
             known = ", ".join(sorted(STATES - {""}))
             raise BadMessage(f"state: expected one of {known}", field="state")
         idle = _number(self, "idle", 0.0)
-        limit = int(_number(self, "limit", 1000.0))
+        limit = _number(self, "limit", 1000.0)
+        if limit < 1 or limit % 1:
+            raise BadMessage("limit: expected a whole number, 1 or more", field="limit")
         after = self.get_query_argument("after", "")
         rows = await listing.rows(self.service, self.principal.tenant)
         now = time.time()
@@ -48,7 +49,7 @@ class Sessions(Face):
             and row["session"] > after
             and self.principal.session in (None, row["session"])
         ]
-        cut = rows[: max(1, limit)]
+        cut = rows[: int(limit)]
         self.answer({"sessions": cut, "next": cut[-1]["session"] if len(rows) > len(cut) else None})
 
 
@@ -82,14 +83,9 @@ class RestartSession(Face):
 
     async def post(self, session: str) -> None:
         """Give it a new kernel; `keep_files=false` without the files of the old one."""
-        only(self, "keep_files")
-        keep = self.get_query_argument("keep_files", "true")
-        if keep not in ("true", "false", "1", "0"):
-            raise BadMessage(
-                f"keep_files: expected true or false, got {keep[:64]!r}", field="keep_files"
-            )
+        keep = _flag(self, "keep_files", True)
         found = _live(self, session)
-        generation = await self.service.restart(found, keep_files=keep in ("true", "1"))
+        generation = await self.service.restart(found, keep_files=keep)
         self.answer({"session": session, "generation": generation})
 
 
@@ -108,13 +104,14 @@ class Pools(Face):
 
     async def get(self) -> None:
         """List this node's pools and their kernels."""
+        measured = _flag(self, "memory", False)
         body = self.house.processes()
         body["pools"] = [self._pool(name, pool) for name, pool in self.service.pools.items()]
-        if self.get_query_argument("memory", "") in ("true", "1"):
-            measured = [body["broker"], *body["zygotes"]]
+        if measured:
+            rows = [body["broker"], *body["zygotes"]]
             for pool in body["pools"]:
-                measured += pool["kernels"]
-            await asyncio.to_thread(_measure, measured)
+                rows += pool["kernels"]
+            await asyncio.to_thread(_measure, rows)
         self.answer(body)
 
     def _pool(self, name: str, pool: Pool[Any]) -> Json:
@@ -207,9 +204,16 @@ def _reason(handler: Face) -> str:
     return text.strip()[:200]
 
 
+def _flag(handler: Face, name: str, default: bool) -> bool:
+    text = handler.get_query_argument(name, "true" if default else "false")
+    if text not in ("true", "false", "1", "0"):
+        raise BadMessage(f"{name}: expected true or false, got {text[:64]!r}", field=name)
+    return text in ("true", "1")
+
+
 def _number(handler: Face, name: str, default: float) -> float:
-    text = handler.get_query_argument(name, "")
-    if not text:
+    text = handler.get_query_argument(name, None)
+    if text is None:
         return default
     try:
         value = float(text)

@@ -88,3 +88,8 @@ class Route:
     def names(self) -> Iterator[str]:
         """Yield the names of the path's parameters."""
         return (found[2] for found in _PARAMETER.finditer(self.path))
+
+    def queries(self) -> frozenset[str]:
+        """Return the names of all that the query may hold, whatever the method."""
+        named = (one.name for each in self.operations.values() for one in each.query)
+        return frozenset({"token", *named})

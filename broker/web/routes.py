@@ -7,15 +7,16 @@ a test fails for a method of a handler that its row does not describe.
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
+from typing import Annotated, Any, Literal
 
+from msgspec import Meta
 from tornado.web import Application
 
 from broker import answers, errors
 from broker.bounds import ASKED
 from broker.grants import TokenBody
 from broker.principal import Deed
-from broker.requests import ExecuteBody, FileBody
+from broker.requests import ExecuteBody, FileBody, ProfileName, Seq
 from broker.web import execute, files, native, openapi, operators, tokens
 from broker.web.door import House, Missing, log_request
 from broker.web.route import (
@@ -30,6 +31,13 @@ from broker.web.route import (
     Route,
     answer,
 )
+from kernels.state import SessionState
+
+Flag = Literal["true", "false", "1", "0"]
+Number = Annotated[float, Meta(ge=0, lt=1e12)]
+Positive = Annotated[int, Meta(ge=1, lt=10**12)]
+Line = Annotated[str, Meta(pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*$")]
+State = Literal["", "all", *(state.value for state in SessionState)]  # type: ignore[valid-type]
 
 EVERYBODY = ""  # without a token
 BUSY = (errors.SessionElsewhere, errors.Draining, errors.StoreUnavailable)
@@ -73,10 +81,10 @@ ROUTES: list[Route] = [
                 },
                 scope=Deed.RUN,
                 query=(
-                    Parameter("profile", "The profile of its kernels, if it is new."),
-                    Parameter("after", "The last sequence number seen.", int),
-                    Parameter("mode", "run, or watch: see everything, run nothing."),
-                    Parameter("create", "Whether to make a session that is not there.", bool),
+                    Parameter("profile", "The profile of its kernels, if it is new.", ProfileName),
+                    Parameter("after", "The last sequence number seen.", Seq),
+                    Parameter("mode", "watch: see all, run nothing.", Literal["run", "watch"]),
+                    Parameter("create", "Whether to make a session that is not there.", Flag),
                     *BOUNDS,
                 ),
                 errors=(*FULL, errors.UnknownSession, errors.UnknownProfile),
@@ -117,7 +125,7 @@ ROUTES: list[Route] = [
                 "Give a session a new kernel.",
                 answer("The next generation.", answers.Restarted),
                 scope=Deed.RUN,
-                query=(Parameter("keep_files", "Whether the files of the old one stay.", bool),),
+                query=(Parameter("keep_files", "Whether the files of the old one stay.", Flag),),
                 errors=(*FULL, errors.UnknownSession),
             )
         },
@@ -183,7 +191,7 @@ ROUTES: list[Route] = [
                 "End a session and its kernel.",
                 answer("Its last generation.", answers.Ended),
                 scope=Deed.END,
-                query=(Parameter("reason", "What its next client is told; one line."),),
+                query=(Parameter("reason", "What its next client is told; one line.", Line),),
                 errors=(*BUSY, errors.UnknownSession),
             ),
         },
@@ -197,9 +205,9 @@ ROUTES: list[Route] = [
                 answer("Sessions by name.", answers.SessionRows),
                 scope=Deed.READ,
                 query=(
-                    Parameter("state", "Only those in this state; `all` with the ended ones."),
-                    Parameter("idle", "Only those idle for so many seconds.", float),
-                    Parameter("limit", "At most so many.", int),
+                    Parameter("state", "Those in this state; `all` with the ended ones.", State),
+                    Parameter("idle", "Only those idle for so many seconds.", Number),
+                    Parameter("limit", "At most so many.", Positive),
                     Parameter("after", "Only those with a later name."),
                 ),
                 errors=(errors.StoreUnavailable,),
@@ -271,7 +279,7 @@ ROUTES: list[Route] = [
                 "List this node's pools, their kernels, and its own processes.",
                 answer("The pools.", answers.PoolRows),
                 scope=Deed.OPERATE,
-                query=(Parameter("memory", "Whether to measure each process.", bool),),
+                query=(Parameter("memory", "Whether to measure each process.", Flag),),
             )
         },
     ),
@@ -353,6 +361,7 @@ def application(house: House, **settings: Any) -> Application:
         default_handler_args=shared,
         log_function=log_request,
         deeds=DEEDS,
+        known_queries={route.handler: route.queries() for route in ROUTES},
         description=cache(lambda: openapi.document(ROUTES)),  # made when it is first asked for
         **settings,
     )

@@ -466,3 +466,23 @@ def test_answers_say_nothing_of_the_server_and_stay_out_of_caches(broker: Runnin
     answer = bare(broker, "/healthz")
     assert "Server" not in answer.headers
     assert answer.headers["Cache-Control"] == "no-store"
+
+
+@pytest.mark.parametrize(
+    ("path", "field"),
+    [
+        ("/v1/sessions?limit=1&limit=2", "limit"),
+        ("/v1/sessions?limit=", "limit"),
+        ("/v1/sessions?limit=0", "limit"),
+        ("/v1/sessions?limit=1.5", "limit"),
+        ("/v1/sessions?idel=1", "idel"),
+        ("/v1/nodes?memory=true", "memory"),
+        ("/v1/pools?memory=yes", "memory"),
+    ],
+)
+def test_a_query_that_means_nothing_is_refused_by_name(
+    broker: RunningBroker, path: str, field: str
+) -> None:
+    answer = call(broker, "GET", path)
+    assert answer.status == 400
+    assert answer.error["field"] == field
