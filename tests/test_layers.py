@@ -118,6 +118,10 @@ DOORS = {
     "click": {"broker.cli"},
     "rich": {"broker.cli"},
     "prompt_toolkit": {"broker.cli"},
+    "langchain_core": {"broker.client.adapters"},
+    "smolagents": {"broker.client.adapters"},
+    "openai": set(),  # its plain types are maps to us
+    "anthropic": set(),
     "ipykernel": set(),
     "IPython": set(),
 }
