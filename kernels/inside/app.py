@@ -23,6 +23,7 @@ from traitlets import observe
 from traitlets.config import Config
 
 from . import alarms, offspring, packages, tracebacks
+from .budget import OutputBudget
 from .child import refuse
 from .doors import Doors
 from .imports import guard
@@ -32,7 +33,8 @@ from .publish import Publisher
 from .rehearsal import dress, rehearse
 from .session import KernelSession
 from .shell import Shell
-from .streams import CellStream, OutputBudget
+from .spill import Outputs
+from .streams import CellStream
 
 INLINE = "matplotlib_inline.backend_inline"
 PORTS = {"shell": 1, "iopub": 2, "stdin": 3, "hb": 4, "control": 5}
@@ -138,7 +140,9 @@ class KernelApp(IPKernelApp):
         """Capture output at Python's level and at the descriptors', under one budget."""
         Kernel.budget = CellStream.budget = OutputBudget(0)
         super().init_io()
-        Kernel.budget.streams = {"stdout": sys.stdout, "stderr": sys.stderr}
+        streams = {"stdout": sys.stdout, "stderr": sys.stderr}
+        kept = {name: each for name, each in streams.items() if isinstance(each, CellStream)}
+        Kernel.budget.streams = kept
 
     def init_kernel(self) -> None:
         """Make the kernel on what it sends through."""
@@ -190,6 +194,9 @@ class KernelApp(IPKernelApp):
         control: Loop = kernel.control_thread.io_loop.asyncio_loop
         kernel.budget.limit = options["output_bytes"]
         kernel.message_bytes = self.iopub_socket.message_bytes = options["message_bytes"]
+        if not self.plain:
+            outputs = Outputs(os.getcwd(), lambda: kernel.execution_count)
+            kernel.budget.outputs = self.iopub_socket.outputs = outputs
         self.iopub_socket.io_loop = self.control_thread.io_loop
         self.iopub_socket.start(control, self.control_thread)
         for stream in self.streams:

@@ -22,13 +22,15 @@ from tornado.ioloop import IOLoop
 from traitlets import Any as Anything
 from traitlets import Type
 
+from .budget import OutputBudget
 from .cells import Compiler
 from .debugging import Debugging, LazyStream, ParentsApart, refusal
 from .publish import Publisher
 from .session import KernelSession
 from .shell import Shell
-from .streams import CellStream, OutputBudget
+from .streams import CellStream
 from .subshells import Requests
+from .tracebacks import text_of
 
 RUN_CODE = InteractiveShell.run_code.__code__
 REPEAT_AFTER = 0.02  # s from an interrupt to the next, if nothing came of it; then twice as long
@@ -195,6 +197,7 @@ class Kernel(ParentsApart, IPythonKernel):
         for stream in (sys.stdout, sys.stderr):
             if stream is not None:
                 stream.flush()
+        CellStream.pending.hand_over(whole=True)
         self.iopub_socket.flush()
         answers = self.stdin_socket.answers
         while not answers.empty():  # to a request that nobody waits for any more
@@ -325,9 +328,6 @@ class Kernel(ParentsApart, IPythonKernel):
             reply = self._failed(error, silent)
         finally:
             CellStream.patient = False
-        for stream in (sys.stdout, sys.stderr):
-            if isinstance(stream, CellStream):
-                stream.collect()
         self.budget.finish()
         self._cpu = cpu_seconds() - began
         if isinstance(self.shell, Shell):
@@ -359,17 +359,18 @@ class Kernel(ParentsApart, IPythonKernel):
         metadata["cpu"] = round(self._cpu, 6)
         # ru_maxrss is in KiB, getrusage(2), and the kernel's highest so far, not the cell's.
         metadata["memory_peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
-        if self.budget.truncated:
-            metadata["truncated"] = {"shown": self.budget.shown, "total": self.budget.total}
+        if truncated := self.budget.truncated:
+            metadata["truncated"] = truncated
         return metadata
 
     def _failed(self, error: BaseException, silent: bool) -> dict[str, Any]:
-        content: dict[str, Any] = {
+        told = getattr(self.shell, "told_error", None)
+        content: dict[str, Any] = told or {
             "ename": type(error).__name__,
-            "evalue": _text(error),
+            "evalue": text_of(error),
             "traceback": traceback.format_exception_only(type(error), error),
         }
-        if not silent:
+        if not silent and not told:
             self.send_response(self.iopub_socket, "error", content)
         return self._failure(content)
 
@@ -391,10 +392,3 @@ class Kernel(ParentsApart, IPythonKernel):
         if reply["status"] == "error":
             fitted |= {"ename": reply["ename"][:100], "evalue": note, "traceback": [note]}
         return fitted
-
-
-def _text(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception:
-        return "(an exception that cannot be shown)"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -25,7 +26,6 @@ FLUSH_AFTER = 0.01  # s from a message to its sending, at the most, while a cell
 MAX_BATCH = 64 << 10  # bytes gathered before they are written
 SHOWN = b"display_data"  # ends the topics of what is shown, and of what replaces it
 ROUTINE = b"status", b"execute_input"  # likewise: what each request has
-BINARY = (b'"image/png"', b'"image/jpeg"', b'"image/gif"', b'"image/webp"', b'"application/pdf"')
 
 _CLOCK_MONOTONIC, _TFD_NONBLOCK, _TFD_CLOEXEC = 1, 0o4000, 0o2000000
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -59,6 +59,7 @@ class Publisher:
     def __init__(self) -> None:
         self.peers: list[Peer] = []
         self.message_bytes = 0
+        self.outputs: Any = None  # where what is larger is kept
         self.session: Any = None
         self.background_socket = self
         self.io_loop: Any = None
@@ -130,7 +131,7 @@ class Publisher:
         if os.getpid() != self._pid:
             return  # a forked child is no kernel; its text goes through the descriptors
         if self.texts is not None:  # under its lock: another thread may be handing over
-            self.texts.hand_over()
+            self.texts.hand_over(whole=True)
         self.wait_for_room()
         if not self._batch:
             self._due_at = time.monotonic() + FLUSH_AFTER
@@ -280,7 +281,11 @@ class Publisher:
         note = f"[output of {size:,} bytes left out: the bound is {self.message_bytes:,}]"
         kind = header["msg_type"]
         if kind in ("display_data", "execute_result", "update_display_data"):
-            content = {**content, "data": {"text/plain": note}, "metadata": {}}
+            file = self.outputs.keep(content["data"]) if self.outputs else ""
+            if file:
+                note = f"{note[:-1]}; it is in {file}]"
+            told = {"file": file} if file else {}
+            content = {**content, "data": {"text/plain": note}, "metadata": told}
         elif kind == "error":
             content = {"ename": content["ename"][:100], "evalue": note, "traceback": [note]}
         elif kind == "execute_input":
@@ -323,4 +328,15 @@ _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=json_def
 
 def is_binary(frames: Any) -> bool:
     """Tell whether a message carries a MIME type that Jupyter carries as base64."""
-    return any(kind in frame for frame in frames[-2:] for kind in BINARY)
+    return any(_BINARY_KEY.search(frame) for frame in frames[-2:])
+
+
+def is_binary_type(mime: str) -> bool:
+    """Tell whether the values of a MIME type are bytes: in Jupyter's messages as base64."""
+    return _BINARY.fullmatch(mime) is not None
+
+
+# As in the broker, which makes bytes of them. An SVG is text.
+BINARY = r"image/(?!svg)[^\s\"]+|(?:audio|video)/[^\s\"]+|application/(?:pdf|octet-stream)"
+_BINARY = re.compile(BINARY)
+_BINARY_KEY = re.compile(f'"(?:{BINARY})"'.encode())

@@ -1,9 +1,10 @@
 """Output on its way out of the kernel: in order, in few messages, under a bound.
 
-ipykernel's OutStream, with four things changed. What is written to stdout and stderr, from Python
+ipykernel's OutStream, with five things changed. What is written to stdout and stderr, from Python
 or to the descriptors by C code and subprocesses, is sent in the order it was written, and decoded
 as one stream. Whoever flushes sends, without another thread. A forked child writes to the
-descriptors, which its parent reads. And an execution's text has a budget: head and tail are kept.
+descriptors, which its parent reads. An execution's text has a budget: head and tail are kept. And
+of a line that is rewritten, some states are left out: the last before anything else comes is not.
 """
 
 from __future__ import annotations
@@ -17,89 +18,20 @@ import struct
 import sys
 import termios
 import threading
+import time
 from collections import deque
 from typing import Any, ClassVar
 
 from ipykernel.iostream import OutStream
 
+from .budget import MAX_PIECES, OutputBudget
+from .rewrites import Line
+
 READ_SIZE = 64 << 10  # at least a pipe's capacity: one read takes all that was written before it
 RETRY = 0.01  # s until a descriptor is read again that nobody has room for
 MAX_PENDING = 256 << 10  # characters not yet handed over, before a writer does it itself
-MAX_PIECES = 1000  # messages not yet handed over, likewise: one for each change of stream
+REWRITE_AFTER = 0.1  # s from one state of a line that is rewritten to the next that is sent
 _ALL = (READ_SIZE,)
-JOIN_BELOW = 1024  # characters; shorter pieces of the tail are joined
-
-
-class OutputBudget:
-    """Count the text of one execution and keep its tail once the head has used up its half.
-
-    `limit` is in characters, as good as bytes for what a bound is for. Writes between two
-    executions (from threads) count against the one before.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self.streams: dict[str, Any] = {}
-        self.disown()
-
-    def disown(self) -> None:
-        """Count anew, under a lock of this process: in a child that a cell has forked, too."""
-        self._lock = threading.RLock()
-        self.begin()
-
-    def begin(self) -> None:
-        """Start a new execution's count."""
-        with self._lock:
-            self.total = self.shown = 0
-            self._tail: deque[tuple[str, str]] = deque()
-            self._tail_size = 0
-            self._finished = False
-
-    @property
-    def truncated(self) -> bool:
-        """Tell whether anything was left out."""
-        return self.shown < self.total
-
-    def admit(self, name: str, text: str) -> str:
-        """Return what of `text` may go out now; the rest is kept or, in the end, dropped."""
-        with self._lock:
-            self.total += len(text)
-            if not self.limit:
-                self.shown += len(text)
-                return text
-            room = max(0, self.limit // 2 - self.shown) if not self._tail_size else 0
-            head, rest = text[:room], text[room:]
-            self.shown += len(head)
-            if rest and not self._finished:
-                self._keep(name, rest)
-            return head
-
-    def _keep(self, name: str, text: str) -> None:
-        bound = self.limit // 2
-        text = text[-bound:]
-        self._tail_size += len(text)
-        if self._tail and self._tail[-1][0] == name and len(self._tail[-1][1]) < JOIN_BELOW:
-            text = self._tail.pop()[1] + text
-        self._tail.append((name, text))
-        while self._tail_size > bound or len(self._tail) > MAX_PIECES:
-            oldest, kept = self._tail.popleft()
-            over = self._tail_size - bound if len(self._tail) < MAX_PIECES else len(kept)
-            self._tail_size -= min(over, len(kept))
-            if over < len(kept):
-                self._tail.appendleft((oldest, kept[over:]))
-
-    def finish(self) -> None:
-        """Send the tail, with a note of what is missing before it."""
-        with self._lock:
-            tail, self._tail = self._tail, deque()
-            self.shown += self._tail_size
-            self._finished = True
-            missing = self.total - self.shown
-        for index, (name, text) in enumerate(tail):
-            note = f"\n… {missing} characters left out …\n" if missing and not index else ""
-            stream = self.streams.get(name)
-            if isinstance(stream, CellStream):
-                stream.append(note + text)
 
 
 class Pending:
@@ -116,6 +48,7 @@ class Pending:
     def disown(self) -> None:
         """Forget what the parent will send: in a child that a cell has forked."""
         self.lock, self.size, self._pieces = threading.RLock(), 0, deque()
+        CellStream.holder = None
 
     @property
     def is_large(self) -> bool:
@@ -133,13 +66,15 @@ class Pending:
                     return
             self._pieces.append((stream, parent, [text]))
 
-    def hand_over(self) -> None:
-        """Queue everything for sending.
+    def hand_over(self, *, whole: bool = False) -> None:
+        """Queue everything for sending; if `whole`, a line that is being rewritten as well.
 
         The lock is held until all is queued: whoever has had nothing to hand over may then publish
         `idle` and be sure that it comes after the text.
         """
         with self.lock:
+            if whole and CellStream.holder is not None:
+                CellStream.holder.release()
             while self._pieces:  # one by one: an interrupt here loses one piece, not all
                 stream, parent, parts = self._pieces.popleft()
                 text = "".join(parts)
@@ -154,7 +89,9 @@ class CellStream(OutStream):
     pending: ClassVar[Pending] = Pending()
     patient: ClassVar[bool] = False  # a cell runs: flushing waits
     captured: ClassVar[tuple[CellStream, ...]] = ()
+    holder: ClassVar[CellStream | None] = None  # whose line is being rewritten, and not sent yet
     _fid: Any
+    _io_loop: Any = None
 
     def __init__(
         self,
@@ -183,6 +120,10 @@ class CellStream(OutStream):
         self._master_pid = os.getpid()
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._waiting = bytearray(4)
+        self._line = Line()
+        self._line_of: dict[str, Any] = {}  # the request
+        self._line_sent = 0.0  # of the monotonic clock: when it last was
+        self._awaited = False  # a call of `_release_late`
         self._taken: list[bytes] = []  # from the descriptor, while a signal handler may break in
 
     def capture(self, loop: Any) -> None:
@@ -229,12 +170,66 @@ class CellStream(OutStream):
             os.write(self._original_stdstream_fd if self._fid is not None else 2, string.encode())
             return len(string)
         self._collect_all()
-        text = self.budget.admit(self.name, string)
+        text = string
+        if "\r" in string or CellStream.holder is not None:
+            text = self._rewrite(string, self.parent_header)
+        text = self.budget.admit(self.name, text)
         if text:
             self.append(text)
             if self.pending.is_large:
                 self.flush()
         return len(string)
+
+    def _rewrite(self, text: str, parent: dict[str, Any]) -> str:
+        """Return what of the text goes on now: not a line that is rewritten, if one just went."""
+        with self.pending.lock:
+            holder = CellStream.holder
+            same = holder is self and self._line_of.get("msg_id") == parent.get("msg_id")
+            if holder is not None and not same:
+                holder.release()
+            text = self._line.feed(text)
+            if not self._line.held:
+                CellStream.holder = None
+                return text
+            now = time.monotonic()
+            if self._line.is_long or now - self._line_sent >= REWRITE_AFTER or not self._io_loop:
+                CellStream.holder, self._line_sent = None, now
+                return text + self._line.take()
+            CellStream.holder, self._line_of = self, parent
+            if not self._awaited:
+                self._io_loop.call_soon_threadsafe(self._release_later)
+                self._awaited = True
+            return text
+
+    def release(self) -> None:
+        """Let go of the line that is being rewritten, as it stands now."""
+        with self.pending.lock:
+            CellStream.holder, self._line_sent = None, time.monotonic()
+            text = self.budget.admit(self.name, self._line.take())
+            if text:
+                self.pending.add(self, self._line_of, text)
+                self.pub_thread.arm()
+
+    def _release_later(self) -> None:
+        self._io_loop.call_later(REWRITE_AFTER, self._release_late)
+
+    def _release_late(self) -> None:
+        with self.pending.lock:
+            left = self._line_sent + REWRITE_AFTER - time.monotonic()
+            if CellStream.holder is self and left > 0:
+                self._io_loop.call_later(left, self._release_late)
+                return
+            self._awaited = False
+            if CellStream.holder is not self:
+                return
+            self.release()
+        self.pub_thread.flush()
+
+    def settle(self) -> None:
+        """Take what was written to the descriptor, and let go of all that is kept back."""
+        self.collect()
+        if CellStream.holder is self:
+            self.release()
 
     def append(self, text: str) -> None:
         """Send text that the budget has admitted, now or soon."""
@@ -265,7 +260,10 @@ class CellStream(OutStream):
                     return True  # nothing there: another thread has taken it
             everything = b"".join(self._taken)
             self._taken.clear()
-            text = self.budget.admit(self.name, self._decoder.decode(everything))
+            text = self._decoder.decode(everything)
+            if text and ("\r" in text or CellStream.holder is not None):
+                text = self._rewrite(text, self._parent_header_global)
+            text = self.budget.admit(self.name, text)
             if text:
                 # Whichever thread came by, a control request's among them: it is the cell's.
                 self.pending.add(self, self._parent_header_global, text)

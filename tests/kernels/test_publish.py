@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from kernels.inside import zmtp
+from kernels.inside.budget import OutputBudget
 from kernels.inside.peers import MAX_UNREAD, Peer
 from kernels.inside.publish import MAX_BATCH, Publisher
 from kernels.inside.session import KernelSession
-from kernels.inside.streams import CellStream, OutputBudget, Pending
+from kernels.inside.streams import CellStream, Pending
 from tests.kernels.wires import PATIENCE, Alarm, Raising, Threaded, publishing, read
 
 
@@ -134,7 +135,7 @@ def test_what_is_on_its_way_is_not_broken_off(
     found = []
 
     class Texts:
-        def hand_over(self) -> None:
+        def hand_over(self, *, whole: bool = False) -> None:
             found.append(publisher.is_sending(sys._getframe()))
 
     assert not publisher.is_sending(sys._getframe())

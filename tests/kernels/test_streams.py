@@ -17,6 +17,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 OUTPUT = 200_000  # bounds that a test reaches quickly
 MESSAGE = 1 << 20
+NOTE = r"\n?… (\d+) characters left out; all are in .outputs/1.txt …\n"
 
 
 @pytest.fixture(scope="module")
@@ -201,13 +202,154 @@ async def test_a_thread_prints_for_the_cell_that_started_it(talk: Talk) -> None:
 async def test_over_the_budget_head_and_tail_are_kept(talk: Talk) -> None:
     said = await talk.run("for i in range(100_000): print(f'line {i:06}')")
     text = said.text()
-    head, note, tail = re.split(r"\n?… (\d+) characters left out …\n", text)
+    head, note, tail = re.split(NOTE, text)
     assert head.startswith("line 000000\nline 000001\n")
     assert tail.endswith("line 099999\n")
     total = 12 * 100_000
     assert len(head) + len(tail) == pytest.approx(OUTPUT, abs=2)
     assert int(note) == total - len(head) - len(tail)
-    assert said.metadata["truncated"] == {"shown": len(head) + len(tail), "total": total}
+    cut = {"shown": len(head) + len(tail), "total": total, "file": ".outputs/1.txt"}
+    assert said.metadata["truncated"] == cut
+
+
+async def test_all_text_that_is_too_long_to_be_shown_is_in_a_file(talk: Talk) -> None:
+    said = await talk.run(
+        "import os, subprocess, sys\n"
+        "for i in range(30_000):\n"
+        "    print(f'out {i:05}')\n"
+        "    if i % 1000 == 0: print(f'err {i:05}', file=sys.stderr)\n"
+        "    if i % 1000 == 1: subprocess.run(['echo', f'sub {i:05}'])\n"
+        "os.chdir('/')"
+    )
+    assert "; all are in .outputs/1.txt …" in said.text()
+    file = "(__import__('pathlib').Path(start) / '.outputs/1.txt').read_text().splitlines()"
+    await talk.run("start = get_ipython().starting_dir")
+    expected = (
+        "[line for i in range(30_000) for line in [f'out {i:05}', *[f'err {i:05}'] * (i % 1000 =="
+        " 0), *[f'sub {i:05}'] * (i % 1000 == 1)]]"
+    )
+    assert await talk.value(f"{file} == {expected}") == "True"
+
+
+async def test_text_within_the_bound_leaves_no_file(talk: Talk) -> None:
+    await talk.run("print('short')")
+    assert await talk.value("__import__('os').listdir()") == "[]"
+
+
+@pytest.mark.parametrize(
+    "obstacle",
+    [
+        "open('.outputs', 'w').close()",
+        "import os; os.mkdir('.outputs'); os.mkdir('.outputs/2.txt'); os.chmod('.outputs', 0o500)",
+        "import shutil; shutil.rmtree('.outputs', ignore_errors=True); import os; "
+        "os.symlink('/proc', '.outputs')",
+    ],
+)
+async def test_a_file_that_cannot_be_written_costs_the_cell_nothing(
+    talk: Talk, obstacle: str
+) -> None:
+    await talk.run(obstacle)
+    said = await talk.run(f"print('x' * {2 * OUTPUT})")
+    assert said.status == "ok"
+    assert said.metadata["truncated"]["total"] == 2 * OUTPUT + 1
+
+
+async def test_a_file_that_goes_away_ends_and_says_how_far_it_came(talk: Talk) -> None:
+    said = await talk.run(
+        "import os\nfor i in range(60):\n    print('x' * 9_999)\n"
+        "    if i == 50: os.unlink('.outputs/1.txt')\n"
+    )
+    assert said.status == "ok"
+    found = re.search(r"; the first (\d+) of all are in .outputs/1.txt …", said.text())
+    assert found
+    assert 0 < int(found[1]) <= 510_000
+
+
+async def test_a_cell_that_closes_all_descriptors_has_its_file_all_the_same(talk: Talk) -> None:
+    said = await talk.run(
+        "import os\nprint('x' * 300_000)\n"
+        "mine = [os.open('mine', os.O_RDWR | os.O_CREAT) for _ in range(50)]\n"
+        "for i in range(60): print('x' * 9_999)\nos.path.getsize('mine')"
+    )
+    assert said.value == "0"
+    assert await talk.value("os.path.getsize('.outputs/1.txt')") == "900001"
+
+
+async def test_the_oldest_files_make_way(talk: Talk) -> None:
+    await talk.run("open('kept', 'w').close()")
+    for _ in range(24):
+        await talk.run(f"print('x' * {2 * OUTPUT})")
+    left = "sorted(int(name[:-4]) for name in __import__('os').listdir('.outputs'))"
+    assert await talk.value(left) == str(list(range(6, 26)))
+
+
+# Lines that are written over and over
+
+
+BAR = (
+    "import sys, time\n"
+    "for i in range({count}):\n"
+    "    sys.stderr.write(f'\\r{{i:6}}/{count} |{{\"#\" * (10 * i // {count}):10}}|')\n"
+    "    sys.stderr.flush()\n"
+    "    time.sleep({pause})\n"
+)
+
+
+async def test_a_progress_bar_sends_some_states_and_the_last(talk: Talk) -> None:
+    said = await talk.run(BAR.format(count=20_000, pause=0))
+    pieces = said.contents("stream")
+    assert len(pieces) < 30
+    assert said.text("stderr").endswith(" 19999/20000 |######### |")
+    assert "truncated" not in said.metadata
+    assert said.late == []
+
+
+async def test_a_bar_that_moves_a_hundred_times_a_second_is_told_ten_times(talk: Talk) -> None:
+    said = talk.start(BAR.format(count=100, pause=0.01) + "print('end')")
+    await talk.until(lambda: len(said.contents("stream")) > 3)  # while it runs
+    assert "99/100" not in said.text("stderr")
+    await talk.end(said)
+    assert 4 < len(said.contents("stream")) < 20
+    assert "    99/100 |" in said.text("stderr")
+    assert streams(said)[-1] == ("stdout", "end\n")
+
+
+async def test_a_state_that_nothing_follows_comes_while_the_cell_still_runs(talk: Talk) -> None:
+    said = talk.start(f"{BAR.format(count=1000, pause=0)}while True: time.sleep(0.05)")
+    await talk.until(lambda: " 999/1000" in said.text("stderr"))
+    assert said.reply is None
+    talk.kernel.interrupt()
+    await talk.end(said)
+
+
+async def test_a_bar_comes_before_what_was_written_or_shown_after_it(talk: Talk) -> None:
+    said = await talk.run(
+        "import os, sys\n"
+        "sys.stderr.write('\\r1'); sys.stderr.write('\\r2'); print('one')\n"
+        "sys.stderr.write('\\r3'); os.write(1, b'two\\n')\n"
+        "sys.stderr.write('\\r4'); display('shown')\n"
+        "sys.stderr.write('\\r5'); 1 / 0"
+    )
+    kinds = [
+        m.content.get("text", m.type) for m in said.messages
+        if m.type in ("stream", "display_data", "error")
+    ]  # fmt: skip
+    joined = re.sub(r"\r(?=\r)", "", "".join(kinds))
+    assert joined == "\r1\r2one\n\r3two\n\r4display_data\r5error"
+
+
+async def test_a_subprocesss_bar_is_kept_back_too(talk: Talk) -> None:
+    program = "for i in range(100000): print(end=f'\\r{i:6}')"
+    said = await talk.run(
+        f"import subprocess, sys\n_ = subprocess.run([sys.executable, '-c', {program!r}])"
+    )
+    assert said.text().endswith("\r 99999")
+    assert len(said.text()) < 10_000
+
+
+async def test_line_ends_of_two_characters_stay(talk: Talk) -> None:
+    said = await talk.run("for i in range(1000): print(i, end='\\r\\n')")
+    assert said.text() == "".join(f"{i}\r\n" for i in range(1000))
 
 
 async def test_under_the_budget_nothing_is_left_out(talk: Talk) -> None:
@@ -273,8 +415,43 @@ async def test_a_display_over_the_bound_becomes_a_note(talk: Talk) -> None:
     assert said.status == "ok"
     assert list(said.data) == ["text/plain"]
     assert re.fullmatch(
-        r"\[output of [\d,]+ bytes left out: the bound is 1,048,576\]", said.data["text/plain"]
+        r"\[output of [\d,]+ bytes left out: the bound is 1,048,576; it is in .outputs/1.html\]",
+        said.data["text/plain"],
     )
+    assert said.contents("execute_result")[0]["metadata"] == {"file": ".outputs/1.html"}
+    kept = "open('.outputs/1.html').read() == 'x' * 2_000_000"
+    assert await talk.value(kept) == "True"
+
+
+LARGE = {
+    "png": ("{'image/png': b'\\x89PNG' * 400_000}", "b'\\x89PNG' * 400_000"),
+    "bin": ("{'audio/wav': b'\\0\\1' * 800_000}", "b'\\0\\1' * 800_000"),
+    "json": (
+        "{'application/json': [1] * 900_000, 'text/plain': 'few'}",
+        "__import__('json').dumps([1] * 900_000).encode()",
+    ),
+    "txt": ("{'text/plain': 'é' * 900_000}", "('é' * 900_000).encode()"),
+}
+
+
+@pytest.mark.parametrize("end", LARGE)
+async def test_a_large_output_is_kept_as_what_it_is(talk: Talk, end: str) -> None:
+    data, content = LARGE[end]
+    said = await talk.run(f"display({data}, raw=True)")
+    assert said.contents("display_data")[0]["metadata"] == {"file": f".outputs/1.{end}"}
+    assert await talk.value(f"open('.outputs/1.{end}', 'rb').read() == {content}") == "True"
+
+
+async def test_two_large_outputs_of_a_cell_have_two_files(talk: Talk) -> None:
+    said = await talk.run("for i in '12': display({'text/html': i * 2_000_000}, raw=True)")
+    files = [content["metadata"]["file"] for content in said.contents("display_data")]
+    assert files == [".outputs/1.html", ".outputs/1-1.html"]
+
+
+async def test_an_output_larger_than_half_of_what_is_left_is_not_kept(talk: Talk) -> None:
+    said = await talk.run("display({'text/html': 'x' * 70_000_000}, raw=True)")
+    assert said.data["text/plain"].endswith("the bound is 1,048,576]")
+    assert await talk.value("__import__('os').listdir('.outputs')") == "[]"
 
 
 async def test_an_error_over_the_bound_becomes_a_note_and_is_answered(talk: Talk) -> None:

@@ -1,0 +1,110 @@
+"""How much text an execution may send: head and tail of it, and a file for all of it."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from typing import Any
+
+from .spill import Outputs, Spill
+
+MAX_PIECES = 1000  # messages not yet handed over, at the most: one for each change of stream
+JOIN_BELOW = 1024  # characters; shorter pieces of the tail are joined
+
+
+class OutputBudget:
+    """Count the text of one execution and keep its tail once the head has used up its half.
+
+    From then on all of it goes to a file as well, the head first. `limit` is in characters, as good
+    as bytes for what a bound is for. Writes between two executions (from threads) count against the
+    one before.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.streams: dict[str, Any] = {}
+        self.outputs = Outputs()  # no folder
+        self.disown()
+
+    def disown(self) -> None:
+        """Count anew, under a lock of this process: in a child that a cell has forked, too."""
+        self._lock = threading.RLock()
+        self.begin()
+
+    def begin(self) -> None:
+        """Start a new execution's count."""
+        self.outputs.begin()
+        with self._lock:
+            self.total = self.shown = 0
+            self._head: list[str] = []
+            self._spill: Spill | None = None
+            self._tail: deque[tuple[str, str]] = deque()
+            self._tail_size = 0
+            self._finished = False
+
+    @property
+    def truncated(self) -> dict[str, Any]:
+        """Return what is to be said of what was left out, if anything was."""
+        if self.shown >= self.total:
+            return {}
+        told = {"shown": self.shown, "total": self.total}
+        return told | {"file": self._spill.file} if self._spill and self._spill.file else told
+
+    def admit(self, name: str, text: str) -> str:
+        """Return what of `text` may go out now; the rest is kept or, in the end, dropped."""
+        if not text:
+            return text
+        with self._lock:
+            self.total += len(text)
+            if not self.limit:
+                self.shown += len(text)
+                return text
+            room = max(0, self.limit // 2 - self.shown) if not self._tail_size else 0
+            head, rest = text[:room], text[room:]
+            self.shown += len(head)
+            if self._finished:
+                return head
+            if self._spill is None:
+                self._head.append(head)
+            if rest:
+                if self._spill is None:
+                    self._spill = Spill(self.outputs, self._head)
+                    self._head = []
+                self._spill.add(rest)
+                self._keep(name, rest)
+            return head
+
+    def _keep(self, name: str, text: str) -> None:
+        bound = self.limit // 2
+        text = text[-bound:]
+        self._tail_size += len(text)
+        if self._tail and self._tail[-1][0] == name and len(self._tail[-1][1]) < JOIN_BELOW:
+            text = self._tail.pop()[1] + text
+        self._tail.append((name, text))
+        while self._tail_size > bound or len(self._tail) > MAX_PIECES:
+            oldest, kept = self._tail.popleft()
+            over = self._tail_size - bound if len(self._tail) < MAX_PIECES else len(kept)
+            self._tail_size -= min(over, len(kept))
+            if over < len(kept):
+                self._tail.appendleft((oldest, kept[over:]))
+
+    def finish(self) -> None:
+        """Send the tail, with a note of what is missing before it, and of where that is."""
+        for stream in self.streams.values():
+            stream.collect()  # of both, before either lets go of a line
+        for stream in self.streams.values():
+            stream.settle()
+        with self._lock:
+            self._head = []
+            where = ""
+            if self._spill is not None:
+                self._spill.write()
+                where = self._spill.note
+            tail, self._tail = self._tail, deque()
+            self.shown += self._tail_size
+            self._finished = True
+            missing = self.total - self.shown
+        for index, (name, text) in enumerate(tail):
+            note = f"\n… {missing} characters left out{where} …\n" if missing and not index else ""
+            if name in self.streams:
+                self.streams[name].append(note + text)
