@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Any
 
-from broker.outputs import Event, error_event, plain, rich
+from broker.outputs import Event, error_event, plain, rich, truncation
 from broker.replay import size_of
 from broker.requests import Execute
 from kernels.messages import Message
@@ -158,7 +158,8 @@ class Execution:
             "memory_peak": self._memory_peak(),
             "output_bytes": self._text + self._rich,
         }
-        if truncated := self._truncated():
+        said = self._metadata.get("truncated")
+        if truncated := truncation(said, self._text, self._text + self._dropped):
             event["truncated"] = truncated
         return event
 
@@ -283,13 +284,6 @@ class Execution:
             return False
         self._cost += size + EVENT_COST
         return True
-
-    def _truncated(self) -> Event | None:
-        said = self._metadata.get("truncated")
-        shown, total = self._text, self._text + self._dropped
-        if isinstance(said, dict) and isinstance(said.get("total"), int):
-            total = max(total, said["total"])
-        return {"shown": shown, "total": total} if total > shown or self._dropped else None
 
 
 def are_akin(request_id: str, other: str) -> bool:

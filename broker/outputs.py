@@ -23,14 +23,19 @@ LINE = 2000
 RAW = 16  # times a bound, with control sequences: looking for these takes its time
 HEAD = TAIL = 500
 PARTS = 10_000  # of a traceback's list; each may be many lines
-_BINARY = ("image/png", "image/jpeg", "image/gif", "image/webp", "application/pdf")
+# Jupyter carries these as base64: `kernels.inside.publish.BINARY`. An SVG is text.
+BINARY = r"image/(?!svg)[^\s\"]+|(?:audio|video)/[^\s\"]+|application/(?:pdf|octet-stream)"
+_BINARY = re.compile(BINARY)
+SHORT = 200  # characters of an error's message in its short form
+LINES = 10_000_000  # of a cell
+FILE = re.compile(r"(?!/)(?!(?:.*/)?\.{1,2}(?:/|\Z))(?!.*//)[^\x00-\x1f\x7f\\]{1,255}(?<!/)")
 
 
 def rich(data: Mapping[str, Any]) -> dict[str, Any]:
     """Return a MIME bundle with its binary values as bytes; Jupyter carries them as base64."""
     bundle: dict[str, Any] = {}
     for mime, value in data.items():
-        if mime in _BINARY and isinstance(value, str):
+        if isinstance(value, str) and _BINARY.fullmatch(mime):
             try:
                 bundle[mime] = b64decode(value)
             except ValueError:  # not base64, or not even ASCII
@@ -43,13 +48,41 @@ def rich(data: Mapping[str, Any]) -> dict[str, Any]:
 def error_event(execution_id: str, content: Mapping[str, Any]) -> Event:
     """Return the `error` event of Jupyter's `error` content, without colour codes."""
     traceback = content.get("traceback")
+    name = _clipped(_text(content.get("ename", ""), NAME), NAME)
+    message = _clipped(_text(content.get("evalue", ""), MESSAGE), MESSAGE)
     return {
         "type": "error",
         "id": execution_id,
-        "name": _clipped(_text(content.get("ename", ""), NAME), NAME),
-        "message": _clipped(_text(content.get("evalue", ""), MESSAGE), MESSAGE),
+        "name": name,
+        "message": message,
+        "short": _short(name, message, content.get("line")),
         "traceback": _lines(traceback if isinstance(traceback, list) else []),
     }
+
+
+def truncation(said: object, shown: int, total: int) -> Event | None:
+    """Return the `truncated` of a `done`, or None if nothing was left out.
+
+    `shown` and `total` are what was seen here; `said` is what the kernel says of its own cut, and
+    of the file that has all of it: a relative path without `..`.
+    """
+    said = said if isinstance(said, dict) else {}
+    if isinstance(said.get("total"), int):
+        total = max(total, said["total"])
+    if total <= shown:
+        return None
+    file = said.get("file")
+    told: Event = {"shown": shown, "total": total}
+    return told | {"file": file} if isinstance(file, str) and FILE.fullmatch(file) else told
+
+
+def _short(name: str, message: str, line: object) -> str:
+    """Return an error in one line, with the line of the cell that it came from, if it is known."""
+    first = next((text for text in message.splitlines() if text.strip()), "").strip()
+    name = " ".join(name.split())
+    told = f"{name}: {first[:SHORT]}{'…' * (len(first) > SHORT)}" if first else name
+    where = isinstance(line, int) and not isinstance(line, bool) and 0 < line <= LINES
+    return f"{told}, cell line {line}" if where else told
 
 
 def _lines(parts: list[Any]) -> list[str]:

@@ -106,7 +106,7 @@ class Printer:
     def _done(self, event: dict[str, Any]) -> None:
         cut = event.get("truncated")
         if cut:
-            where = f"; all of it is in {cut['file']}" if cut.get("file") else ""
+            where = f"; more of it is in {cut['file']}" if cut.get("file") else ""
             shown, total = size(cut.get("shown")), size(cut.get("total"))
             self.note(f"broker: output cut, {shown} of {total} shown{where}")
         status, reason = event.get("status"), event.get("reason")

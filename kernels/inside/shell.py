@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,27 +14,9 @@ from IPython.core.interactiveshell import InteractiveShell
 from traitlets import Instance, Type, observe
 
 from .cells import DisplayHook, Transformer, may_await
+from .tracebacks import cell_line, forget_own_frames, has_group, native_lines, text_of
 
 PLAIN = {int, float, bool, complex, str, bytes, list, dict, tuple, set, frozenset, range}
-OWN_FILES = os.path.dirname(__file__) + os.sep
-
-
-def forget_own_frames(error: BaseException | None) -> None:
-    """Take our frames out of the traceback of an error, and of those that led to it."""
-    left, seen = [error], set()
-    while left:
-        error = left.pop()
-        if error is None or id(error) in seen:
-            continue
-        seen.add(id(error))
-        left += [error.__cause__, error.__context__]
-        step = error.__traceback__
-        while step is not None:
-            inner = step.tb_next
-            if inner is not None and inner.tb_frame.f_code.co_filename.startswith(OWN_FILES):
-                step.tb_next = inner.tb_next
-            else:
-                step = inner
 
 
 class PlainFirst(DisplayFormatter):
@@ -73,6 +54,7 @@ class Shell(ZMQInteractiveShell):
     input_transformer_manager = Instance(Transformer, ())
     _transformed: tuple[str | None, str] = (None, "")
     _awaits: tuple[str | None, bool] = (None, False)
+    told_error: dict[str, Any] | None = None  # the last one of the cell that runs
 
     def init_display_formatter(self) -> None:
         """Make what turns results into MIME bundles."""
@@ -155,12 +137,37 @@ class Shell(ZMQInteractiveShell):
 
     def showtraceback(self, exc_tuple: Any = None, *args: Any, **options: Any) -> None:
         """Show an error, where it happened in the user's code."""
-        forget_own_frames(exc_tuple[1] if exc_tuple else sys.exc_info()[1])
+        error = exc_tuple[1] if exc_tuple else sys.exc_info()[1]
+        forget_own_frames(error)
+        if error is not None and has_group(error):  # IPython prints these, and sends no error
+            self._showtraceback(type(error), error, native_lines(error))
+            return
+        told = self.told_error
         super().showtraceback(exc_tuple, *args, **options)
+        if error is not None and self.told_error is told:  # it printed something, at the most
+            self._showtraceback(type(error), error, native_lines(error))
+
+    def _showtraceback(self, etype: Any, evalue: Any, stb: list[str]) -> None:
+        """Send an error, as ipykernel does; with the line of the cell that it came from."""
+        sys.stdout.flush()
+        sys.stderr.flush()
+        hook: Any = self.displayhook
+        if getattr(hook, "msg", None) is not None:  # raised while a result was made text
+            self._last_traceback_during_displayhook = True
+        self.told_error = {
+            "traceback": stb,
+            "ename": str(etype.__name__),
+            "evalue": text_of(evalue),
+            "line": cell_line(evalue, self.compile._filename_map),
+        }
+        topic = hook.topic and hook.topic.replace(b"execute_result", b"error")
+        parent = hook.parent_header
+        hook.session.send(hook.pub_socket, "error", self.told_error, parent, ident=topic)
+        self._last_traceback = stb
 
     def forget_outputs(self) -> None:
         """Drop what was kept of the cell: its results and errors only if they are not wanted."""
-        self._transformed, self._awaits = (None, ""), (None, False)
+        self._transformed, self._awaits, self.told_error = (None, ""), (None, False), None
         history = self.history_manager
         if not self.keeps_outputs and history is not None:
             for name in ("outputs", "output_hist_reprs", "exceptions"):

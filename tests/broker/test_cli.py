@@ -128,7 +128,7 @@ def test_run_says_once_that_the_kernel_was_lost(run: Run, peer: Peer) -> None:
 def test_run_says_what_was_cut(run: Run, peer: Peer) -> None:
     cut = {"shown": 1024 * 1024, "total": 5 * 1024 * 1024, "file": "out.txt"}
     peer.answers["x"] = [ends("ok", truncated=cut)]
-    told = "broker: output cut, 1.0 MB of 5.0 MB shown; all of it is in out.txt\n"
+    told = "broker: output cut, 1.0 MB of 5.0 MB shown; more of it is in out.txt\n"
     assert run("run", "-s", "a", "x").stderr == told
 
 

@@ -96,6 +96,7 @@ SHOWN = {"type": "display", "id": "e", "data": DATA, "metadata": {}}
                 "id": "e",
                 "name": "E",
                 "message": "v",
+                "short": "E: v",
                 "traceback": ["a", "b", "c"],
             },
         ),

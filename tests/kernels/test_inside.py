@@ -160,7 +160,7 @@ async def test_leaving_is_answered(talk: Talk, word: str) -> None:
     [
         ("1 +", "SyntaxError"),
         ("raise ValueError('no')", "ValueError: no"),
-        ("class E(Exception):\n  def __str__(self): 1 / 0\nraise E", "ZeroDivisionError"),
+        ("class E(Exception):\n  def __str__(self): 1 / 0\nraise E", "E: (an exception that"),
         ("def f(): f()\nf()", "RecursionError"),
         ("'\\ud800'.encode()", "UnicodeEncodeError"),
         ("raise KeyboardInterrupt", "KeyboardInterrupt"),
