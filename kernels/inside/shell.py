@@ -14,9 +14,14 @@ from IPython.core.interactiveshell import InteractiveShell
 from traitlets import Instance, Type, observe
 
 from .cells import DisplayHook, Transformer, may_await
+from .formatters import add_form
 from .tracebacks import cell_line, forget_own_frames, has_group, native_lines, text_of
 
 PLAIN = {int, float, bool, complex, str, bytes, list, dict, tuple, set, frozenset, range}
+
+
+def _is_wanted(mime: str, include: Any, exclude: Any) -> bool:
+    return (not include or mime in include) and (not exclude or mime not in exclude)
 
 
 class PlainFirst(DisplayFormatter):
@@ -28,7 +33,10 @@ class PlainFirst(DisplayFormatter):
     def format(self, obj: Any, include: Any = None, exclude: Any = None) -> Any:
         """Return a MIME bundle and its metadata."""
         if include or exclude or type(obj) not in PLAIN or self._is_taught(type(obj).__mro__):
-            return super().format(obj, include=include, exclude=exclude)
+            data, metadata = super().format(obj, include=include, exclude=exclude)
+            if data:
+                add_form(obj, data, lambda mime: _is_wanted(mime, include, exclude))
+            return data, metadata
         text = self.formatters["text/plain"](obj)
         return ({} if text is None else {"text/plain": text}), {}
 
