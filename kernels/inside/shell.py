@@ -14,6 +14,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from traitlets import Instance, Type, observe
 
 from .cells import DisplayHook, Transformer, may_await
+from .displays import Displays
 from .formatters import add_form
 from .tracebacks import cell_line, forget_own_frames, has_group, native_lines, text_of
 
@@ -59,6 +60,7 @@ class Shell(ZMQInteractiveShell):
     # A pty would turn line ends into CRLF, and a sandbox has no /dev/pts.
     system = InteractiveShell.system_raw
     displayhook_class = Type(DisplayHook)
+    display_pub_class = Type(Displays)
     input_transformer_manager = Instance(Transformer, ())
     _transformed: tuple[str | None, str] = (None, "")
     _awaits: tuple[str | None, bool] = (None, False)
@@ -175,6 +177,8 @@ class Shell(ZMQInteractiveShell):
 
     def forget_outputs(self) -> None:
         """Drop what was kept of the cell: its results and errors only if they are not wanted."""
+        if isinstance(self.display_pub, Displays):
+            self.display_pub.end()
         self._transformed, self._awaits, self.told_error = (None, ""), (None, False), None
         history = self.history_manager
         if not self.keeps_outputs and history is not None:
