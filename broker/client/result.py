@@ -5,21 +5,31 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .errors import ExecutionFailed
+from .terminal import shown
 
 Event = dict[str, Any]
+
+# Of tables and of charts, for whoever cannot look at them.
+DATAFRAME = "application/vnd.broker.dataframe+json"
+CHART = "application/vnd.broker.chart+json"
 
 
 @dataclass(frozen=True, slots=True)
 class RemoteError:
-    """The exception that ended the code: its class name, message and traceback lines."""
+    """The exception that ended the code: its class name, message and traceback lines.
+
+    `short` is all of it in one line, with the line of the cell where that is known:
+    `ZeroDivisionError: division by zero, cell line 3`.
+    """
 
     name: str
     message: str
     traceback: tuple[str, ...] = ()
+    short: str = ""
 
     def __str__(self) -> str:
         return f"{self.name}: {self.message}" if self.message else self.name
@@ -31,7 +41,9 @@ class Result:
 
     `status` is ok, error, timeout, interrupted, cancelled, aborted or lost. `state` tells whether
     the variables of earlier executions were there: `warm` if they were, `fresh` in a new session,
-    `lost` when an earlier kernel had ended, for the `reason`. `duration` is in seconds.
+    `lost` when an earlier kernel had ended, for the `reason`. `duration` is in seconds. `truncated`
+    tells of text that was left out: how many characters were `shown` of the `total`, and the `file`
+    of the session that has them. `stdout` and `stderr` are as they came, `\\r` and all.
     """
 
     status: str
@@ -46,6 +58,7 @@ class Result:
     state: str = "warm"
     duration: float = 0.0
     execution_count: int | None = None
+    truncated: Mapping[str, Any] | None = None
 
     @property
     def value(self) -> str | None:
@@ -54,7 +67,10 @@ class Result:
 
     @property
     def text(self) -> str:
-        """Return all text in the order in which it came, as a terminal would have shown it."""
+        """Return all text in the order in which it came, as a terminal shows it in the end.
+
+        Of a progress bar that is its last state.
+        """
         parts: list[str] = []
         for event in self.events:
             match event.get("type"):
@@ -64,7 +80,17 @@ class Result:
                     parts.append((_text(event.get("data", {})) or "") + "\n")
                 case "error":
                     parts.append("\n".join(event.get("traceback", ())) + "\n")
-        return "".join(parts)
+        return shown("".join(parts))
+
+    @property
+    def dataframes(self) -> list[Mapping[str, Any]]:
+        """Return every table, the displayed ones first: its `columns`, `shape` and first `rows`."""
+        return [data[DATAFRAME] for data in self._rich() if isinstance(data.get(DATAFRAME), dict)]
+
+    @property
+    def charts(self) -> list[Mapping[str, Any]]:
+        """Return every chart, likewise: its `title` and `axes`, each with its `series`."""
+        return [data[CHART] for data in self._rich() if isinstance(data.get(CHART), dict)]
 
     @property
     def images(self) -> list[bytes]:
@@ -128,6 +154,7 @@ def collect(events: Iterable[Event]) -> Result:
         state=state,
         duration=float(done.get("duration") or 0.0),
         execution_count=done.get("execution_count"),
+        truncated=done.get("truncated"),
     )
 
 
@@ -143,11 +170,12 @@ def collect_answer(answer: Mapping[str, Any]) -> Result:
 
 def remote_error(event: Mapping[str, Any]) -> RemoteError:
     """Return the exception an `error` event tells of."""
-    return RemoteError(
+    told = RemoteError(
         str(event.get("name", "")),
         str(event.get("message", "")),
         tuple(event.get("traceback", ())),
     )
+    return replace(told, short=str(event.get("short") or told).partition("\n")[0])
 
 
 def image_bytes(value: object) -> bytes | None:

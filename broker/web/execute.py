@@ -155,7 +155,7 @@ def summary(session: Session, state: str, events: list[Event]) -> dict[str, Any]
         elif kind == "display":
             displays.append(event["data"])
         elif kind == "error":
-            error = {name: event[name] for name in ("name", "message", "traceback")}
+            error = {name: event[name] for name in ("name", "message", "short", "traceback")}
     return {
         "session": session.name,
         "generation": done["generation"],

@@ -93,7 +93,7 @@ def test_an_execution_answers_what_the_protocol_says(broker: RunningBroker) -> N
 def test_code_that_fails_is_still_http_200(broker: RunningBroker) -> None:
     body = execute(broker, new_name(), "print('before'); 1 / 0")
     assert (body["status"], body["stdout"], body["result"]) == ("error", "before\n", None)
-    assert sorted(body["error"]) == ["message", "name", "traceback"]
+    assert sorted(body["error"]) == ["message", "name", "short", "traceback"]
     assert (body["error"]["name"], body["error"]["message"]) == (
         "ZeroDivisionError",
         "division by zero",
