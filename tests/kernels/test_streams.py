@@ -296,9 +296,10 @@ BAR = (
 
 
 async def test_a_progress_bar_sends_some_states_and_the_last(talk: Talk) -> None:
+    began = time.monotonic()
     said = await talk.run(BAR.format(count=20_000, pause=0))
-    pieces = said.contents("stream")
-    assert len(pieces) < 30
+    # Ten a second at the most, on a machine of any speed.
+    assert len(said.contents("stream")) < 10 * (time.monotonic() - began) + 10
     assert said.text("stderr").endswith(" 19999/20000 |######### |")
     assert "truncated" not in said.metadata
     assert said.late == []
@@ -309,7 +310,7 @@ async def test_a_bar_that_moves_a_hundred_times_a_second_is_told_ten_times(talk:
     await talk.until(lambda: len(said.contents("stream")) > 3)  # while it runs
     assert "99/100" not in said.text("stderr")
     await talk.end(said)
-    assert 4 < len(said.contents("stream")) < 20
+    assert 4 < len(said.contents("stream")) < 50  # of a hundred; twenty on a machine at rest
     assert "    99/100 |" in said.text("stderr")
     assert streams(said)[-1] == ("stdout", "end\n")
 
