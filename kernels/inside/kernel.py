@@ -23,8 +23,10 @@ from traitlets import Any as Anything
 from traitlets import Type
 
 from .budget import OutputBudget
+from .calls import DRIVE
 from .cells import Compiler
 from .debugging import Debugging, LazyStream, ParentsApart, refusal
+from .parcels import Parcels
 from .publish import Publisher
 from .session import KernelSession
 from .shell import Shell
@@ -32,7 +34,7 @@ from .streams import CellStream
 from .subshells import Requests
 from .tracebacks import text_of
 
-RUN_CODE = InteractiveShell.run_code.__code__
+RUN_CODE = {InteractiveShell.run_code.__code__, DRIVE}
 REPEAT_AFTER = 0.02  # s from an interrupt to the next, if nothing came of it; then twice as long
 REPEAT_UNTIL = 1.0  # s
 BROKEN_OFF = {
@@ -100,6 +102,7 @@ class Kernel(ParentsApart, IPythonKernel):
         self.shell_channel_thread = Requests(self, self.shell_stream)
         self.debugpy_stream = LazyStream(self)
         self._debugging = Debugging(self)
+        self._parcels = Parcels(self)
         self._init_debugger()
         self.comm_manager = comm.get_comm_manager()
         self._init_shell()
@@ -256,7 +259,7 @@ class Kernel(ParentsApart, IPythonKernel):
             self._heard = True
             sending = self.iopub_socket.is_sending(frame)
             while frame is not None:
-                if frame.f_code is RUN_CODE:
+                if frame.f_code in RUN_CODE:
                     if not sending:
                         raise KeyboardInterrupt
                     self.iopub_socket.interrupted = True
@@ -320,7 +323,7 @@ class Kernel(ParentsApart, IPythonKernel):
         CellStream.patient = True
         try:
             with self.interruptible():
-                reply = await super().do_execute(code, silent, *args, **options)
+                reply = await self._parcels.run(super().do_execute, code, silent, *args, **options)
         except (Exception, KeyboardInterrupt) as error:
             # Interrupted before the code ran, or an exception whose `str` raises: ipykernel
             # would send no reply at all.
@@ -328,6 +331,7 @@ class Kernel(ParentsApart, IPythonKernel):
             reply = self._failed(error, silent)
         finally:
             CellStream.patient = False
+            self._parcels.put_back()
         self.budget.finish()
         self._cpu = cpu_seconds() - began
         if isinstance(self.shell, Shell):
