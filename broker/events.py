@@ -112,6 +112,7 @@ class Value(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, tag="value
     seq: Seq
     value: Any = UNSET
     data: Bundle | UnsetType = UNSET
+    metadata: Metadata | UnsetType = UNSET
 
 
 class Clear(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, tag="clear"):
@@ -173,7 +174,10 @@ class File(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class Done(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, tag="done"):
-    """The end of an execution; there is exactly one, after all outputs."""
+    """The end of an execution; there is exactly one, after all outputs.
+
+    A batch has one for each of its cells, with `cell`, and then one of its own, with `cells`.
+    """
 
     id: Id
     status: Literal["ok", "error", "timeout", "interrupted", "cancelled", "aborted", "lost"]
@@ -190,6 +194,7 @@ class Done(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, tag="done")
     truncated: Truncated | UnsetType = UNSET
     files: list[File] | UnsetType = UNSET
     cell: Cell | UnsetType = UNSET
+    cells: Annotated[int, Meta(ge=0, description="How many of them ran.")] | UnsetType = UNSET
 
 
 class Reply(msgspec.Struct, kw_only=True, tag="reply"):

@@ -11,9 +11,12 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Any
 
+from broker import values
+from broker.batches import CODE, Order
 from broker.outputs import Event, error_event, plain, rich, truncation
 from broker.replay import size_of
 from broker.requests import Execute
+from broker.surroundings import NONE, Surroundings
 from kernels.messages import Message
 from kernels.spec import Usage
 
@@ -29,6 +32,7 @@ OUTPUTS = (
     "execute_result",
     "clear_output",
     "error",
+    values.KIND,
 )
 EXPIRED = ("timeout", "cpu")  # its time is up: on the clock, or on its processors
 UNKNOWN = Usage()
@@ -51,6 +55,9 @@ class Execution:
     owner: object  # who asked: a failure aborts what the same client has queued behind it
     submitted: float
     limits: OutputLimits = field(default_factory=OutputLimits)
+    order: Order = CODE
+    around: Surroundings = NONE  # what was set for all that runs, when it was asked for
+    configured: bool = False  # the kernel has that
     told: bool = False  # an event has told of it: a `done` must follow
     started: float = 0.0
     interrupted: str = ""  # why it was interrupted: `interrupted`, or one of EXPIRED
@@ -69,6 +76,7 @@ class Execution:
     _cost: int = 0  # bytes of all events, as whoever keeps them pays for them
     _vain: int = 0  # bytes of outputs that were decoded and came to nothing
     _failed: bool = False
+    _valued: bool = False
     _metadata: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -90,12 +98,15 @@ class Execution:
         """Tell whether the reply is all that is missing: it is on its way, or has come."""
         return self._idle and not self._status
 
-    def content(self) -> dict[str, Any]:
-        """Return the content of the execute_request.
+    def content(self, version: int = 0) -> dict[str, Any]:
+        """Return the content of the execute_request, for surroundings of that version.
 
         The kernel is never told to stop on errors: the queue is the session's.
         """
-        return {
+        parcel = self.order.parcel
+        if self.around.version > version:
+            parcel = {**(parcel or {}), "configure": self.around.since(version)}
+        return ({} if parcel is None else {"broker": parcel}) | {
             "code": self.request.code,
             "silent": self.request.silent,
             "store_history": self.request.store_history and not self.request.silent,
@@ -203,6 +214,8 @@ class Execution:
         status = message.content.get("status")
         self._status = status if status in ("ok", "error", "aborted") else "error"
         self._metadata = message.metadata
+        told = message.content.get("broker")
+        self.configured = isinstance(told, dict) and told.get("configured") is True
         count = _count(message.content.get("execution_count"))
         self.count = self.count if count is None else count
 
@@ -231,8 +244,23 @@ class Execution:
             if self._affords(size_of(event)) or not self._failed:
                 self._failed = True  # the first one is told whatever came before it
                 yield event
+        elif kind == values.KIND:
+            yield from self._value(message)
         elif (shown := self._display(kind, message)) is not None:
             yield shown
+
+    def _value(self, message: Message) -> Iterator[Event]:
+        if self._valued or not self.order.is_call:
+            return
+        event = values.value_event(self.id, message, self.limits.display, rich)
+        if event is not None:
+            self._valued = True
+            size = len(message.content_bytes)
+            if self._affords(size_of(event, self._left)):
+                self._rich += size
+                yield event
+            else:
+                yield values.left_out(self.id, size)
 
     def _display(self, kind: str, message: Message) -> Event | None:
         size = len(message.content_bytes)

@@ -15,9 +15,12 @@ from broker.audience import Audience
 from broker.deadline import Deadline, usage_of
 from broker.errors import BadMessage, BrokerError, NotRunning, QueueFull, StoreUnavailable
 from broker.execution import EXPIRED, Event, Execution, are_akin
-from broker.requests import Execute
+from broker.orders import Runs, code_only, executions_of
+from broker.parcels import check_surroundings
+from broker.requests import Configure
 from broker.roles import Client, Host, SessionKernel, SessionLimits
 from broker.strays import Strays
+from broker.surroundings import NONE
 from kernels.messages import Message
 from kernels.state import SessionEvent, SessionState
 
@@ -61,6 +64,8 @@ class Executions:
         self._strays = Strays(limits.output)
         self._deadline = Deadline(limits, self._expire, place.kill)
         self._answered = False  # by the kernel it has now
+        self._around = NONE  # what clients have set for all that runs
+        self._around_version = 0  # which of it the kernel has
 
     def __repr__(self) -> str:
         return f"<Executions: {self._running!r}, {len(self._queue)} queued>"
@@ -85,6 +90,7 @@ class Executions:
     def begin(self, kernel: SessionKernel, *, warm: bool) -> None:
         """Take up a kernel; `warm` if it may still run what an earlier broker gave it."""
         self._answered = warm
+        self._around_version = 0
         self._strays.renew()
         if warm:
             self._place.advance(SessionEvent.STARTED)
@@ -110,7 +116,7 @@ class Executions:
         for execution in waiting:
             clients = self._place.audience.clients
             owner = next((one for one in clients if one is execution.owner), None)
-            if owner is not None:
+            if owner is not None and not execution.order.cell:  # once for a batch
                 owner.fault(execution.id, error)
             if owner is None or execution.told:
                 self._finish(execution, "aborted", error.message)
@@ -124,10 +130,23 @@ class Executions:
 
     # Requests
 
-    def submit(self, request: Execute, owner: Client) -> None:
-        """Queue an execution. Raises QueueFull, StoreUnavailable, BadMessage for an id in use."""
-        self._check(request.id, 1)
-        self._enqueue([Execution(request, owner, time.monotonic(), self._place.limits.output)])
+    def submit(self, request: Runs, owner: Client) -> None:
+        """Queue what is to run: all of it, or none.
+
+        Raises QueueFull, StoreUnavailable, and BadMessage, for an id in use for one.
+        """
+        limits, now = self._place.limits, time.monotonic()
+        executions = executions_of(request, owner, now, limits, self._around)
+        self._check(request.id, len(executions))
+        self._enqueue(executions)
+
+    def configure(self, request: Configure) -> None:
+        """Set what is around all that is submitted from now on. Raises BadMessage."""
+        check_surroundings(request)
+        if request.env or request.cwd is not None:
+            if self._place.limits.code_only:
+                raise code_only("env" if request.env else "cwd")
+            self._around = self._around.changed(request.env, request.cwd)
 
     def _check(self, request_id: str, number: int) -> None:
         """Raise what speaks against queueing so many more under this id."""
@@ -145,13 +164,14 @@ class Executions:
         if any(one.id == request_id for one in self._all()):
             raise BadMessage(f"id: {request_id!r} is still open in this session", field="id")
 
-    def _enqueue(self, executions: Iterable[Execution]) -> None:
-        for execution in executions:
-            self._queue.append(execution)
-            position = len(self._queue) - (not self.occupied)
-            if position > 0:
+    def _enqueue(self, executions: list[Execution]) -> None:
+        position = len(self._queue) + 1 - (not self.occupied)  # of the first
+        if position > 0:
+            for execution in executions:
                 execution.told = True
-                self._emit(execution, {"type": "queued", "id": execution.id, "position": position})
+            event: Event = {"type": "queued", "id": executions[0].id, "position": position}
+            self._place.audience.emit(event)
+        self._queue.extend(executions)
         if self._place.kernel is None:
             self._place.host.need_kernel(self._place)
         else:
@@ -202,7 +222,7 @@ class Executions:
             kernel.channels.send(
                 "shell",
                 "execute_request",
-                execution.content(),
+                execution.content(self._around_version),
                 msg_id=self._request_id,
                 metadata=execution.request.metadata,
             )
@@ -263,6 +283,8 @@ class Executions:
     def _complete(self, execution: Execution) -> None:
         self._running = None
         self._deadline.clear()
+        if execution.configured:
+            self._around_version = execution.around.version
         execution.used_after = usage_of(self._place.kernel)
         self._place.advance(SessionEvent.FINISHED)
         status = self._finish(execution)
@@ -285,8 +307,14 @@ class Executions:
                 event.setdefault("reason", execution.interrupted or "lost")
         event |= {"generation": self._place.generation, "expires_at": self._place.expires}
         self._emit(execution, event)
+        if (batch := execution.order.batch) is not None and execution.order.cell is not None:
+            last = batch.ended(execution.order.cell, event, started=execution.started, now=now)
+            if last is not None:
+                self._place.audience.emit(last)
         self._place.host.executed(self._place, event["status"], event["duration"], event["cpu"])
         return str(event["status"])
 
     def _emit(self, execution: Execution, event: Event) -> None:
+        if execution.order.cell is not None:
+            event["cell"] = execution.order.cell
         self._place.audience.emit(event)

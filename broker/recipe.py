@@ -61,6 +61,7 @@ def session_limits(profile: Profile, config: Config) -> SessionLimits:
         interrupt_grace=bounds.interrupt_grace,
         replay_bytes=bounds.replay_bytes,
         replay_events=bounds.replay_events,
+        code_only=bool(profile.kernelspec),
         output=OutputLimits(bounds.output_bytes, bounds.display_bytes, bounds.display_total),
     )
 

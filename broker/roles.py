@@ -130,6 +130,7 @@ class SessionLimits:
     replay_bytes: int = 4 << 20
     replay_events: int = 1000
     output: OutputLimits = field(default_factory=OutputLimits)
+    code_only: bool = False  # its kernels are another kernelspec's, and know no more than Jupyter
     asked: Mapping[str, float] = field(default_factory=dict)  # of these, what a client has lowered
 
     def lowered(self, asked: Mapping[str, float], level: str) -> SessionLimits:

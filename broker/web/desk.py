@@ -10,7 +10,20 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol, TypeAlias
 
 from broker.errors import BadMessage, Forbidden
-from broker.requests import Ack, Cancel, Close, Execute, Interrupt, Ping, Request, Restart
+from broker.orders import Runs
+from broker.requests import (
+    Ack,
+    Batch,
+    Call,
+    Cancel,
+    Close,
+    Configure,
+    Execute,
+    Interrupt,
+    Ping,
+    Request,
+    Restart,
+)
 from broker.roles import Client
 from broker.service import Service
 from broker.session import Session
@@ -54,9 +67,14 @@ def _ack(asker: Asker, request: Ack) -> Fields:
     return None
 
 
-def _execute(asker: Asker, request: Execute) -> Fields:
+def _submit(asker: Asker, request: Runs) -> Fields:
     asker.session.work.submit(request, asker)
     return None
+
+
+def _configure(asker: Asker, request: Configure) -> Fields:
+    asker.session.work.configure(request)
+    return {}
 
 
 def _interrupt(asker: Asker, request: Interrupt) -> Fields:
@@ -80,7 +98,10 @@ async def _close(asker: Asker, request: Close) -> Fields:
 SERVED: Mapping[type[Request], Callable[[Any, Any], Answer]] = {
     Ping: _ping,
     Ack: _ack,
-    Execute: _execute,
+    Execute: _submit,
+    Batch: _submit,
+    Call: _submit,
+    Configure: _configure,
     Interrupt: _interrupt,
     Cancel: _cancel,
     Restart: _restart,

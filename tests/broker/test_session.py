@@ -30,6 +30,7 @@ class FakeChannels:
         self.on_look: Callable[[], None] = lambda: None
         self.broken: asyncio.Future[BadFrame] = asyncio.get_running_loop().create_future()
         self.sent: list[tuple[str, str, Any]] = []  # id, code, metadata
+        self.contents: list[Any] = []  # of the same
         self.full = False
 
     def next_id(self) -> str:
@@ -43,6 +44,7 @@ class FakeChannels:
         if kind != "kernel_info_request":
             assert (channel, kind) == ("shell", "execute_request")
             self.sent.append((msg_id, content["code"], metadata))
+            self.contents.append(content)
         return msg_id
 
     def look(self, channel: str) -> None:
@@ -83,12 +85,21 @@ class FakeKernel:
     def kill(self) -> None:
         self.killed = True
 
-    def say(self, channel: str, kind: str, content: object, parent: str | None = None) -> None:
+    def say(
+        self,
+        channel: str,
+        kind: str,
+        content: object,
+        parent: str | None = None,
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
         parent = self.channels.sent[-1][0] if parent is None else parent
         header = {"msg_type": kind}
         if self.channels.receiver is not None:
             body = orjson.dumps(content)
-            self.channels.receiver(channel, Message(header, {"msg_id": parent}, {}, body, ()))
+            self.channels.receiver(
+                channel, Message(header, {"msg_id": parent}, metadata or {}, body, ())
+            )
 
     def begin(self) -> None:
         self.say("iopub", "status", {"execution_state": "busy"})

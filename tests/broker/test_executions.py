@@ -1,0 +1,424 @@
+"""Batches, calls and surroundings in a session's queue, with a kernel that a test speaks for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from broker import batches
+from broker.errors import BadMessage, BrokerError, NotRunning, QueueFull
+from broker.requests import Batch, Call, Cell, Configure, Execute
+from tests.broker.pool_fakes import elapse, on_manual_time
+from tests.broker.test_session import FakeClient, FakeKernel, Scene
+
+
+class Stage(Scene):
+    """A scene with longer words."""
+
+    def batch(self, *codes: str, name: str = "b", **fields: Any) -> None:
+        cells = [Cell(code=code) for code in codes]
+        self.session.work.submit(Batch(id=name, cells=cells, **fields), self.client)
+
+    def run(self, status: str = "ok") -> None:
+        self.kernel.begin()
+        self.kernel.end(status)
+
+    def told_of(self, name: str = "b") -> list[tuple[Any, ...]]:
+        """Return type, cell and status of each event of a request."""
+        events = [event for event in self.client.events if event.get("id") == name]
+        return [(e["type"], e.get("cell"), e.get("status")) for e in events]
+
+    @property
+    def parcels(self) -> list[Any]:
+        return [content.get("broker") for content in self.kernel.channels.contents]
+
+
+def done(cell: int | None, status: str) -> tuple[str, int | None, str]:
+    return "done", cell, status
+
+
+# Batches
+
+
+@on_manual_time
+async def test_each_cell_of_a_batch_is_done_and_then_the_batch() -> None:
+    stage = Stage()
+    stage.batch("x", "y")
+    assert stage.kernel.codes == ["x"]
+    stage.kernel.begin()
+    stage.kernel.say("iopub", "stream", {"name": "stdout", "text": "abc"})
+    stage.kernel.end()
+    assert stage.kernel.codes == ["x", "y"]
+    stage.run()
+    assert stage.told_of() == [
+        ("started", 0, None),
+        ("stream", 0, None),
+        done(0, "ok"),
+        ("started", 1, None),
+        done(1, "ok"),
+        done(None, "ok"),
+    ]
+    last = stage.client.events[-1]
+    assert (last["cells"], last["output_bytes"], last["execution_count"]) == (2, 3, 2)
+    assert (last["generation"], last["expires_at"]) == (1, stage.session.expires)
+    assert stage.host.done == ["ok", "ok"]
+
+
+@on_manual_time
+async def test_the_done_of_a_batch_sums_up_its_cells() -> None:
+    stage = Stage()
+    stage.batch("x", "y", "z")
+    for status, cpu, peak in (("ok", 0.5, 7), ("error", 0.25, 9)):
+        stage.kernel.begin()
+        stage.kernel.say(
+            "shell", "execute_reply", {"status": status}, metadata={"cpu": cpu, "memory_peak": peak}
+        )
+        stage.kernel.say("iopub", "status", {"execution_state": "idle"})
+    last = stage.client.events[-1]
+    found = {name: last[name] for name in ("status", "cells", "cpu", "memory_peak")}
+    assert found == {"status": "error", "cells": 2, "cpu": 0.75, "memory_peak": 9}
+
+
+def test_a_batch_lasts_from_its_first_cells_start_to_its_last_cells_end() -> None:
+    batch = batches.Batch("b", 3, 100.0)
+    cell = {"status": "ok", "cpu": None, "memory_peak": None, "output_bytes": 1}
+    cell |= {"duration": 1.0, "execution_count": None, "generation": 2, "expires_at": 5.0}
+    assert batch.ended(0, cell, started=103.0, now=104.0) is None
+    assert batch.ended(2, cell | {"status": "cancelled"}, started=0.0, now=105.0) is None
+    last = batch.ended(1, cell, started=104.0, now=108.0)
+    assert last is not None
+    assert (last["queued"], last["duration"], last["cells"]) == (3.0, 5.0, 2)
+    assert (last["status"], last["cpu"], last["output_bytes"]) == ("cancelled", None, 3)
+
+
+@on_manual_time
+async def test_a_cell_that_fails_ends_the_batch_unless_told_otherwise() -> None:
+    for stop, statuses in (
+        (True, ["ok", "error", "aborted", "error"]),
+        (False, ["ok", "error", "ok", "error"]),
+    ):
+        stage = Stage()
+        stage.batch("x", "y", "z", stop_on_error=stop)
+        for status in ("ok", "error", "ok")[: 2 if stop else 3]:
+            stage.run(status)
+        told = [status for kind, _, status in stage.told_of() if kind == "done"]
+        assert told == statuses
+        assert stage.client.events[-1]["cells"] == (2 if stop else 3)
+
+
+@on_manual_time
+async def test_a_batch_is_queued_once_and_its_cells_run_together() -> None:
+    stage, other = Stage(queue=5), FakeClient()
+    stage.session.attach(other)
+    stage.submit("a")
+    stage.batch("x", "y")
+    stage.submit("c", client=other)
+    assert stage.client.told("position", "id") == [(1, "b"), (3, "c")]
+    for _ in range(4):
+        stage.run()
+    assert stage.kernel.codes == ["code a", "x", "y", "code c"]
+
+
+@on_manual_time
+async def test_a_batch_is_taken_whole_or_not_at_all() -> None:
+    stage = Stage(queue=3)
+    with pytest.raises(BadMessage, match="cells: 4 cells; the session's queue holds 3"):
+        stage.batch("1", "2", "3", "4")
+    stage.submit("a", "b")
+    with pytest.raises(QueueFull, match="no room for 3 more"):
+        stage.batch("1", "2", "3")
+    assert stage.session.work.queued == 1
+    stage.batch("1", "2", name="batch")
+    assert stage.session.work.queued == 3
+    stage.run()
+    with pytest.raises(BadMessage, match="'batch' is still open"):
+        stage.submit("batch")
+
+
+@on_manual_time
+async def test_interrupting_a_batch_interrupts_the_cell_that_runs() -> None:
+    for stop, statuses in (
+        (True, ["interrupted", "aborted", "interrupted"]),
+        (False, ["interrupted", "ok", "interrupted"]),
+    ):
+        stage = Stage()
+        stage.batch("x", "y", stop_on_error=stop)
+        stage.kernel.begin()
+        assert stage.session.work.interrupt("b") == "b"
+        assert stage.kernel.interrupts == 1
+        stage.kernel.end("error")
+        if not stop:
+            stage.run()
+        assert [status for kind, _, status in stage.told_of() if kind == "done"] == statuses
+
+
+@on_manual_time
+async def test_cancelling_a_batch_takes_out_the_cells_that_wait() -> None:
+    stage = Stage()
+    stage.batch("x", "y", "z")
+    stage.kernel.begin()
+    stage.session.work.cancel("b")
+    stage.kernel.end()
+    assert stage.kernel.codes == ["x"]
+    assert stage.told_of()[1:] == [
+        done(1, "cancelled"),
+        done(2, "cancelled"),
+        done(0, "ok"),
+        done(None, "cancelled"),
+    ]
+    with pytest.raises(NotRunning):
+        stage.session.work.cancel("b")
+
+
+@on_manual_time
+async def test_a_batch_that_only_waited_can_be_cancelled() -> None:
+    stage = Stage()
+    stage.submit("a")
+    stage.batch("x", "y")
+    stage.session.work.cancel("b")
+    assert stage.told_of()[-1] == done(None, "cancelled")
+    assert stage.client.events[-1]["cells"] == 0
+    assert stage.client.events[-1]["execution_count"] is None
+
+
+@on_manual_time
+async def test_a_kernel_lost_in_a_batch_loses_a_cell_and_aborts_the_rest() -> None:
+    stage = Stage()
+    stage.batch("x", "y", "z")
+    stage.run()
+    stage.kernel.begin()
+    stage.session.drop_kernel("oom")
+    assert stage.told_of()[-3:] == [done(1, "lost"), done(2, "aborted"), done(None, "lost")]
+    last = next(e for e in reversed(stage.client.events) if e["type"] == "done")
+    assert (last["reason"], last["cells"]) == ("oom", 2)
+
+
+@on_manual_time
+async def test_a_batch_without_a_kernel_is_one_fault() -> None:
+    stage = Stage(bound=False)
+    stage.batch("x", "y")
+    stage.session.work.refuse(BrokerError("no"))
+    assert [name for name, _ in stage.client.faults] == ["b"]
+    assert stage.told_of() == []
+
+
+@on_manual_time
+async def test_a_timeout_is_a_cells_own() -> None:
+    stage = Stage()
+    cells = [Cell(code="x", timeout=1.0), Cell(code="y")]
+    request = Batch(id="b", cells=cells, stop_on_error=False)
+    stage.session.work.submit(request, stage.client)
+    stage.kernel.begin()
+    await elapse(1.5)
+    assert stage.kernel.interrupts == 1
+    stage.kernel.end("error")
+    stage.run()
+    assert [told for told in stage.told_of() if told[0] == "done"] == [
+        done(0, "timeout"),
+        done(1, "ok"),
+        done(None, "timeout"),
+    ]
+
+
+# Calls
+
+
+def call(stage: Stage, **fields: Any) -> None:
+    stage.session.work.submit(Call(id="c", function="f", **fields), stage.client)
+
+
+@on_manual_time
+async def test_a_call_is_sent_as_data_and_answered_by_its_value() -> None:
+    stage = Stage()
+    call(stage, args=[b"\xff", 1], kwargs={"$a": float("inf")}, env={"A": "1"}, cwd="d")
+    (content,) = stage.kernel.channels.contents
+    assert (content["code"], content["silent"], content["store_history"]) == ("f", True, False)
+    assert content["broker"] == {
+        "call": {
+            "function": "f",
+            "args": [{"$bytes": "/w=="}, 1],
+            "kwargs": {"$a": {"$float": "inf"}},
+        },
+        "env": {"A": "1"},
+        "cwd": "d",
+    }
+    stage.kernel.say("iopub", "status", {"execution_state": "busy"})
+    stage.kernel.say("iopub", "broker_value", {"value": [{"$bytes": "/w=="}]})
+    stage.kernel.end()
+    assert stage.told_of("c") == [("started", None, None), ("value", None, None), done(None, "ok")]
+    assert stage.client.told("value") == [([b"\xff"],)]
+    assert stage.client.events[-1]["execution_count"] is None
+
+
+@on_manual_time
+async def test_only_a_call_has_a_value_and_only_one() -> None:
+    stage = Stage()
+    stage.submit("a")
+    stage.kernel.say("iopub", "broker_value", {"value": 1})
+    stage.run()
+    call(stage)
+    for value in ({"value": {"$no": 1}}, {"else": 1}, {"value": 2}, {"value": 3}, {"data": {}}):
+        stage.kernel.say("iopub", "broker_value", value)
+    stage.kernel.end()
+    assert stage.client.told("value") == [(2,)]
+
+
+@on_manual_time
+async def test_a_value_over_the_bound_is_a_note() -> None:
+    stage = Stage()
+    call(stage)
+    stage.kernel.say("iopub", "broker_value", {"value": "a" * (12 << 20)})
+    stage.kernel.end()
+    (value,) = [event for event in stage.client.events if event["type"] == "value"]
+    assert value["data"] == {"text/plain": "[value of 12,582,924 bytes left out]"}
+
+
+@on_manual_time
+async def test_a_call_that_fails_aborts_nothing() -> None:
+    stage = Stage()
+    call(stage)
+    stage.submit("a")
+    stage.kernel.end("error")
+    assert stage.client.dones == {"c": "error"}
+    assert stage.kernel.codes == ["f", "code a"]
+
+
+# What comes with code
+
+
+@on_manual_time
+async def test_code_alone_comes_with_nothing() -> None:
+    stage = Stage()
+    stage.submit("a")
+    assert "broker" not in stage.kernel.channels.contents[0]
+
+
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"inputs": {"1a": 1}}, "inputs: '1a' is no name for a variable"),
+    ({"inputs": {"a b": 1}}, "inputs: 'a b' is no name for a variable"),
+    ({"inputs": {"class": 1}}, "inputs: 'class' is no name for a variable"),
+    ({"inputs": {"None": 1}}, "inputs: 'None' is no name for a variable"),
+    ({"inputs": {"a" * 200 + "-": 1}}, "is no name for a variable"),
+    ({"inputs": {"__builtins__": 1}}, "inputs: '__builtins__' is a name of Python's own"),
+    ({"inputs": {"\uff3f_builtins__": 1}}, "is a name of Python's own"),
+    ({"env": {"A": "a\0b"}}, "env: A has a NUL in it"),
+    ({"cwd": "a\0b"}, "cwd: it has a NUL in it"),
+]
+
+
+@on_manual_time
+async def test_what_cannot_be_brought_is_refused_before_anything_runs() -> None:
+    for fields, told in REFUSED:
+        stage = Stage()
+        with pytest.raises(BadMessage, match=told) as refused:
+            stage.submit("a", **fields)
+        assert refused.value.field == next(iter(fields))
+        assert "a\0b" not in str(refused.value)
+        assert (stage.kernel.codes, stage.client.events[1:]) == ([], [])
+
+
+@on_manual_time
+async def test_a_variable_is_named_as_python_reads_it() -> None:
+    stage = Stage()
+    stage.submit("a", inputs={"ﬁ": 1, "größe": 2})
+    assert stage.parcels == [{"inputs": {"fi": 1, "größe": 2}}]
+
+
+@on_manual_time
+async def test_kernels_of_another_kernelspec_are_given_code_alone() -> None:
+    stage = Stage(code_only=True)
+    for request, field in (
+        (Execute(id="1", code="", inputs={"a": 1}), "inputs"),
+        (Execute(id="1", code="", env={"A": "1"}), "env"),
+        (Execute(id="1", code="", cwd="/"), "cwd"),
+        (Call(id="1", function="f"), "function"),
+    ):
+        with pytest.raises(BadMessage, match="of another kernelspec") as refused:
+            stage.session.work.submit(request, stage.client)
+        assert refused.value.field == field
+    for configure, field in (
+        (Configure(id="1", env={"A": "1"}), "env"),
+        (Configure(id="1", cwd="/"), "cwd"),
+    ):
+        with pytest.raises(BadMessage, match="of another kernelspec") as refused:
+            stage.session.work.configure(configure)
+        assert refused.value.field == field
+    stage.batch("x")
+    assert stage.kernel.codes == ["x"]
+
+
+@on_manual_time
+async def test_what_is_secret_is_in_nothing_that_could_be_logged() -> None:
+    stage = Stage()
+    stage.session.work.configure(Configure(id="1", env={"A": "a secret"}))
+    stage.submit("a", "b", env={"B": "a secret"}, inputs={"c": "a secret"})
+    shown = [stage.session, stage.session.work, *stage.session.work._all()]
+    assert "secret" not in repr(shown)
+
+
+# Configure
+
+
+def configured(kernel: FakeKernel, *, well: bool = True) -> None:
+    kernel.say("iopub", "status", {"execution_state": "busy"})
+    told = {"configured": True} if well else {}
+    kernel.say("shell", "execute_reply", {"status": "ok", "broker": told})
+    kernel.say("iopub", "status", {"execution_state": "idle"})
+
+
+@on_manual_time
+async def test_what_is_configured_comes_once_with_what_is_asked_after_it() -> None:
+    stage = Stage()
+    stage.submit("before", "queued")
+    stage.session.work.configure(Configure(id="1", env={"A": "1", "B": None}, cwd="d"))
+    stage.submit("after")
+    stage.run()
+    stage.run()
+    assert stage.parcels == [None, None, {"configure": {"env": {"A": "1", "B": None}, "cwd": "d"}}]
+    configured(stage.kernel)
+    stage.session.work.configure(Configure(id="2", env={"C": "3"}))
+    stage.submit("later", env={"A": "2"})
+    assert stage.parcels[-1] == {"env": {"A": "2"}, "configure": {"env": {"C": "3"}}}
+    configured(stage.kernel)
+    stage.submit("last")
+    assert stage.parcels[-1] is None
+
+
+@on_manual_time
+async def test_what_a_kernel_could_not_take_on_comes_again() -> None:
+    stage = Stage()
+    stage.session.work.configure(Configure(id="1", cwd="d"))
+    for name in ("a", "b"):
+        stage.submit(name)
+        configured(stage.kernel, well=False)
+    assert stage.parcels == [{"configure": {"env": {}, "cwd": "d"}}] * 2
+
+
+@on_manual_time
+async def test_a_new_kernel_gets_all_that_was_configured() -> None:
+    stage = Stage()
+    for number, fields in enumerate(
+        ({"env": {"A": "1", "B": "1"}}, {"env": {"A": None}}, {"cwd": "d"})
+    ):
+        stage.session.work.configure(Configure(id=str(number), **fields))
+    stage.submit("a")
+    configured(stage.kernel)
+    stage.session.drop_kernel("restart")
+    stage.kernel = FakeKernel("k2")
+    stage.session.bind(stage.kernel, 2, "lost", "restart")
+    stage.submit("b")
+    assert stage.parcels == [{"configure": {"env": {"A": None, "B": "1"}, "cwd": "d"}}]
+
+
+@on_manual_time
+async def test_what_is_configured_has_a_bound() -> None:
+    stage = Stage()
+    work = stage.session.work
+    work.configure(Configure(id="1", env={f"A{number}": "" for number in range(256)}))
+    with pytest.raises(BadMessage, match="env: more than 256 variables"):
+        work.configure(Configure(id="1", env={"B": "1"}))
+    with pytest.raises(BadMessage, match="env: more than 262,144 characters") as refused:
+        work.configure(Configure(id="1", env={f"A{number}": "x" * 30_000 for number in range(9)}))
+    assert "xxx" not in str(refused.value)
+    work.configure(Configure(id="1", env={f"A{number}": None for number in range(256)}))
