@@ -5,7 +5,7 @@ Nothing is built from these: handlers answer with plain maps. Times are Unix sec
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -68,6 +68,13 @@ class Executed(Answer):
     error: Failure | None
     outputs: list[Output]
     done: events.Done
+
+
+class Called(Executed):
+    """A waited-for call: `value` is null for what has no plain form, and `data` how it is shown."""
+
+    value: Any
+    data: Bundle | None
 
 
 class SessionRow(Answer):

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from broker.faults import bad_field, clip
-from broker.tagged import packed
 from broker.requests import Call, Configure, Execute
+from broker.tagged import packed
 
 Parcel = dict[str, Any]
 

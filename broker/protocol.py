@@ -29,7 +29,7 @@ from broker.faults import (
     unknown_field,
 )
 from broker.parsing import body_of, id_of, request_of
-from broker.requests import MAX_SEQ, CallBody, ExecuteBody, FileBody, Request
+from broker.requests import MAX_SEQ, CallBody, ExecuteBody, FileBody, OpenBody, Request
 
 MSGPACK = "broker.v1.msgpack"
 JSON = "broker.v1.json"
@@ -188,6 +188,20 @@ def call_body(data: bytes, bounds: Bounds) -> CallBody:
 def file_body(data: bytes, bounds: Bounds) -> FileBody:
     """Return the body of a request to change a file's name; raises as `execute_body` does."""
     return body_of(_posted(data, bounds, '{"move_to": "b.txt"}'), FileBody, bounds)
+
+
+def open_body(data: bytes, bounds: Bounds) -> OpenBody:
+    """Return the body of a request to open a session; an empty one asks for nothing special."""
+    return body_of(_load_json(data, bounds) if data else {}, OpenBody, bounds)
+
+
+def opening_query(body: OpenBody) -> OpenQuery:
+    """Return how to open the session that a body asks for; raises BadMessage naming the field."""
+    args = {name: str(value) for name, value in body.limits.items()}
+    for name in args:
+        if name not in ASKED:
+            raise unknown_field(name, ASKED, "bound")
+    return OpenQuery(profile=body.profile, limits=asked_limits(args))
 
 
 def _posted(data: bytes, bounds: Bounds, example: str) -> object:

@@ -272,3 +272,19 @@ class CallBody(Message, frozen=True, kw_only=True):
         """Return the same call as a request of that id."""
         given = {name: getattr(self, name) for name in self.__struct_fields__ if name != "profile"}
         return Call(id=request_id, **given)
+
+
+class OpenBody(Message, frozen=True, kw_only=True):
+    """What is posted to open a session, or to join it; each of `limits` as in a query.
+
+    An environment cannot stand in a URL: those are logged, and this is not.
+    """
+
+    profile: ProfileName | None = None
+    env: Annotated[dict[EnvName, EnvValue | None], msgspec.Meta(max_length=MAX_INPUTS)] = {}
+    cwd: Directory | None = None
+    limits: dict[str, str | int | float] = {}
+
+    def configure(self, request_id: str) -> Configure:
+        """Return what it sets as a request of that id."""
+        return Configure(id=request_id, env=self.env, cwd=self.cwd)

@@ -5,27 +5,33 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import math
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from tornado.iostream import StreamClosedError
 
 from broker.errors import BrokerError, SessionLost
+from broker.faults import Bounds
+from broker.parcels import parcel_of
 from broker.protocol import (
     MAX_SENT_DEPTH,
+    JsonCodec,
     OpenQuery,
     check_session_name,
     execute_body,
     execute_query,
 )
-from broker.requests import ExecuteBody
+from broker.requests import CallBody, ExecuteBody
 from broker.roles import Envelope
 from broker.session import Session
 from broker.web.door import Face, described
 
 Event = dict[str, Any]
+Body = ExecuteBody | CallBody
+VALUES = JsonCodec(Bounds())
 
 
 class Follower:
@@ -71,11 +77,12 @@ class ExecuteOnce(Face):
     """`POST /v1/execute`: run in a fresh kernel that is gone afterwards."""
 
     outlives_caller = False
+    _read: Callable[[bytes, Bounds], Body] = staticmethod(execute_body)
     _follower: Follower | None = None
 
     async def post(self) -> None:
         """Run the body's code."""
-        body = execute_body(self.request.body, self.house.bounds)
+        body = self._body()
         async with self.service.once(self.principal.tenant, self._query(body)) as session:
             await self._run(session, body)
 
@@ -84,18 +91,27 @@ class ExecuteOnce(Face):
         if self._follower is not None and not self.outlives_caller:
             self._follower.end(0, "its caller has gone")
 
-    def _query(self, body: ExecuteBody) -> OpenQuery:
+    def _body(self) -> Body:
+        """Return what is to run, checked before anything is opened for it."""
+        body = self._read(self.request.body, self.house.bounds)
+        parcel_of(body.request("-"))
+        return body
+
+    def _query(self, body: Body) -> OpenQuery:
         args = {name: self.get_query_argument(name) for name in self.request.query_arguments}
         return execute_query(args, body.profile)
 
-    async def _run(self, session: Session, body: ExecuteBody) -> None:
+    async def _run(self, session: Session, body: Body) -> None:
         async with follow(session, body) as follower:
             self._follower = follower
             if "application/x-ndjson" in self.request.headers.get("Accept", ""):
                 await self._stream(follower)
             else:
                 events = [event async for event in follower.events()]
-                self.answer(summary(session, follower.state, events))
+                self.answer(self._summary(session, follower.state, events))
+
+    def _summary(self, session: Session, state: str, events: list[Event]) -> dict[str, Any]:
+        return summary(session, state, events)
 
     async def _stream(self, follower: Follower) -> None:
         self.set_header("Content-Type", "application/x-ndjson")
@@ -103,7 +119,7 @@ class ExecuteOnce(Face):
         with suppress(StreamClosedError):
             try:
                 async for event in follower.events():
-                    self.write(json.dumps(as_json(event)) + "\n")
+                    self.write(json.dumps(told(event)) + "\n")
                     await self.flush()
             except BrokerError as error:
                 if not self._headers_written:
@@ -121,13 +137,13 @@ class ExecuteInSession(ExecuteOnce):
     async def post(self, session: str) -> None:  # type: ignore[override]
         """Run the body's code in the session."""
         name = check_session_name(session)
-        body = execute_body(self.request.body, self.house.bounds)
+        body = self._body()
         found = await self.service.open(self.principal.tenant, name, self._query(body))
         await self._run(found, body)
 
 
 @asynccontextmanager
-async def follow(session: Session, body: ExecuteBody) -> AsyncIterator[Follower]:
+async def follow(session: Session, body: Body) -> AsyncIterator[Follower]:
     """Submit an execution and follow it while the block lasts; it goes on without us."""
     follower = Follower(uuid.uuid4().hex)
     session.attach(follower)
@@ -140,7 +156,7 @@ async def follow(session: Session, body: ExecuteBody) -> AsyncIterator[Follower]
 
 def summary(session: Session, state: str, events: list[Event]) -> dict[str, Any]:
     """Return the answer of a waited-for execution."""
-    outputs = [as_json(event) for event in events if event["type"] not in ("started", "queued")]
+    outputs = [told(event) for event in events if event["type"] not in ("started", "queued")]
     done = outputs.pop()
     streams = {"stdout": "", "stderr": ""}
     result: dict[str, Any] | None = None
@@ -171,10 +187,20 @@ def summary(session: Session, state: str, events: list[Event]) -> dict[str, Any]
     }
 
 
+def told(event: Event) -> Event:
+    """Return an event as it stands in an answer; a call's value as the JSON subprotocol has it."""
+    if event["type"] != "value":
+        return {key: as_json(value, 1) for key, value in event.items()}
+    plain: Event = json.loads(VALUES.encode(event))
+    return plain
+
+
 def as_json(value: Any, level: int = 0) -> Any:
     """Return plain data with bytes as base64 text, as in an .ipynb; with a note of what is deep."""
     if isinstance(value, dict | list) and level == MAX_SENT_DEPTH:
         return f"[nested deeper than {MAX_SENT_DEPTH} levels]"
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
     if isinstance(value, dict):

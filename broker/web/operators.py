@@ -12,8 +12,9 @@ import psutil
 
 from broker import listing
 from broker.errors import BadMessage, UnknownSession
+from broker.parcels import check_surroundings
 from broker.pool import Pool
-from broker.protocol import check_session_name
+from broker.protocol import check_session_name, open_body, opening_query
 from broker.web.door import Face
 from kernels.state import SessionState
 
@@ -54,12 +55,22 @@ class Sessions(Face):
 
 
 class OneSession(Face):
-    """`GET` and `DELETE /v1/sessions/{session}`."""
+    """`GET`, `POST` and `DELETE /v1/sessions/{session}`."""
 
     async def get(self, session: str) -> None:
         """Describe it."""
         key = (self.principal.tenant, check_session_name(session))
         self.answer(await listing.row(self.service, key))
+
+    async def post(self, session: str) -> None:
+        """Open it, or join it; what is around all that runs in it is set by the way."""
+        name = check_session_name(session)
+        body = open_body(self.request.body, self.house.bounds)
+        configure = body.configure("-")
+        check_surroundings(configure)
+        found = await self.service.open(self.principal.tenant, name, opening_query(body))
+        found.work.configure(configure)
+        self.answer(await listing.row(self.service, found.key))
 
     async def delete(self, session: str) -> None:
         """End it; `reason` is what its next client is told."""

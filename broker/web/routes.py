@@ -9,15 +9,15 @@ from __future__ import annotations
 from functools import cache
 from typing import Annotated, Any, Literal
 
-from msgspec import Meta
+from msgspec import Meta, Struct
 from tornado.web import Application
 
 from broker import answers, errors
 from broker.bounds import ASKED
 from broker.grants import TokenBody
 from broker.principal import Deed
-from broker.requests import ExecuteBody, FileBody, ProfileName, Seq
-from broker.web import execute, files, native, openapi, operators, tokens
+from broker.requests import CallBody, ExecuteBody, FileBody, OpenBody, ProfileName, Seq
+from broker.web import call, execute, files, native, openapi, operators, tokens
 from broker.web.door import House, Missing, log_request
 from broker.web.route import (
     ANY,
@@ -67,6 +67,18 @@ EXECUTED = {
         {JSON: answers.Executed, NDJSON: None},
     )
 }
+CALLED = {
+    200: Answer(
+        "What the call did; also if it failed. As NDJSON, the events while it runs, `done` last.",
+        {JSON: answers.Called, NDJSON: None},
+    )
+}
+
+
+def _runs(summary: str, told: dict[int, Answer], body: type[Struct]) -> Operation:
+    errors_ = (*FULL, *BODY, errors.UnknownProfile)
+    return Operation(summary, told, scope=Deed.RUN, query=BOUNDS, body={JSON: body}, errors=errors_)
+
 
 ROUTES: list[Route] = [
     Route(
@@ -94,16 +106,12 @@ ROUTES: list[Route] = [
     Route(
         "/v1/sessions/{session}/execute",
         execute.ExecuteInSession,
-        {
-            "post": Operation(
-                "Run code in a session and wait.",
-                EXECUTED,
-                scope=Deed.RUN,
-                query=BOUNDS,
-                body={JSON: ExecuteBody},
-                errors=(*FULL, *BODY, errors.UnknownProfile),
-            )
-        },
+        {"post": _runs("Run code in a session and wait.", EXECUTED, ExecuteBody)},
+    ),
+    Route(
+        "/v1/sessions/{session}/call",
+        call.CallInSession,
+        {"post": _runs("Call a function in a session and wait.", CALLED, CallBody)},
     ),
     Route(
         "/v1/sessions/{session}/interrupt",
@@ -187,6 +195,13 @@ ROUTES: list[Route] = [
                 scope=Deed.READ,
                 errors=(*BUSY, errors.UnknownSession),
             ),
+            "post": Operation(
+                "Open a session, or join it, with an environment and a directory for what runs.",
+                answer("The session.", answers.SessionRow),
+                scope=Deed.RUN,
+                body={JSON: OpenBody},
+                errors=(*FULL, *BODY, errors.UnknownProfile),
+            ),
             "delete": Operation(
                 "End a session and its kernel.",
                 answer("Its last generation.", answers.Ended),
@@ -218,13 +233,10 @@ ROUTES: list[Route] = [
         "/v1/execute",
         execute.ExecuteOnce,
         {
-            "post": Operation(
+            "post": _runs(
                 "Run code in a fresh kernel that is gone afterwards, and wait.",
                 EXECUTED,
-                scope=Deed.RUN,
-                query=BOUNDS,
-                body={JSON: ExecuteBody},
-                errors=(*FULL, *BODY, errors.UnknownProfile),
+                ExecuteBody,
             )
         },
     ),
@@ -256,6 +268,17 @@ ROUTES: list[Route] = [
                 answer("The token that was.", answers.RevokedToken),
                 scope=Deed.ADMINISTER,
                 errors=(errors.StoreUnavailable, errors.UnknownToken),
+            )
+        },
+    ),
+    Route(
+        "/v1/call",
+        call.CallOnce,
+        {
+            "post": _runs(
+                "Call a function in a fresh kernel that is gone afterwards, and wait.",
+                CALLED,
+                CallBody,
             )
         },
     ),
