@@ -211,8 +211,8 @@ class KernelApp(IPKernelApp):
             publisher=self.iopub_socket,
             requests=kernel.shell_channel_thread,
             control=kernel.take_control,
+            asking=kernel.asking,
         )
-        self.stdin_socket.answers = doors.answers
         offspring.expect(self)
         kernel.start()
         doors.open(listeners)

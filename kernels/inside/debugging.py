@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from contextvars import ContextVar
 from functools import partial
 from typing import Any
@@ -75,6 +76,12 @@ class Debugging:
     def __init__(self, kernel: Any) -> None:
         self._kernel = kernel
         self._lock = asyncio.Lock()
+        self._hook: Any = None  # debugpy's, for `breakpoint()`
+
+    def stand_by(self) -> None:
+        """Leave `breakpoint()` to pdb until a debugger comes; debugpy has it do nothing."""
+        if sys.breakpointhook is not sys.__breakpointhook__:
+            self._hook, sys.breakpointhook = sys.breakpointhook, sys.__breakpointhook__
 
     async def serve(self, frames: list[bytes]) -> None:
         """Serve a request of the control channel; on its thread."""
@@ -98,6 +105,7 @@ class Debugging:
             except Exception as error:
                 return f"debugpy cannot listen: {error!r}"
             debugger.debugpy_initialized = True
+            sys.breakpointhook = self._hook or sys.breakpointhook
         return ""
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import queue
 import socket
 from collections.abc import Callable
 from typing import Any
 
+from .asking import Asking
 from .peers import Loop, Peer, Router
 from .publish import Publisher
 from .subshells import Requests
@@ -26,13 +26,14 @@ class Doors:
         publisher: Publisher,
         requests: Requests,
         control: Callable[[list[bytes]], None],
+        asking: Asking,
     ) -> None:
-        self.answers: queue.SimpleQueue[list[bytes]] = queue.SimpleQueue()  # to input requests
         self._loop = loop
         self._routers = routers
         self._publisher = publisher
         self._requests = requests
         self._control = control
+        self._asking = asking
         self._listeners: list[socket.socket] = []
         self._peers: set[Peer] = set()
 
@@ -86,6 +87,8 @@ class Doors:
         if channel == "shell":
             self._requests.add(peer, messages)
             return
+        if channel == "stdin":
+            self._asking.join(peer.conversation.identity)
         self._peers.add(peer)
         self._loop.add_reader(peer.socket, self._read, channel, peer)
         self._take(channel, peer, messages)
@@ -99,6 +102,8 @@ class Doors:
             self._publisher.remove(peer)
         else:
             self._routers[channel].remove(peer)
+            if channel == "stdin":
+                self._asking.lose(peer.conversation.identity)
         self._peers.discard(peer)
         peer.close()
 
@@ -111,4 +116,4 @@ class Doors:
             if channel == "control":
                 self._control(whole)
             else:
-                self.answers.put(whole)
+                self._asking.take(whole)

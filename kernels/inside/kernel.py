@@ -6,7 +6,6 @@ import asyncio
 import os
 import resource
 import signal
-import sys
 import threading
 import time
 import traceback
@@ -22,6 +21,7 @@ from tornado.ioloop import IOLoop
 from traitlets import Any as Anything
 from traitlets import Type
 
+from .asking import Asking
 from .budget import OutputBudget
 from .calls import DRIVE
 from .cells import Compiler
@@ -32,6 +32,7 @@ from .session import KernelSession
 from .shell import Shell
 from .streams import CellStream
 from .subshells import Requests
+from .tools import ToolBox
 from .tracebacks import text_of
 
 RUN_CODE = {InteractiveShell.run_code.__code__, DRIVE}
@@ -100,10 +101,12 @@ class Kernel(ParentsApart, IPythonKernel):
         # count to a page of each, and so costs every kernel 6 MB of memory that was shared.
         super(IPythonKernel, self).__init__(**options)
         self.shell_channel_thread = Requests(self, self.shell_stream)
+        self.asking, self.tools = Asking(self), ToolBox()
         self.debugpy_stream = LazyStream(self)
         self._debugging = Debugging(self)
         self._parcels = Parcels(self)
         self._init_debugger()
+        self._debugging.stand_by()
         self.comm_manager = comm.get_comm_manager()
         self._init_shell()
         for kind in ("comm_open", "comm_msg", "comm_close"):
@@ -197,26 +200,7 @@ class Kernel(ParentsApart, IPythonKernel):
         self.session.send(socket, "list_subshell_reply", content, parent, ident)
 
     def _input_request(self, prompt: str, ident: Any, parent: Any, password: bool = False) -> str:
-        for stream in (sys.stdout, sys.stderr):
-            if stream is not None:
-                stream.flush()
-        CellStream.pending.hand_over(whole=True)
-        self.iopub_socket.flush()
-        answers = self.stdin_socket.answers
-        while not answers.empty():  # to a request that nobody waits for any more
-            answers.get()
-        content = {"prompt": str(prompt), "password": password}
-        self.session.send(self.stdin_socket, "input_request", content, parent, ident)
-        while True:
-            try:
-                _, frames = self.session.feed_identities(answers.get())
-                value = str(self.session.deserialize(frames)["content"]["value"])
-                break
-            except (ValueError, TypeError, KeyError):  # no answer at all
-                continue
-        if value == "\x04":
-            raise EOFError
-        return value
+        return self.asking.read(str(prompt), password=password)
 
     async def interrupt_request(self, *request: Any) -> None:
         """Interrupt what runs, and again as long as nothing shows that the signal was noticed.
@@ -319,6 +303,7 @@ class Kernel(ParentsApart, IPythonKernel):
     async def do_execute(self, code: str, silent: bool, *args: Any, **options: Any) -> Any:
         """Run one cell; the tail of an over-long output is sent before its reply."""
         self.budget.begin()
+        self.tools.prepare(self)
         began = cpu_seconds()
         CellStream.patient = True
         try:

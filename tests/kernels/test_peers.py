@@ -109,6 +109,14 @@ class Recorder:
             return self.came
 
 
+class Answers:
+    """Who comes to the stdin channel, and goes."""
+
+    def __init__(self) -> None:
+        self.there: set[bytes] = set()
+        self.join, self.lose = self.there.add, self.there.discard
+
+
 class House:
     """Open doors, and real clients of libzmq's before them."""
 
@@ -118,12 +126,14 @@ class House:
         self.publisher.start(control.loop, control.thread)
         self.shell, self.stdin, self.control = Router(self.publisher.flush), Router(), Router()
         self.requests, self.asked = Recorder(control), Recorder(control)
+        self.asking = Answers()
         self.doors = Doors(
             control.loop,
             routers={"shell": self.shell, "stdin": self.stdin, "control": self.control},
             publisher=self.publisher,
             requests=self.requests,  # type: ignore[arg-type]
             control=self.asked.take,
+            asking=self.asking,  # type: ignore[arg-type]
         )
         self.context = zmq.Context()
         self.clients: list[zmq.Socket[bytes]] = []
