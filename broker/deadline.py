@@ -25,19 +25,26 @@ def usage_of(kernel: SessionKernel | None) -> Usage:
 class Deadline:
     """The end of one execution's time at a time; set it anew for the next.
 
-    `expired` is called with the reason, one of EXPIRED, when the time is up, and `overdue` with
-    the same reason when nothing has cleared the deadline for the grace after that. `stop` it when
-    there will be no next one.
+    `expired` is called with the reason, one of EXPIRED, when the time is up. From then on, or from
+    `hasten` on, there is a grace: `insist` is called when a third of it is over, and `overdue` with
+    the reason at its end, when nothing has cleared the deadline by then. `stop` it when there will
+    be no next one.
 
     One timer serves one execution after the other: it is left as it is where it rings too early,
     and then set to what is due next.
     """
 
     def __init__(
-        self, limits: SessionLimits, expired: Callable[[str], None], overdue: Callable[[str], None]
+        self,
+        limits: SessionLimits,
+        *,
+        expired: Callable[[str], None],
+        insist: Callable[[], None],
+        overdue: Callable[[str], None],
     ) -> None:
         self._limits = limits
         self._expired = expired
+        self._insist = insist
         self._overdue = overdue
         self._out_of_time = partial(self._expire, "timeout")
         self._loop = asyncio.get_running_loop()
@@ -68,6 +75,17 @@ class Deadline:
         again = max((until - used) / cores, least)
         self._arm("cpu", again, partial(self._look, kernel, until=until))
 
+    def hasten(self, reason: str) -> None:
+        """Let the grace begin now, for this reason; it has one end, however often this is called.
+
+        The reason is that of `overdue`. Nothing else comes due any more.
+        """
+        if "grace" not in self._due:
+            self.clear()
+            grace = self._limits.interrupt_grace
+            self._arm("insist", grace / 3, self._insist)
+            self._arm("grace", grace, partial(self._overdue, reason))
+
     def clear(self) -> None:
         """Forget it: the execution has ended."""
         self._due.clear()
@@ -80,8 +98,7 @@ class Deadline:
             self._timer = None
 
     def _expire(self, reason: str) -> None:
-        self.clear()
-        self._arm("grace", self._limits.interrupt_grace, partial(self._overdue, reason))
+        self.hasten(reason)
         self._expired(reason)
 
     def _arm(self, name: str, seconds: float, act: Callable[[], None]) -> None:

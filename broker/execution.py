@@ -58,6 +58,7 @@ class Execution:
     order: Order = CODE
     around: Surroundings = NONE  # what was set for all that runs, when it was asked for
     configured: bool = False  # the kernel has that
+    answers: bool = False  # who asked can answer what it asks
     told: bool = False  # an event has told of it: a `done` must follow
     started: float = 0.0
     interrupted: str = ""  # why it was interrupted: `interrupted`, or one of EXPIRED
@@ -111,7 +112,7 @@ class Execution:
             "silent": self.request.silent,
             "store_history": self.request.store_history and not self.request.silent,
             "user_expressions": {},
-            "allow_stdin": False,
+            "allow_stdin": self.answers and not self.request.silent,
             "stop_on_error": False,
         }
 
@@ -303,6 +304,10 @@ class Execution:
     @property
     def _left(self) -> float:
         return self.limits.displays - self._cost if self.limits.displays else inf
+
+    def affords(self, size: int) -> bool:
+        """Count an event that is no output, and tell whether the execution may still cause one."""
+        return self._affords(size)
 
     def _affords(self, size: int) -> bool:
         """Count an event of `size` bytes, and tell whether the execution may still send it."""

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from broker.audience import Audience
 from broker.deadline import Deadline, usage_of
+from broker.dialogue import Dialogue
 from broker.errors import BadMessage, BrokerError, NotRunning, QueueFull, StoreUnavailable
 from broker.execution import EXPIRED, Event, Execution, are_akin
 from broker.orders import Runs, code_only, executions_of
@@ -23,6 +24,8 @@ from broker.strays import Strays
 from broker.surroundings import NONE
 from kernels.messages import Message
 from kernels.state import SessionEvent, SessionState
+
+KILLED = "killed"  # why a kernel is lost whose cell an interrupt did not end
 
 
 class Place(Protocol):
@@ -62,7 +65,10 @@ class Executions:
         self._catching_up = False  # an adopted kernel may still run what it was given before
         self._request_id = ""  # the kernel's id of what runs
         self._strays = Strays(limits.output)
-        self._deadline = Deadline(limits, self._expire, place.kill)
+        self._deadline = Deadline(
+            limits, expired=self._expire, insist=self._insist, overdue=place.kill
+        )
+        self.dialogue = Dialogue(place)
         self._answered = False  # by the kernel it has now
         self._around = NONE  # what clients have set for all that runs
         self._around_version = 0  # which of it the kernel has
@@ -91,6 +97,7 @@ class Executions:
         """Take up a kernel; `warm` if it may still run what an earlier broker gave it."""
         self._answered = warm
         self._around_version = 0
+        self.dialogue.begin(warm=warm)
         self._strays.renew()
         if warm:
             self._place.advance(SessionEvent.STARTED)
@@ -104,9 +111,9 @@ class Executions:
         waiting, self._queue = self._queue, deque()
         self._catching_up = False
         self._deadline.stop()
+        self.dialogue.lose()
         if running is not None:
-            expired = running.interrupted in EXPIRED and reason == running.interrupted
-            self._finish(running, "timeout" if expired else "lost", reason)
+            self._finish(running, _ending(running, reason), reason)
         for execution in waiting:
             self._finish(execution, "aborted", "the kernel was lost before it ran")
 
@@ -123,6 +130,7 @@ class Executions:
 
     def close(self, reason: str) -> None:
         """End what waits: the session has ended. For those not told of, that end says it."""
+        self.dialogue.close()
         waiting, self._queue = self._queue, deque()
         for execution in waiting:
             if execution.told:
@@ -130,13 +138,15 @@ class Executions:
 
     # Requests
 
-    def submit(self, request: Runs, owner: Client) -> None:
-        """Queue what is to run: all of it, or none.
+    def submit(self, request: Runs, owner: Client, *, answers: bool = False) -> None:
+        """Queue what is to run: all of it, or none; its owner answers what it asks, or cannot.
 
         Raises QueueFull, StoreUnavailable, and BadMessage, for an id in use for one.
         """
         limits, now = self._place.limits, time.monotonic()
         executions = executions_of(request, owner, now, limits, self._around)
+        for execution in executions:
+            execution.answers = answers
         self._check(request.id, len(executions))
         self._enqueue(executions)
 
@@ -187,11 +197,15 @@ class Executions:
         running, kernel = self._running, self._place.kernel
         if self._catching_up and kernel is not None and not target:
             kernel.interrupt()  # what the last broker had it run; its id is not known
+            self._deadline.hasten(KILLED)
             return ""
         if running is None or kernel is None or (target and running.id != target):
             what = f"{target!r} is not running" if target else "nothing is running"
+            if any(one.id == target for one in self._queue):
+                what += ": it waits, and cancel takes it out of the queue"
             raise NotRunning(what, field="target" if target else None)
         running.interrupted = running.interrupted or "interrupted"
+        self._deadline.hasten(KILLED)
         self._place.pace()
         self._interrupt_once_taken(running)
         return running.id
@@ -218,11 +232,13 @@ class Executions:
         self._strays.renew()
         execution.used_before = self._deadline.set(kernel, execution.request.timeout)
         self._request_id = kernel.channels.next_id()
+        content = execution.content(self._around_version)
+        self.dialogue.brief(kernel, content)
         try:
             kernel.channels.send(
                 "shell",
                 "execute_request",
-                execution.content(self._around_version),
+                content,
                 msg_id=self._request_id,
                 metadata=execution.request.metadata,
             )
@@ -234,6 +250,10 @@ class Executions:
             self._running.interrupted = reason
             self._place.pace()
             self._interrupt_once_taken(self._running)
+
+    def _insist(self) -> None:
+        if self._place.kernel is not None:
+            self._place.kernel.insist()
 
     def _interrupt_once_taken(self, running: Execution) -> None:
         # What reaches the kernel before it has taken up the cell would stop nothing.
@@ -249,6 +269,8 @@ class Executions:
 
     def take(self, channel: str, message: Message) -> bool:
         """Take in what the kernel says; return whether it stands for anything."""
+        if channel == "stdin":
+            return self._listen(message)
         running, told = self._running, False
         if running is not None and message.parent_id == self._request_id:
             if not self._answered:
@@ -273,8 +295,17 @@ class Executions:
             told = told or (asked and self._strays.bounded)
         return told
 
+    def _listen(self, message: Message) -> bool:
+        """Take in what the cell asks, after all that it has said before."""
+        if self._place.kernel is not None:
+            self._place.kernel.channels.look("iopub")
+        own = message.parent_id == self._request_id
+        return self.dialogue.take(message, self._running, own=own, busy=self.occupied)
+
     def _caught_up(self) -> None:
         self._catching_up = False
+        self._deadline.clear()
+        self.dialogue.end()
         self.last_used = time.time()
         self._place.advance(SessionEvent.FINISHED)
         self._place.host.caught_up(self._place)
@@ -285,6 +316,7 @@ class Executions:
         self._deadline.clear()
         if execution.configured:
             self._around_version = execution.around.version
+        self.dialogue.end()
         execution.used_after = usage_of(self._place.kernel)
         self._place.advance(SessionEvent.FINISHED)
         status = self._finish(execution)
@@ -318,3 +350,10 @@ class Executions:
         if execution.order.cell is not None:
             event["cell"] = execution.order.cell
         self._place.audience.emit(event)
+
+
+def _ending(running: Execution, reason: str) -> str:
+    """Return the status of what ran when its kernel was lost, for this reason."""
+    if running.interrupted in EXPIRED and reason == running.interrupted:
+        return "timeout"
+    return "interrupted" if running.interrupted == "interrupted" and reason == KILLED else "lost"

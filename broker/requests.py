@@ -98,9 +98,9 @@ class Cancel(Message, frozen=True, kw_only=True, tag="cancel"):
 
 
 class InputReply(Message, frozen=True, kw_only=True, tag="input_reply"):
-    """Answer the `input_request` that waits."""
+    """Answer the `input_request` that waits; None is the end of input."""
 
-    value: str
+    value: str | None
     id: RequestId | None = None  # for a fault to name; nothing else answers it
 
 

@@ -56,6 +56,10 @@ class SessionKernel(Protocol):
     ) -> None:
         """Lower its bounds: bytes, counts, cores."""
 
+    @property
+    def calls_tools(self) -> bool:
+        """Tell whether code in it can call host tools."""
+
     def usage(self) -> Usage:
         """Return what it has used so far, where that is known."""
 
@@ -65,6 +69,9 @@ class SessionKernel(Protocol):
 
     def interrupt(self) -> None:
         """Ask the running cell to stop."""
+
+    def insist(self) -> None:
+        """Ask once more, by a signal, which reaches even who reads no messages."""
 
     def kill(self) -> None:
         """End it at once."""

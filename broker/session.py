@@ -88,6 +88,8 @@ class Session:
             state = "warm" if self.kernel is not None else "lost" if self.generation else "fresh"
             event = self._description(state, self.lost_reason if state == "lost" else "")
             event["seq"] = self.audience.last
+            if waiting := self.work.dialogue.waiting():
+                event["waiting"] = waiting
             if missed is not None:
                 event["missed"] = list(missed)
             client.deliver(Envelope(event))
@@ -99,6 +101,7 @@ class Session:
     def detach(self, client: Client) -> None:
         """Forget a client; what it has asked for goes on."""
         self.audience.remove(client)
+        self.work.dialogue.leave(client)
         if not self.audience.clients:
             self.host.left(self)
 

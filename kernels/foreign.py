@@ -104,6 +104,7 @@ class ForeignKernel:
     workspace: object | None = None
     keep_workspace = False
     is_metered = False
+    calls_tools = False
 
     def __init__(
         self,
@@ -153,6 +154,11 @@ class ForeignKernel:
             with contextlib.suppress(BlockingIOError):
                 self.channels.send("control", "interrupt_request", {})
         else:
+            self.process.send_signal(signal.SIGINT)
+
+    def insist(self) -> None:
+        """Ask once more, where that is a signal."""
+        if self._manager.kernel_spec.interrupt_mode != "message":
             self.process.send_signal(signal.SIGINT)
 
     def kill(self) -> None:

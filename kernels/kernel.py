@@ -119,6 +119,11 @@ class Kernel:
         """Tell whether `usage()` counts every process, and takes but microseconds."""
         return self._cgroup is not None
 
+    @property
+    def calls_tools(self) -> bool:
+        """Tell whether code in it can call host tools: a Jupyter kernelspec's cannot."""
+        return not self.spec.kernelspec
+
     def usage(self) -> Usage:
         """Return what its process tree has used so far; without a sandbox nobody knows."""
         if self._closed or self.exited.done():
@@ -168,6 +173,14 @@ class Kernel:
                 self.channels.send("control", "interrupt_request", {})
                 return
         self.process.send_signal(signal.SIGINT)
+
+    def insist(self) -> None:
+        """Ask once more, by a signal: code that holds the interpreter keeps messages unread.
+
+        Not of a kernelspec that wants messages: a signal might end it.
+        """
+        if self._by_signal or not self.spec.kernelspec:
+            self.process.send_signal(signal.SIGINT)
 
     def kill(self, reason: str = "") -> None:
         """End it at once; `exited` tells when it has, and with this reason if one is given."""

@@ -54,12 +54,13 @@ ROWS: list[list[str]] = [
     ],
     ["broker.refusals"],
     ["broker.callers"],
-    ["broker.replay", "broker.pool"],
+    ["broker.replay", "broker.pool", "broker.crossing"],
     ["broker.pools", "broker.outputs", "broker.batches"],
     ["broker.values"],
     ["broker.execution"],
     ["broker.roles"],
-    ["broker.audience", "broker.deadline", "broker.strays", "broker.orders"],
+    ["broker.audience", "broker.deadline", "broker.strays", "broker.orders", "broker.tools"],
+    ["broker.dialogue"],
     ["broker.executions"],
     ["broker.session"],
     ["broker.auth", "broker.adoption", "broker.claims", "broker.tokens", "broker.signed"],
@@ -107,6 +108,8 @@ PURE = {
     "broker.replay",
     "broker.outputs",
     "broker.web.delivery",
+    "broker.crossing",
+    "broker.tools",
 }
 IMPURE_NAMES = {"asyncio", "os", "time", "random", "zmq", "redis", "tornado", "socket", "threading"}
 

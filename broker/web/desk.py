@@ -19,10 +19,13 @@ from broker.requests import (
     Close,
     Configure,
     Execute,
+    InputReply,
     Interrupt,
     Ping,
     Request,
     Restart,
+    ToolResult,
+    Tools,
 )
 from broker.roles import Client
 from broker.service import Service
@@ -68,7 +71,7 @@ def _ack(asker: Asker, request: Ack) -> Fields:
 
 
 def _submit(asker: Asker, request: Runs) -> Fields:
-    asker.session.work.submit(request, asker)
+    asker.session.work.submit(request, asker, answers=True)
     return None
 
 
@@ -84,6 +87,20 @@ def _interrupt(asker: Asker, request: Interrupt) -> Fields:
 def _cancel(asker: Asker, request: Cancel) -> Fields:
     asker.session.work.cancel(request.target)
     return {"cancelled": request.target}
+
+
+def _input_reply(asker: Asker, request: InputReply) -> Fields:
+    asker.session.work.dialogue.answer(request)
+    return None
+
+
+def _tools(asker: Asker, request: Tools) -> Fields:
+    return asker.session.work.dialogue.register(asker, request)
+
+
+def _tool_result(asker: Asker, request: ToolResult) -> Fields:
+    asker.session.work.dialogue.result(asker, request)
+    return None
 
 
 async def _restart(asker: Asker, request: Restart) -> Fields:
@@ -104,6 +121,9 @@ SERVED: Mapping[type[Request], Callable[[Any, Any], Answer]] = {
     Configure: _configure,
     Interrupt: _interrupt,
     Cancel: _cancel,
+    InputReply: _input_reply,
+    Tools: _tools,
+    ToolResult: _tool_result,
     Restart: _restart,
     Close: _close,
 }

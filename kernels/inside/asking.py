@@ -123,7 +123,8 @@ class Asking:
 
         Raises TypeError for arguments that are no plain data, ToolError where it cannot be called.
         """
-        body = pack({"args": encode(args), "kwargs": encode(kwargs)})
+        named = {name: encode(value) for name, value in kwargs.items()}
+        body = pack({"args": encode(args), "kwargs": named})
         if len(body) > MOST_ARGUMENTS:
             size = f"{len(body):,} bytes; at most {MOST_ARGUMENTS:,}"
             raise ToolError("TooLarge", f"the arguments of {name} take {size}")

@@ -151,6 +151,7 @@ class Files:
 
 class SilentKernel:
     is_metered = False
+    calls_tools = True
 
     def usage(self) -> Usage:
         return Usage()
@@ -175,6 +176,8 @@ class SilentKernel:
         self.labels.append(text)
 
     def interrupt(self) -> None: ...
+
+    def insist(self) -> None: ...
 
     def kill(self) -> None:
         if not self.exited.done():

@@ -42,7 +42,13 @@ class Told:
         self.began = now()
         self.said: list[tuple[str, str, float]] = []
         bounds = SessionLimits(**{"execution_timeout": 0.0, "interrupt_grace": 2.0, **limits})
-        self.deadline = Deadline(bounds, self.note("expired"), self.note("overdue"))
+        self.insisted: list[float] = []
+        self.deadline = Deadline(
+            bounds,
+            expired=self.note("expired"),
+            insist=lambda: self.insisted.append(round(now() - self.began, 2)),
+            overdue=self.note("overdue"),
+        )
 
     def note(self, what: str) -> Callable[[str], None]:
         return lambda reason: self.said.append((what, reason, round(now() - self.began, 2)))

@@ -32,6 +32,8 @@ class FakeChannels:
         self.sent: list[tuple[str, str, Any]] = []  # id, code, metadata
         self.contents: list[Any] = []  # of the same
         self.full = False
+        self.answers: list[tuple[str, Any]] = []  # to what the kernel asks
+        self.briefs: list[Any] = []  # what each request tells beside its code
 
     def next_id(self) -> str:
         return f"k_{len(self.sent) + 1}"
@@ -41,8 +43,11 @@ class FakeChannels:
     ) -> str:
         if self.full:
             raise BlockingIOError("the kernel reads no more requests")
-        if kind != "kernel_info_request":
+        if channel == "stdin":
+            self.answers.append((kind, content))
+        elif kind != "kernel_info_request":
             assert (channel, kind) == ("shell", "execute_request")
+            self.briefs.append(content.get("broker"))
             self.sent.append((msg_id, content["code"], metadata))
             self.contents.append(content)
         return msg_id
@@ -70,7 +75,7 @@ class FakeKernel:
         self.pid = 1
         self.channels: Any = FakeChannels()
         self.exited: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self.interrupts = 0
+        self.interrupts = self.insisted = 0
         self.killed = False
         self.is_metered = False
         self.keep_workspace = False
@@ -79,8 +84,13 @@ class FakeKernel:
     def usage(self) -> Usage:
         return self.used
 
+    calls_tools = True
+
     def interrupt(self) -> None:
         self.interrupts += 1
+
+    def insist(self) -> None:
+        self.insisted += 1
 
     def kill(self) -> None:
         self.killed = True
@@ -200,10 +210,16 @@ class Scene:
         if bound:
             self.session.bind(self.kernel, 1, "fresh", "")
 
-    def submit(self, *names: str, client: FakeClient | None = None, **fields: Any) -> None:
+    def submit(
+        self,
+        *names: str,
+        client: FakeClient | None = None,
+        answers: bool = False,
+        **fields: Any,
+    ) -> None:
         for name in names:
             request = Execute(id=name, code=f"code {name}", **fields)
-            self.session.work.submit(request, client or self.client)
+            self.session.work.submit(request, client or self.client, answers=answers)
 
 
 # Binding

@@ -1,0 +1,560 @@
+"""What a cell asks of the clients of its session: a kernel that asks what a test has it ask."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from broker import crossing
+from broker.dialogue import (
+    MOST_ARGUMENTS,
+    MOST_CALLS,
+    MOST_RESULT,
+    PROMPT,
+    TOOL_GRACE,
+)
+from broker.errors import BadMessage, BrokerError, Forbidden, NotRunning, QueueFull, TooLarge
+from broker.execution import OutputLimits
+from broker.requests import InputReply, Tool, ToolFailure, ToolResult, Tools
+from broker.tools import check
+from kernels.inside import crossing as inside
+from tests.broker.pool_fakes import elapse, on_manual_time
+from tests.broker.test_session import FakeClient, FakeKernel, Scene
+
+CITY = Tool(name="weather", parameters={"type": "object", "properties": {"city": {}}})
+
+
+class Talking(Scene):
+    """A session whose kernel runs a cell, and asks."""
+
+    def __init__(self, *, answers: bool = True, **limits: Any) -> None:
+        super().__init__(**limits)
+        self.submit("a", answers=answers)
+        self.kernel.begin()
+        self.dialogue = self.session.work.dialogue
+        self.replies = self.kernel.channels.answers
+
+    def ask(self, prompt: object = "name? ", parent: str | None = None, **fields: Any) -> None:
+        content = {"prompt": prompt, "password": False, **fields}
+        self.kernel.say("stdin", "input_request", content, parent, {"asked": "7"})
+
+    def offer(self, *tools: Tool, client: FakeClient | None = None, name: str = "t") -> Any:
+        request = Tools(id=name, tools=[*tools])
+        return self.dialogue.register(client or self.client, request)
+
+    def call(self, number: str = "1", name: object = "weather", **fields: Any) -> None:
+        content = {"args": [], "kwargs": {"city": "Oslo"}, **fields}
+        metadata = {"call": number, "name": name}
+        self.kernel.say("stdin", "broker_tool_call", content, metadata=metadata)
+
+    def cancel(self, number: str = "1") -> None:
+        metadata = {"call": number}
+        self.kernel.say("stdin", "broker_tool_cancel", {}, metadata=metadata)
+
+    @property
+    def calls(self) -> list[dict[str, Any]]:
+        return [event for event in self.client.events if event["type"] == "tool_call"]
+
+    @property
+    def errors(self) -> list[tuple[str, str]]:
+        return [(one["call"], one["error"]["name"]) for _, one in self.replies if "error" in one]
+
+    def result(self, client: FakeClient | None = None, **fields: Any) -> None:
+        call = fields.pop("call", self.calls[-1]["call"] if self.calls else "")
+        self.dialogue.result(client or self.client, ToolResult(call=call, **fields))
+
+
+# Input
+
+
+@on_manual_time
+async def test_all_clients_see_the_question_and_the_first_answer_counts() -> None:
+    scene, other = Talking(), FakeClient()
+    scene.session.attach(other)
+    scene.ask(password=True)
+    for client in (scene.client, other):
+        asked = client.events[-1]
+        assert (asked["type"], asked["id"], asked["prompt"]) == ("input_request", "a", "name? ")
+        assert asked["password"] is True
+    scene.dialogue.answer(InputReply(value="Ada"))
+    assert scene.replies == [("input_reply", {"value": "Ada", "asked": "7"})]
+    with pytest.raises(NotRunning):
+        scene.dialogue.answer(InputReply(value="Bob"))
+
+
+@on_manual_time
+async def test_no_value_is_the_end_of_input() -> None:
+    scene = Talking()
+    scene.ask()
+    scene.dialogue.answer(InputReply(value=None))
+    assert scene.replies[0][1]["value"] == "\x04"
+
+
+@on_manual_time
+async def test_what_was_answered_is_in_no_event() -> None:
+    scene = Talking()
+    scene.ask(password=True)
+    scene.dialogue.answer(InputReply(value="hunter2"))
+    scene.kernel.end()
+    late = FakeClient()
+    scene.session.attach(late, 0)
+    assert "hunter2" not in repr(late.events) + repr(scene.session) + repr(scene.session.work)
+
+
+@on_manual_time
+async def test_an_execution_whose_owner_cannot_answer_is_refused_at_once() -> None:
+    scene = Talking(answers=False)
+    scene.ask()
+    assert scene.replies[0][1]["value"] == "\x04"
+    assert "nobody can answer" in scene.replies[0][1]["refused"]
+    assert "input_request" not in scene.client.kinds
+
+
+@on_manual_time
+async def test_an_adopted_kernel_that_asks_is_refused_at_once() -> None:
+    scene = Scene(bound=False)
+    scene.session.bind(scene.kernel, 3, "warm", "")
+    scene.kernel.say("stdin", "input_request", {"prompt": ""}, "the last broker's")
+    assert "refused" in scene.kernel.channels.answers[0][1]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("prompt", "told"),
+    [("p" * (PROMPT + 5), "p" * PROMPT + " [5 characters left out]"), (7, ""), (None, ""),
+     ("\x1b[31mred\x1b[0m", "red"), (["x"] * 1000, "")],
+)  # fmt: skip
+async def test_a_prompt_is_bounded_plain_text(prompt: object, told: str) -> None:
+    scene = Talking()
+    scene.ask(prompt)
+    assert scene.client.events[-1]["prompt"] == told
+
+
+@on_manual_time
+async def test_a_second_question_takes_the_place_of_the_first() -> None:
+    scene = Talking()
+    scene.ask("one")
+    scene.ask("two")
+    scene.dialogue.answer(InputReply(value="x"))
+    with pytest.raises(NotRunning):
+        scene.dialogue.answer(InputReply(value="y"))
+
+
+@on_manual_time
+async def test_questions_that_nobody_could_answer_have_a_bound() -> None:
+    scene = Talking(output=OutputLimits(displays=5000), replay_events=100_000)
+    for _ in range(100):
+        scene.ask()
+    asked = scene.client.kinds.count("input_request")
+    assert 1 < asked < 20
+    assert len(scene.replies) == 100 - asked
+
+
+@on_manual_time
+async def test_the_end_of_the_cell_ends_its_question() -> None:
+    scene = Talking()
+    scene.ask()
+    scene.kernel.end()
+    with pytest.raises(NotRunning):
+        scene.dialogue.answer(InputReply(value="x"))
+    assert scene.dialogue.waiting() == []
+
+
+@on_manual_time
+async def test_who_comes_meanwhile_is_told_what_waits() -> None:
+    scene, late, later = Talking(), FakeClient(), FakeClient()
+    scene.offer(CITY)
+    scene.ask()
+    scene.call()
+    scene.session.attach(late)
+    asked, call = late.events[0]["waiting"]
+    assert asked == {"type": "input_request", "id": "a", "prompt": "name? ", "password": False}
+    shown = {"type": "tool_call", "id": "a", "call": scene.calls[0]["call"], "name": "weather"}
+    assert call == shown
+    scene.dialogue.answer(InputReply(value="x"))
+    scene.result(value=1)
+    scene.session.attach(later)
+    assert "waiting" not in later.events[0]
+
+
+@on_manual_time
+async def test_a_question_outlives_the_client_that_ran_the_cell() -> None:
+    scene, other = Talking(), FakeClient()
+    scene.ask()
+    scene.session.detach(scene.client)
+    scene.session.attach(other)
+    assert other.events[0]["waiting"][0]["type"] == "input_request"
+    scene.dialogue.answer(InputReply(value="x"))
+    assert scene.replies[0][1]["value"] == "x"
+
+
+@on_manual_time
+async def test_a_lost_kernel_takes_its_questions_and_calls_along() -> None:
+    scene = Talking()
+    scene.offer(CITY)
+    scene.ask()
+    scene.call()
+    scene.session.drop_kernel("oom")
+    assert scene.dialogue.waiting() == []
+    with pytest.raises(NotRunning):
+        scene.dialogue.answer(InputReply(value="x"))
+    with pytest.raises(NotRunning):
+        scene.result(value=1)
+
+
+# Host tools
+
+
+@on_manual_time
+async def test_a_call_goes_to_its_server_and_the_value_comes_back() -> None:
+    scene = Talking()
+    assert scene.offer(CITY) == {"tools": ["weather"]}
+    scene.call(args=[{"$bytes": "AAE="}, {"$int": "0xffffffffffffffffff"}])
+    (call,) = scene.calls
+    assert call["args"] == [b"\x00\x01", 2**72 - 1]
+    assert (call["id"], call["name"], call["kwargs"]) == ("a", "weather", {"city": "Oslo"})
+    assert call["tools"] == "t"
+    scene.result(value={"raw": b"\xff", "$x": float("inf")})
+    assert scene.replies == [
+        ("broker_tool_result",
+         {"call": "1", "value": {"raw": {"$bytes": "/w=="}, "$x": {"$float": "inf"}}})
+    ]  # fmt: skip
+    with pytest.raises(NotRunning):
+        scene.result(value=2)
+
+
+@on_manual_time
+async def test_what_a_tool_fails_with_is_name_and_message() -> None:
+    scene = Talking()
+    scene.offer(CITY)
+    scene.call()
+    scene.result(error=ToolFailure(name="LookupError", message="no such city"))
+    error = {"name": "LookupError", "message": "no such city"}
+    assert scene.replies[0][1] == {"call": "1", "error": error}
+
+
+@on_manual_time
+async def test_only_the_client_that_serves_a_tool_may_answer() -> None:
+    scene, other = Talking(), FakeClient()
+    scene.session.attach(other)
+    scene.offer(CITY)
+    scene.call()
+    with pytest.raises(Forbidden):
+        scene.result(client=other, value=1)
+    assert scene.replies == []
+    scene.result(value=2)
+
+
+@on_manual_time
+async def test_the_last_registration_of_a_name_serves_it() -> None:
+    scene, other = Talking(), FakeClient()
+    scene.session.attach(other)
+    scene.offer(CITY)
+    scene.offer(CITY, client=other, name="theirs")
+    scene.call()
+    assert scene.calls[0]["tools"] == "theirs"
+    with pytest.raises(Forbidden):
+        scene.result(value=1)
+    scene.result(client=other, value=1)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("name", ["weather", "", 5, None, "x" * 100])
+async def test_what_nobody_serves_fails_at_once(name: object) -> None:
+    scene = Talking()
+    scene.offer(Tool(name="other"))
+    scene.call(name=name)
+    assert scene.errors == [("1", "NotServed")]
+    assert scene.calls == []
+
+
+@on_manual_time
+async def test_a_tool_taken_back_is_not_served() -> None:
+    scene = Talking()
+    scene.offer(CITY)
+    scene.offer()
+    scene.call()
+    assert scene.errors == [("1", "NotServed")]
+
+
+@on_manual_time
+async def test_between_cells_nothing_can_be_called() -> None:
+    scene = Talking()
+    scene.offer(CITY)
+    scene.kernel.end()
+    scene.call()
+    assert scene.errors == [("1", "NotRunning")]
+
+
+@on_manual_time
+async def test_the_end_of_the_cell_ends_its_calls() -> None:
+    scene = Talking()
+    scene.offer(CITY)
+    scene.call()
+    scene.kernel.end()
+    assert scene.errors == [("1", "Cancelled")]
+    with pytest.raises(NotRunning):
+        scene.result(value=1)
+
+
+@on_manual_time
+async def test_open_calls_have_a_bound() -> None:
+    scene = Talking()
+    scene.offer(CITY)
+    for number in range(MOST_CALLS + 1):
+        scene.call(str(number))
+    assert scene.errors == [(str(MOST_CALLS), "TooManyCalls")]
+    scene.result(value=1)
+    scene.call("again")
+    assert len(scene.calls) == MOST_CALLS + 1
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("fields", "name"),
+    [
+        ({"args": ["x" * MOST_ARGUMENTS]}, "TooLarge"),
+        ({"args": [[]] * 250_000}, "TooLarge"),
+        ({"args": 5}, "BadArguments"),
+        ({"kwargs": None}, "BadArguments"),
+        ({"kwargs": []}, "BadArguments"),
+        ({"args": [{"$bytes": "?"}]}, "BadArguments"),
+        ({"args": [{"$int": "0x" + "f" * 5000}]}, "BadArguments"),
+        ({"args": [{"$no": 1}]}, "BadArguments"),
+    ],
+)
+async def test_arguments_of_a_hostile_kernel_are_refused(fields: Any, name: str) -> None:
+    scene = Talking()
+    scene.offer(CITY)
+    scene.call(**fields)
+    assert scene.errors == [("1", name)]
+    assert scene.calls == []
+    assert not scene.kernel.killed
+
+
+@on_manual_time
+async def test_arguments_that_nest_too_deep_are_refused() -> None:
+    scene, deep = Talking(), []  # type: ignore[var-annotated]
+    scene.offer(CITY)
+    for _ in range(200):
+        deep = [deep]
+    scene.call(args=deep)
+    assert scene.errors == [("1", "BadArguments")]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("number", [5, None, "", "x" * 65, ["1"]])
+async def test_a_call_without_a_number_is_nothing(number: Any) -> None:
+    scene = Talking()
+    scene.offer(CITY)
+    scene.call(number)
+    scene.cancel(number)
+    assert (scene.calls, scene.replies) == ([], [])
+
+
+@on_manual_time
+async def test_a_number_twice_is_one_call() -> None:
+    scene = Talking()
+    scene.offer(CITY)
+    scene.call()
+    scene.call()
+    assert len(scene.calls) == 1
+
+
+@on_manual_time
+async def test_a_call_that_was_taken_back_has_no_answer() -> None:
+    scene = Talking()
+    scene.offer(CITY)
+    scene.call()
+    scene.cancel()
+    with pytest.raises(NotRunning):
+        scene.result(value=1)
+    assert scene.replies == []
+
+
+@on_manual_time
+async def test_calls_that_are_taken_back_have_a_bound() -> None:
+    scene = Talking(output=OutputLimits(displays=20_000), replay_events=100_000)
+    scene.offer(CITY)
+    for number in range(1000):
+        scene.call(str(number))
+        scene.cancel(str(number))
+    assert len(scene.calls) < 2 * MOST_CALLS
+
+
+@on_manual_time
+async def test_a_kernel_that_asks_and_reads_no_refusals_is_ended() -> None:
+    scene = Talking()
+    scene.kernel.channels.full = True
+    scene.call()
+    assert scene.kernel.killed
+
+
+@on_manual_time
+async def test_a_result_over_the_bound_is_the_servers_fault_and_leaves_the_call_open() -> None:
+    scene = Talking()
+    scene.offer(CITY)
+    scene.call()
+    with pytest.raises(TooLarge):
+        scene.result(value="x" * MOST_RESULT)
+    scene.kernel.channels.full = True
+    with pytest.raises(QueueFull):
+        scene.result(value=1)
+    scene.kernel.channels.full = False
+    scene.result(value=1)
+    assert len(scene.replies) == 1
+
+
+@on_manual_time
+async def test_who_serves_may_come_back_within_the_grace() -> None:
+    scene, back = Talking(), FakeClient()
+    scene.offer(CITY)
+    scene.call()
+    scene.session.detach(scene.client)
+    scene.session.attach(back)
+    await elapse(TOOL_GRACE / 2)
+    scene.call("2")  # in the gap
+    assert scene.replies == []
+    scene.offer(CITY, client=back, name="again")
+    calls = [event for event in back.events if event["type"] == "tool_call"]
+    assert [call["tools"] for call in calls] == ["again", "again"]
+    for call in calls:
+        scene.result(client=back, call=call["call"], value=1)
+    await elapse(TOOL_GRACE)
+    scene.call("3")
+    assert scene.errors == []
+
+
+@on_manual_time
+async def test_the_calls_of_a_client_that_stays_away_fail_after_the_grace() -> None:
+    scene = Talking()
+    scene.offer(CITY)
+    scene.call()
+    scene.session.detach(scene.client)
+    await elapse(TOOL_GRACE / 2)
+    scene.call("2")
+    assert scene.errors == []
+    await elapse(TOOL_GRACE)
+    assert scene.errors == [("1", "NotServed"), ("2", "NotServed")]
+    scene.call("3")
+    assert scene.errors[-1] == ("3", "NotServed")
+
+
+@on_manual_time
+async def test_a_kernel_is_told_of_tools_when_they_have_changed() -> None:
+    scene, told = Scene(), [{"name": "weather", "description": "", "parameters": CITY.parameters}]
+    dialogue = scene.session.work.dialogue
+
+    def run(name: str) -> Any:
+        scene.submit(name)
+        scene.kernel.begin()
+        scene.kernel.end()
+        return scene.kernel.channels.briefs[-1]
+
+    assert run("a") is None
+    dialogue.register(scene.client, Tools(id="t", tools=[CITY]))
+    assert run("b") == {"tools": told}
+    dialogue.register(scene.client, Tools(id="t2", tools=[CITY]))
+    assert run("c") is None
+    dialogue.register(scene.client, Tools(id="t3", tools=[]))
+    assert run("d") == {"tools": []}
+    assert run("e") is None
+
+
+@on_manual_time
+async def test_a_new_kernel_is_told_anew_and_an_adopted_one_that_there_are_none() -> None:
+    scene = Scene()
+    scene.session.work.dialogue.register(scene.client, Tools(id="t", tools=[CITY]))
+    scene.submit("a")
+    scene.session.drop_kernel("oom")
+    second = FakeKernel("k2")
+    scene.session.bind(second, 2, "lost", "oom")
+    scene.submit("b")
+    assert second.channels.briefs[0]["tools"][0]["name"] == "weather"
+
+    adopted = Scene(bound=False)
+    adopted.session.bind(adopted.kernel, 3, "warm", "")
+    adopted.kernel.say("shell", "kernel_info_reply", {}, "info")
+    adopted.submit("a")
+    assert adopted.kernel.channels.briefs == [{"tools": []}]
+
+
+@on_manual_time
+async def test_kernels_that_cannot_call_are_told_nothing_and_the_client_is() -> None:
+    scene = Scene()
+    scene.kernel.calls_tools = False
+    with pytest.raises(BadMessage):
+        scene.session.work.dialogue.register(scene.client, Tools(id="t", tools=[CITY]))
+    scene.submit("a")
+    assert scene.kernel.channels.briefs == [None]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("tools", "error"),
+    [
+        ([Tool(name="tools")], BadMessage),
+        ([Tool(name="ToolError")], BadMessage),
+        ([Tool(name="class")], BadMessage),
+        ([Tool(name="__x")], BadMessage),
+        ([CITY, CITY], BadMessage),
+        ([Tool(name="f", parameters={"type": "string"})], BadMessage),
+        ([Tool(name="f", parameters={"properties": []})], BadMessage),
+        ([Tool(name="f", parameters={"properties": {"x": 5}})], BadMessage),
+        ([Tool(name="f", parameters={"required": [5]})], BadMessage),
+        ([Tool(name="f", parameters={"x": "y" * (2 << 20)})], TooLarge),
+    ],
+)
+async def test_tools_that_make_no_sense_are_refused_and_change_nothing(
+    tools: list[Tool], error: type[BrokerError]
+) -> None:
+    scene = Talking()
+    scene.offer(CITY)
+    with pytest.raises(error) as raised:
+        scene.offer(*tools)
+    assert raised.value.field == "tools"
+    scene.call()
+    assert len(scene.calls) == 1
+
+
+@on_manual_time
+async def test_a_session_has_a_bound_on_its_tools() -> None:
+    scene, other = Talking(), FakeClient()
+    scene.offer(*(Tool(name=f"f{number}") for number in range(256)))
+    with pytest.raises(TooLarge):
+        scene.offer(CITY, client=other)
+
+
+def test_an_ordinary_tool_passes() -> None:
+    check(CITY)
+
+
+# Crossing
+
+scalars = (
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
+    | st.binary()
+)  # fmt: skip
+keys = st.text() | st.sampled_from(["$bytes", "$int", "$map", "$float"])
+values = st.recursive(
+    scalars, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(keys, inner, max_size=4)
+)
+
+
+@given(values)
+def test_what_crosses_comes_out_the_same_on_either_side(value: Any) -> None:
+    assert crossing.decode(inside.encode(value)) == value
+    assert inside.decode(crossing.encode(value)) == value
+
+
+@given(st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=2),
+))  # fmt: skip
+def test_whatever_a_kernel_sends_is_a_value_or_refused(value: Any) -> None:
+    with suppress(ValueError):
+        crossing.decode(value)
