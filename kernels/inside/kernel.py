@@ -223,6 +223,8 @@ class Kernel(ParentsApart, IPythonKernel):
 
     def _take_interrupt(self, number: int, frame: Any) -> None:
         self._heard = True
+        if self.shell.tells_interrupt:
+            return
         if not self._interruptible:
             self._interrupted = True
         elif self.iopub_socket.is_sending(frame):
@@ -241,6 +243,8 @@ class Kernel(ParentsApart, IPythonKernel):
 
         def take(number: int, frame: Any) -> None:
             self._heard = True
+            if self.shell.tells_interrupt:
+                return
             sending = self.iopub_socket.is_sending(frame)
             while frame is not None:
                 if frame.f_code in RUN_CODE:

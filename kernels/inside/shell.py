@@ -62,6 +62,7 @@ class Shell(ZMQInteractiveShell):
     displayhook_class = Type(DisplayHook)
     display_pub_class = Type(Displays)
     input_transformer_manager = Instance(Transformer, ())
+    tells_interrupt = False  # a second one now would only keep the first from being told
     _transformed: tuple[str | None, str] = (None, "")
     _awaits: tuple[str | None, bool] = (None, False)
     told_error: dict[str, Any] | None = None  # the last one of the cell that runs
@@ -149,6 +150,15 @@ class Shell(ZMQInteractiveShell):
         """Show an error, where it happened in the user's code."""
         error = exc_tuple[1] if exc_tuple else sys.exc_info()[1]
         forget_own_frames(error)
+        self.tells_interrupt = isinstance(error, KeyboardInterrupt)
+        try:
+            self._tell(error, exc_tuple, *args, **options)
+        finally:
+            self.tells_interrupt = False
+
+    def _tell(
+        self, error: BaseException | None, exc_tuple: Any, *args: Any, **options: Any
+    ) -> None:
         if error is not None and has_group(error):  # IPython prints these, and sends no error
             self._showtraceback(type(error), error, native_lines(error))
             return

@@ -153,6 +153,21 @@ async def test_an_interrupt_ends_the_wait_and_a_late_answer_is_nobodys(asked: As
     assert (await asked.run("input()")).value == "'in time'"
 
 
+@pytest.mark.parametrize("before", ["", "import asyncio\nawait asyncio.sleep(0)\n"])
+async def test_a_second_interrupt_does_not_keep_the_first_from_being_told(
+    asked: Asked, before: str
+) -> None:
+    await asked.run(
+        "import os, signal\nshown = get_ipython().InteractiveTB\n"
+        "first = shown.structured_traceback\n"
+        "def slow(*args, **options):\n    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    return first(*args, **options)\nshown.structured_traceback = slow"
+    )
+    said = await asked.run(before + "os.kill(os.getpid(), signal.SIGINT)\nfor _ in range(10**6): 0")
+    assert said.value == "KeyboardInterrupt: "
+    assert len(said.contents("error")) == 1
+
+
 @pytest.mark.parametrize("content", [{}, {"value": 1}, {"value": None}, {"value": ["x"]}])
 async def test_an_answer_that_is_none_is_left_out(asked: Asked, content: dict[str, Any]) -> None:
     said = asked.start("input()")
