@@ -27,6 +27,24 @@ Bundle = Annotated[dict[str, Any], Meta(description="Values by MIME type.")]
 Metadata = dict[str, Any]
 
 
+class InputRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, tag="input_request"):
+    """The code waits for a line; answer with `input_reply`."""
+
+    id: Id
+    prompt: str
+    password: bool
+    seq: Seq | UnsetType = UNSET
+    cell: Cell | UnsetType = UNSET
+
+
+class OpenCall(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, tag="tool_call"):
+    """A call of a host tool that waits for its `tool_result`."""
+
+    call: str
+    name: str
+    id: MaybeId | UnsetType = UNSET
+
+
 class Session(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, tag="session"):
     """What the session is, and what became of its variables: first on attaching, then on change."""
 
@@ -49,6 +67,13 @@ class Session(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, tag="ses
         Annotated[
             list[int],
             Meta(min_length=2, max_length=2, description="First and last number that are gone."),
+        ]
+        | UnsetType
+    ) = UNSET
+    waiting: (
+        Annotated[
+            list[InputRequest | OpenCall],
+            Meta(description="On attaching: what the running code waits for an answer to."),
         ]
         | UnsetType
     ) = UNSET
@@ -135,25 +160,18 @@ class Error(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, tag="error
     cell: Cell | UnsetType = UNSET
 
 
-class InputRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, tag="input_request"):
-    """The code waits for a line; answer with `input_reply`."""
-
-    id: Id
-    prompt: str
-    password: bool
-    seq: Seq | UnsetType = UNSET
-    cell: Cell | UnsetType = UNSET
-
-
 class ToolCall(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, tag="tool_call"):
-    """The code calls a host tool and waits; answer with `tool_result`."""
+    """The code calls a host tool and waits; whoever registered it answers with `tool_result`."""
 
-    id: Id
     call: str
     name: str
     args: list[Any]
     kwargs: dict[str, Any]
-    seq: Seq | UnsetType = UNSET
+    tools: Annotated[
+        RequestId, Meta(description="The `tools` request whose sender serves the call.")
+    ]
+    seq: Seq
+    id: MaybeId | UnsetType = UNSET
     cell: Cell | UnsetType = UNSET
 
 

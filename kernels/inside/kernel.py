@@ -221,9 +221,13 @@ class Kernel(ParentsApart, IPythonKernel):
         loop = asyncio.get_running_loop()
         loop.call_later(waited, self._repeat_interrupt, 2 * waited)
 
+    @property
+    def _tells_interrupt(self) -> bool:
+        return isinstance(self.shell, Shell) and self.shell.tells_interrupt
+
     def _take_interrupt(self, number: int, frame: Any) -> None:
         self._heard = True
-        if self.shell.tells_interrupt:
+        if self._tells_interrupt:
             return
         if not self._interruptible:
             self._interrupted = True
@@ -243,7 +247,7 @@ class Kernel(ParentsApart, IPythonKernel):
 
         def take(number: int, frame: Any) -> None:
             self._heard = True
-            if self.shell.tells_interrupt:
+            if self._tells_interrupt:
                 return
             sending = self.iopub_socket.is_sending(frame)
             while frame is not None:
