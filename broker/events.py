@@ -154,6 +154,7 @@ class Error(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, tag="error
 
     name: str
     message: str
+    short: Annotated[str, Meta(description="Both in one line, with the line of the cell.")]
     traceback: list[str]
     seq: Seq
     id: MaybeId | UnsetType = UNSET
