@@ -50,6 +50,7 @@ class Failure(Answer):
 
     name: str
     message: str
+    short: str
     traceback: list[str]
 
 
