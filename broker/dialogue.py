@@ -89,7 +89,7 @@ class Dialogue:
 
     def brief(self, kernel: SessionKernel, content: dict[str, Any]) -> None:
         """Add to a request to run a cell what tools there are, if the kernel knows of others."""
-        if self._told is not self._offers.described and kernel.calls_tools:
+        if self._told is not self._offers.described and kernel.is_ours:
             self._told = self._offers.described
             content["broker"] = {**content.get("broker", {}), "tools": self._offers.told()}
 
@@ -214,7 +214,7 @@ class Dialogue:
     def register(self, client: Client, request: Tools) -> dict[str, Any]:
         """Take the tools that a client serves from now on. Raises BadMessage, TooLarge."""
         kernel = self._place.kernel
-        if kernel is not None and not kernel.calls_tools:
+        if kernel is not None and not kernel.is_ours:
             raise BadMessage(
                 "tools: code in this kernel cannot call any; only the broker's own kernels do",
                 field="tools",

@@ -23,6 +23,7 @@ BrokerError
 │   ├── QuotaExceeded          the tenant has all that it may have; `field` names the quota
 │   ├── AtCapacity             the node can hold no further kernel now
 │   ├── Draining               the node takes no new sessions
+│   ├── KernelBusy             the kernel cannot answer a question now
 │   ├── SessionElsewhere       another node owns the session; `url` says where
 │   └── StoreUnavailable       Redis does not answer, or a lease is in doubt
 └── ServerError                ours
@@ -135,6 +136,10 @@ class AtCapacity(CapacityError):
 
 class Draining(CapacityError):
     """The node takes no new sessions."""
+
+
+class KernelBusy(CapacityError):
+    """The kernel cannot answer a question now."""
 
 
 class SessionElsewhere(CapacityError):

@@ -57,8 +57,8 @@ class SessionKernel(Protocol):
         """Lower its bounds: bytes, counts, cores."""
 
     @property
-    def calls_tools(self) -> bool:
-        """Tell whether code in it can call host tools."""
+    def is_ours(self) -> bool:
+        """Tell whether its program is ours: it calls host tools, and answers what is asked."""
 
     def usage(self) -> Usage:
         """Return what it has used so far, where that is known."""

@@ -14,6 +14,7 @@ from functools import partial
 from broker.audience import Audience
 from broker.execution import Event
 from broker.executions import Executions
+from broker.questions import Questions
 from broker.roles import Client, Envelope, Host, SessionKernel, SessionLimits, Workspace
 from kernels.errors import BadFrame
 from kernels.messages import Message
@@ -53,6 +54,7 @@ class Session:
         self.host = host
         self._loop = asyncio.get_running_loop()
         self.work = Executions(self)
+        self.questions = Questions(self)
         self._verdict = ""  # why we killed the kernel
 
     def __repr__(self) -> str:
@@ -70,6 +72,16 @@ class Session:
     def busy(self) -> bool:
         """Tell whether an execution runs or waits."""
         return self.work.occupied or bool(self.work.queued)
+
+    @property
+    def occupied(self) -> bool:
+        """Tell whether the kernel runs something."""
+        return self.work.occupied
+
+    @property
+    def is_opening(self) -> bool:
+        """Tell whether it may have a kernel soon."""
+        return self.state is SessionState.OPENING
 
     @property
     def expires(self) -> float:
@@ -140,6 +152,7 @@ class Session:
         kernel.exited.add_done_callback(partial(self._exited, kernel))
         self.audience.emit(self._description(state, reason))
         self.work.begin(kernel, warm=state == "warm")
+        self.questions.begin()
 
     def kill(self, reason: str) -> None:
         """End the kernel at once; its loss is told with this reason."""
@@ -177,10 +190,13 @@ class Session:
         self.lost_reason = reason
         self.advance(SessionEvent.LOST)
         self.work.lose(reason)
+        self.questions.lose()
         self.audience.emit(self._description("lost", reason))
 
     def _receive(self, channel: str, message: Message) -> bool:
         self.audience.gather()
+        if channel != "iopub" and self.questions.take(message):
+            return True
         return self.work.take(channel, message)
 
     def _turned(self, channel: str) -> None:

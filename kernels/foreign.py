@@ -104,7 +104,7 @@ class ForeignKernel:
     workspace: object | None = None
     keep_workspace = False
     is_metered = False
-    calls_tools = False
+    is_ours = False
 
     def __init__(
         self,

@@ -120,8 +120,8 @@ class Kernel:
         return self._cgroup is not None
 
     @property
-    def calls_tools(self) -> bool:
-        """Tell whether code in it can call host tools: a Jupyter kernelspec's cannot."""
+    def is_ours(self) -> bool:
+        """Tell whether its program is ours, and no Jupyter kernelspec's, which runs code alone."""
         return not self.spec.kernelspec
 
     def usage(self) -> Usage:

@@ -61,7 +61,7 @@ ROWS: list[list[str]] = [
     ["broker.roles"],
     ["broker.audience", "broker.deadline", "broker.strays", "broker.orders", "broker.tools"],
     ["broker.dialogue"],
-    ["broker.executions"],
+    ["broker.executions", "broker.questions"],
     ["broker.session"],
     ["broker.auth", "broker.adoption", "broker.claims", "broker.tokens", "broker.signed"],
     ["broker.reception"],

@@ -17,15 +17,18 @@ from broker.requests import (
     Call,
     Cancel,
     Close,
+    Complete,
     Configure,
     Execute,
     InputReply,
+    Inspect,
     Interrupt,
     Ping,
     Request,
     Restart,
     ToolResult,
     Tools,
+    Variables,
 )
 from broker.roles import Client
 from broker.service import Service
@@ -103,6 +106,10 @@ def _tool_result(asker: Asker, request: ToolResult) -> Fields:
     return None
 
 
+async def _question(asker: Asker, request: Complete | Inspect | Variables) -> Fields:
+    return await asker.session.questions.ask(request)
+
+
 async def _restart(asker: Asker, request: Restart) -> Fields:
     generation = await asker.service.restart(asker.session, keep_files=request.keep_files)
     return {"generation": generation}
@@ -124,6 +131,9 @@ SERVED: Mapping[type[Request], Callable[[Any, Any], Answer]] = {
     InputReply: _input_reply,
     Tools: _tools,
     ToolResult: _tool_result,
+    Complete: _question,
+    Inspect: _question,
+    Variables: _question,
     Restart: _restart,
     Close: _close,
 }

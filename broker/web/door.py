@@ -60,6 +60,7 @@ CODES: dict[type[errors.BrokerError], Code] = {
     errors.QuotaExceeded: Code(429, 1013, "quota"),
     errors.AtCapacity: Code(503, 1013, "capacity"),
     errors.Draining: Code(503, 1001, "draining"),
+    errors.KernelBusy: Code(503, 1013, "busy"),
     errors.SessionElsewhere: Code(421, 4409, "busy"),
     errors.StoreUnavailable: Code(503, 1013, "store_unavailable"),
     errors.ProfileBroken: Code(503, 1013, "capacity"),

@@ -28,6 +28,7 @@ from .cells import Compiler
 from .debugging import Debugging, LazyStream, ParentsApart, refusal
 from .parcels import Parcels
 from .publish import Publisher
+from .questions import Questions
 from .session import KernelSession
 from .shell import Shell
 from .streams import CellStream
@@ -105,6 +106,7 @@ class Kernel(ParentsApart, IPythonKernel):
         self.debugpy_stream = LazyStream(self)
         self._debugging = Debugging(self)
         self._parcels = Parcels(self)
+        self._questions = Questions(self)
         self._init_debugger()
         self._debugging.stand_by()
         self.comm_manager = comm.get_comm_manager()
@@ -163,6 +165,8 @@ class Kernel(ParentsApart, IPythonKernel):
 
     def take_control(self, frames: list[bytes]) -> None:
         """Serve a request of the control channel, after others of its kind; on its thread."""
+        if self._questions.serve(frames):
+            return
         task = asyncio.get_running_loop().create_task(self._debugging.serve(frames))
         self._control_tasks.add(task)
         task.add_done_callback(self._control_tasks.discard)

@@ -75,6 +75,7 @@ class Publisher:
         self._due_at = 0.0  # of the monotonic clock: a line that comes later waits for nobody
         self._late_at = 0.0  # likewise: when what waits should have gone
         self.muted: threading.Thread | None = None  # whose messages go nowhere; nor does text
+        self.silent: set[int | None] = set()  # threads that have nothing to say, ever
         self.interrupted = False  # SIGINT came while we sent
         self.texts: Any = None  # what is not yet a message; set by the streams
 
@@ -130,6 +131,8 @@ class Publisher:
         """Publish one message; wait first while too much is unread."""
         if os.getpid() != self._pid:
             return  # a forked child is no kernel; its text goes through the descriptors
+        if self.silent and threading.get_ident() in self.silent:
+            return
         if self.texts is not None:  # under its lock: another thread may be handing over
             self.texts.hand_over(whole=True)
         self.wait_for_room()

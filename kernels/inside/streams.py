@@ -169,6 +169,8 @@ class CellStream(OutStream):
         if not self._is_master_process():
             os.write(self._original_stdstream_fd if self._fid is not None else 2, string.encode())
             return len(string)
+        if self.pub_thread.silent and threading.get_ident() in self.pub_thread.silent:
+            return len(string)
         self._collect_all()
         text = string
         if "\r" in string or CellStream.holder is not None:

@@ -151,7 +151,7 @@ class Files:
 
 class SilentKernel:
     is_metered = False
-    calls_tools = True
+    is_ours = True
 
     def usage(self) -> Usage:
         return Usage()

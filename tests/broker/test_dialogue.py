@@ -486,7 +486,7 @@ async def test_a_new_kernel_is_told_anew_and_an_adopted_one_that_there_are_none(
 @on_manual_time
 async def test_kernels_that_cannot_call_are_told_nothing_and_the_client_is() -> None:
     scene = Scene()
-    scene.kernel.calls_tools = False
+    scene.kernel.is_ours = False
     with pytest.raises(BadMessage):
         scene.session.work.dialogue.register(scene.client, Tools(id="t", tools=[CITY]))
     scene.submit("a")

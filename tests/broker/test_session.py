@@ -78,13 +78,12 @@ class FakeKernel:
         self.interrupts = self.insisted = 0
         self.killed = False
         self.is_metered = False
+        self.is_ours = True
         self.keep_workspace = False
         self.used = Usage()
 
     def usage(self) -> Usage:
         return self.used
-
-    calls_tools = True
 
     def interrupt(self) -> None:
         self.interrupts += 1
