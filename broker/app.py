@@ -31,6 +31,7 @@ from broker.metrics import Metrics
 from broker.node import Node
 from broker.pools import Pools
 from broker.quotas import Quotas
+from broker.scribe import Scribe
 from broker.service import Service, ServiceLimits
 from broker.signed import checker
 from broker.store import Store
@@ -125,6 +126,7 @@ async def serve(config: Config, *, stop: asyncio.Event, ready: Callable[[Running
         upkeep = await stack.enter_async_context(
             Upkeep(service, lease=config.redis.lease, describe=told.describe)
         )
+        scribe = await stack.enter_async_context(Scribe(service, store.cells))
         stack.push_async_callback(supply.pools.stop)
         supply.pools.start()
         stack.push_async_callback(service.aclose)
@@ -144,7 +146,10 @@ async def serve(config: Config, *, stop: asyncio.Event, ready: Callable[[Running
             bounds=Bounds(config.wire.max_frame, config.wire.max_depth),
             describe=told.describe,
             processes=told.processes,
+            scribe=scribe,
+            languages=recipe.languages(config),
             unready=lambda: told.unready(store_reachable=upkeep.store_reachable),
+            most_cells=config.session.transcript_cells,
             bad_frames=config.wire.bad_frames,
             client_backlog=config.wire.client_backlog,
         )

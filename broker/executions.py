@@ -22,6 +22,7 @@ from broker.requests import Configure
 from broker.roles import Client, Host, SessionKernel, SessionLimits
 from broker.strays import Strays
 from broker.surroundings import NONE
+from broker.transcript import Transcript
 from kernels.messages import Message
 from kernels.state import SessionEvent, SessionState
 
@@ -33,6 +34,7 @@ class Place(Protocol):
 
     limits: SessionLimits
     audience: Audience
+    transcript: Transcript
     generation: int
     kernel: SessionKernel | None
     state: SessionState
@@ -350,6 +352,7 @@ class Executions:
         if execution.order.cell is not None:
             event["cell"] = execution.order.cell
         self._place.audience.emit(event)
+        self._place.transcript.note(execution, event)
 
 
 def _ending(running: Execution, reason: str) -> str:

@@ -142,6 +142,11 @@ class JsonCodec:
         except orjson.JSONEncodeError:
             return orjson.dumps(_plain(event), default=_binary_to_json)
 
+    def unpacked(self, frame: bytes) -> dict[str, Any]:
+        """Return the event in a frame that `encode` returned; binary values stay as they are."""
+        event: dict[str, Any] = orjson.loads(frame)
+        return event
+
     def decode(self, frame: bytes | str) -> Request:
         """Return the request in a text frame; raises BadFrame, BadMessage or TooLarge."""
         return request_of(self._load(frame), self._bounds, text=True)

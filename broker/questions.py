@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeAlias
 
 from broker.errors import BadMessage, KernelBusy, QueueFull
-from broker.execution import plain
+from broker.outputs import plain
 from broker.requests import Complete, Inspect, Variables
 from broker.roles import SessionKernel
 from kernels.messages import Message

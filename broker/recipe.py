@@ -62,6 +62,8 @@ def session_limits(profile: Profile, config: Config) -> SessionLimits:
         replay_bytes=bounds.replay_bytes,
         replay_events=bounds.replay_events,
         code_only=bool(profile.kernelspec),
+        transcript_cells=bounds.transcript_cells,
+        transcript_bytes=bounds.transcript_bytes,
         output=OutputLimits(bounds.output_bytes, bounds.display_bytes, bounds.display_total),
     )
 
@@ -76,3 +78,12 @@ def pool_limits(profile: Profile, config: Config) -> PoolLimits:
         max_starting=max(2, len(os.sched_getaffinity(0))),
         start_timeout=config.pool.start_timeout + 5,
     )
+
+
+def languages(config: Config) -> dict[str, tuple[str, str]]:
+    """Return each profile's kernelspec and its language, as notebooks name them."""
+    named = {name: profile.kernelspec for name, profile in config.profiles.items()}
+    return {
+        name: (spec, "python" if "python" in spec else spec) if spec else ("python3", "python")
+        for name, spec in named.items()
+    }

@@ -136,6 +136,8 @@ class SessionLimits:
     interrupt_grace: float = 3.0
     replay_bytes: int = 4 << 20
     replay_events: int = 1000
+    transcript_cells: int = 200
+    transcript_bytes: int = 1 << 20
     output: OutputLimits = field(default_factory=OutputLimits)
     code_only: bool = False  # its kernels are another kernelspec's, and know no more than Jupyter
     asked: Mapping[str, float] = field(default_factory=dict)  # of these, what a client has lowered

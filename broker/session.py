@@ -16,6 +16,7 @@ from broker.execution import Event
 from broker.executions import Executions
 from broker.questions import Questions
 from broker.roles import Client, Envelope, Host, SessionKernel, SessionLimits, Workspace
+from broker.transcript import Transcript
 from kernels.errors import BadFrame
 from kernels.messages import Message
 from kernels.state import SESSION, SessionEvent, SessionState, advance
@@ -48,6 +49,7 @@ class Session:
         self.workspace: Workspace | None = None  # of its kernels, one after another
         self.created = time.time()
         self.audience = Audience(limits.replay_events, limits.replay_bytes, self.pace)
+        self.transcript = Transcript(limits.transcript_cells, limits.transcript_bytes)
         self.passing = False  # a one-shot: nothing remembers it when it has ended
         self.gate = gate  # held while the host binds or releases
         self.lost_reason = ""  # why the last kernel ended
@@ -151,6 +153,8 @@ class Session:
         kernel.channels.broken.add_done_callback(partial(self._distrust, kernel))
         kernel.exited.add_done_callback(partial(self._exited, kernel))
         self.audience.emit(self._description(state, reason))
+        if state == "lost":
+            self.transcript.lose(reason)
         self.work.begin(kernel, warm=state == "warm")
         self.questions.begin()
 

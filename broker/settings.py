@@ -85,6 +85,12 @@ class Session:
     replay_events: int = setting(
         "1000", COUNT, "events kept for a client that reconnects", low="1", high="1000000"
     )
+    transcript_cells: int = setting(
+        "200", COUNT, "cells kept of a session's transcript; 0 for none", low="0", high="100000"
+    )
+    transcript_bytes: int = setting(
+        "1M", SIZE, "bytes kept of a session's transcript; 0 for none", low="0", high="1G"
+    )
     output_bytes: int = setting(
         "1M", SIZE, "text of one execution; head and tail are kept", low="1K", high="1G"
     )

@@ -20,6 +20,7 @@ from broker.requests import (
     Complete,
     Configure,
     Execute,
+    History,
     InputReply,
     Inspect,
     Interrupt,
@@ -110,6 +111,10 @@ async def _question(asker: Asker, request: Complete | Inspect | Variables) -> Fi
     return await asker.session.questions.ask(request)
 
 
+def _history(asker: Asker, request: History) -> Fields:
+    return {"cells": asker.session.transcript.history(request.max)}
+
+
 async def _restart(asker: Asker, request: Restart) -> Fields:
     generation = await asker.service.restart(asker.session, keep_files=request.keep_files)
     return {"generation": generation}
@@ -134,8 +139,9 @@ SERVED: Mapping[type[Request], Callable[[Any, Any], Answer]] = {
     Complete: _question,
     Inspect: _question,
     Variables: _question,
+    History: _history,
     Restart: _restart,
     Close: _close,
 }
-WATCHING = {Ping, Ack}  # what they may do, too, who only watch
+WATCHING = {Ping, Ack, History}  # what they may do, too, who only watch
 LAST = {Close}  # after the answer to this, nothing more is served

@@ -9,7 +9,7 @@ import asyncio
 import json
 import logging
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from http.client import responses
@@ -23,6 +23,7 @@ from broker.faults import Bounds, bad_field, unknown_field
 from broker.metrics import Metrics
 from broker.principal import Deed, Principal
 from broker.protocol import check_session_name
+from broker.scribe import Scribe
 from broker.service import Service
 from broker.store import NodeRecord
 from broker.tokens import Tokens
@@ -109,7 +110,10 @@ class House:
     bounds: Bounds
     describe: Callable[[], NodeRecord]  # this node, as it is now
     processes: Callable[[], dict[str, Any]]  # this node's own, and its store
+    scribe: Scribe
+    languages: Mapping[str, tuple[str, str]]  # of profiles: the kernelspec's name, its language
     unready: Callable[[], list[str]]  # why it should get no new sessions
+    most_cells: int = 200
     bad_frames: int = 10
     client_backlog: int = 8 << 20
     transfers: Places = field(default_factory=lambda: Places(64))  # of files, either way

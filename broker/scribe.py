@@ -1,0 +1,143 @@
+"""Writes what sessions have run into the store, behind their backs.
+
+Nothing that is executed waits for it. What is lost by a kill of this process is what ended in the
+last WRITE_BEHIND seconds; while the store is away, cells wait in their transcript, whose bounds
+hold for them, too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from contextlib import suppress
+from typing import Self
+
+from broker.errors import BrokerError
+from broker.service import Key, Service
+from broker.session import Session
+from broker.store.cells import AT_ONCE, Cells
+from broker.transcript import Cell, Kept, Stored, Transcript
+from kernels.state import SessionState
+
+logger = logging.getLogger(__name__)
+
+WRITE_BEHIND = 0.1  # s that cells are gathered before they are written
+RETRY = 1.0  # s, while the store is away
+MOST_ENDED = 32  # sessions that have ended and whose cells wait for the store; the oldest go
+
+
+class Scribe:
+    """The transcripts of one service's sessions, while its `async with` lasts."""
+
+    def __init__(self, service: Service, cells: Cells) -> None:
+        self._service = service
+        self._cells = cells
+        self._keep = service.limits.record_ttl
+        self._dirty: dict[Session, None] = {}
+        self._due = asyncio.Event()
+        self._writing = asyncio.Lock()
+        self._task: asyncio.Task[None] | None = None
+        service.on_change(self._changed)
+
+    def __repr__(self) -> str:
+        return f"<Scribe: {len(self._dirty)} sessions to write>"
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._work())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        with suppress(BrokerError):
+            await self._write()
+
+    async def cells(self, key: Key, most: int) -> list[Cell]:
+        """Return what a session has run, wherever it is served, the newest last.
+
+        Raises StoreUnavailable if another node serves it, or none.
+        """
+        session = self._service.sessions.get(key)
+        if session is not None and session.transcript.is_kept:
+            with suppress(BrokerError):  # what this node knows is better than nothing
+                await self._recall(session)
+            return session.transcript.cells
+        if self._dirty:
+            await self._write()  # it may have ended just now
+        found = await self._cells.read(key, most)
+        return [Kept(None, 0, packed).cell for _, packed in found]
+
+    def _changed(self, session: Session) -> None:
+        if session.passing or not session.transcript.is_kept:
+            return
+        closed = session.state is SessionState.CLOSED
+        if session.transcript.unwritten or (closed and session.transcript.stored):
+            self._dirty[session] = None
+            self._due.set()
+
+    async def _work(self) -> None:
+        while True:
+            await self._due.wait()
+            await asyncio.sleep(WRITE_BEHIND)
+            try:
+                await self._write()
+            except BrokerError as error:
+                logger.warning("transcripts not written: %s", error)
+                await asyncio.sleep(RETRY)
+                self._due.set()
+            except Exception:
+                logger.exception("transcripts not written")
+                await asyncio.sleep(RETRY)
+
+    async def _write(self) -> None:
+        async with self._writing:
+            self._due.clear()
+            for session in tuple(self._dirty):
+                try:
+                    await self._write_one(session)
+                except BrokerError:
+                    self._forget_ended()
+                    raise
+                if not session.transcript.unwritten:
+                    self._dirty.pop(session, None)
+
+    async def _write_one(self, session: Session) -> None:
+        transcript = session.transcript
+        stored = await self._recall(session)
+        rest = max(0.0, session.expires - time.time()) if session.expires else 0.0
+        while True:
+            part = [kept for kept, _ in zip(transcript.unwritten, range(AT_ONCE), strict=False)]
+            ids = await self._cells.append(
+                session.key,
+                [kept.packed for kept in part],
+                most=transcript.max_cells,
+                keep=self._keep + rest,
+            )
+            for entry, kept in zip(ids, part, strict=True):
+                stored.append((entry, len(kept.packed)))
+                if transcript.unwritten and transcript.unwritten[0] is kept:
+                    transcript.unwritten.popleft()  # else it was too old to be kept meanwhile
+            if not transcript.unwritten:
+                break
+        await self._fit(session.key, transcript, stored)
+
+    async def _fit(self, key: Key, transcript: Transcript, stored: Stored) -> None:
+        """Drop the oldest cells that are over the bounds."""
+        total, before = sum(size for _, size in stored), len(stored)
+        while stored and (total > transcript.max_bytes or len(stored) > transcript.max_cells):
+            total -= stored.popleft()[1]
+        if stored and len(stored) < before:
+            await self._cells.trim(key, stored[0][0])
+
+    async def _recall(self, session: Session) -> Stored:
+        transcript = session.transcript
+        if transcript.stored is not None:
+            return transcript.stored
+        return transcript.recall(await self._cells.read(session.key, transcript.max_cells))
+
+    def _forget_ended(self) -> None:
+        ended = [one for one in self._dirty if one.state is SessionState.CLOSED]
+        for session in ended[: max(0, len(ended) - MOST_ENDED)]:
+            del self._dirty[session]

@@ -1,0 +1,71 @@
+"""The transcripts: a bounded stream of finished cells for each session.
+
+    {prefix}:cells:{<tenant>/<session>}   stream; each entry has one field, `cell`, of JSON
+
+Only the node that serves the session writes it. A write that was not answered may have taken
+effect, and is repeated: a cell may stand there twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from broker.store.connection import Command, Connection
+
+AT_ONCE = 20  # cells written in one round trip, between which others have their turn
+READ_AT_ONCE = 50
+Owner = tuple[str, str]  # tenant and session
+
+
+class Cells:
+    """The streams of cells."""
+
+    def __init__(self, connection: Connection, prefix: str) -> None:
+        self._connection = connection
+        self._prefix = prefix
+
+    async def append(
+        self, owner: Owner, cells: Sequence[bytes], *, most: int, keep: float
+    ) -> list[str]:
+        """Add cells, drop all but about the last `most`; return the new ones' ids, in order.
+
+        The stream is kept for `keep` seconds from now. At most AT_ONCE cells.
+        """
+        key = self._key(owner)
+        commands: list[Command] = [
+            ("XADD", key, "MAXLEN", "~", most, "*", "cell", cell) for cell in cells
+        ]
+        commands.append(("PEXPIRE", key, max(1, round(1000 * keep))))
+        replies = await self._connection.pipeline(commands)
+        return [str(reply) for reply in replies[:-1]]
+
+    async def trim(self, owner: Owner, oldest: str) -> None:
+        """Drop what is older than an entry."""
+        await self._connection.ask("XTRIM", self._key(owner), "MINID", oldest)
+
+    async def read(self, owner: Owner, most: int) -> list[tuple[str, bytes]]:
+        """Return the ids and the cells of the last `most` entries, the newest last."""
+        found: list[tuple[str, bytes]] = []
+        end = "+"
+        while len(found) < most:
+            count = min(READ_AT_ONCE, most - len(found))
+            reply: Any = await self._connection.ask(
+                "XREVRANGE", self._key(owner), end, "-", "COUNT", count
+            )
+            for entry, fields in reply:
+                found.append((str(entry), _cell(fields)))
+            if len(reply) < count:
+                break
+            end = f"({found[-1][0]}"
+        found.reverse()
+        twice = {at for at in range(1, len(found)) if found[at][1] == found[at - 1][1]}
+        return [one for at, one in enumerate(found) if one[1] and at not in twice]
+
+    def _key(self, owner: Owner) -> str:
+        return f"{self._prefix}:cells:{{{owner[0]}/{owner[1]}}}"
+
+
+def _cell(fields: Any) -> bytes:
+    values = list(fields.values()) if isinstance(fields, dict) else list(fields)[1:]
+    return str(values[0]).encode() if values else b""

@@ -1,0 +1,32 @@
+"""What a session has run, as a notebook."""
+
+from __future__ import annotations
+
+import json
+
+from broker.errors import UnknownSession
+from broker.notebook import notebook
+from broker.protocol import check_session_name
+from broker.web.door import Face
+
+NBFORMAT = "application/x-ipynb+json"
+
+
+class SessionNotebook(Face):
+    """`GET /v1/sessions/{session}/notebook`."""
+
+    async def get(self, session: str) -> None:
+        """Return the session's last cells as `.ipynb`, also after it has ended."""
+        key = (self.principal.tenant, check_session_name(session))
+        live = self.service.sessions.get(key)
+        record = await self.service.store.get(*key) if live is None else None
+        cells = await self.house.scribe.cells(key, self.house.most_cells)
+        if live is None and record is None and not cells:
+            raise UnknownSession(f"no session {session!r}")
+        profile = live.profile if live else record.profile if record else ""
+        kernelspec, language = self.house.languages.get(profile, ("python3", "python"))
+        made = notebook(cells, session=session, kernelspec=kernelspec, language=language)
+        self.set_header("Content-Type", NBFORMAT)
+        # A session's name has nothing in it that a quoted string would have to escape.
+        self.set_header("Content-Disposition", f'attachment; filename="{session}.ipynb"')
+        self.finish(json.dumps(made, indent=1))

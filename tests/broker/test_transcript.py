@@ -1,0 +1,248 @@
+"""What is kept of a session's cells, from the events that its clients get."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import nbformat
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from broker.execution import Execution
+from broker.notebook import notebook
+from broker.requests import Execute
+from broker.transcript import MOST_RICH, MOST_TEXT, Cell, Transcript
+
+Event = dict[str, Any]
+
+
+def execution(code: str = "x", execution_id: str = "e", **fields: Any) -> Execution:
+    return Execution(Execute(id=execution_id, code=code, **fields), object(), 0.0)
+
+
+def run(transcript: Transcript, *events: Event, code: str = "x", **fields: Any) -> None:
+    one = execution(code, **fields)
+    done = {"type": "done", "status": "ok", "execution_count": 1, "generation": 1}
+    done["duration"] = 0.5
+    for event in ({"type": "started"}, *events, done):
+        transcript.note(one, {"id": one.id, **event})
+
+
+def kept(*events: Event, code: str = "x") -> Cell:
+    transcript = Transcript(10, 1 << 20)
+    run(transcript, *events, code=code)
+    [cell] = transcript.cells
+    return cell
+
+
+def text(words: str, name: str = "stdout") -> Event:
+    return {"type": "stream", "name": name, "text": words}
+
+
+def display(data: Event, **fields: Any) -> Event:
+    return {"type": "display", "data": data, "metadata": {}, **fields}
+
+
+def error(message: str = "no", lines: int = 1) -> Event:
+    return {"type": "error", "name": "E", "message": message, "traceback": ["line"] * lines}
+
+
+def book(*cells: Cell) -> Any:
+    made = notebook(cells, session="s", kernelspec="python3", language="python")
+    nbformat.validate(nbformat.from_dict(made))
+    return made
+
+
+def test_a_cell_is_kept_with_its_outputs_in_order() -> None:
+    cell = kept(text("a"), text("b"), text("c", "stderr"), display({"text/plain": "d"}))
+    assert [output["type"] for output in cell["outputs"]] == ["stream", "stream", "display"]
+    assert cell["outputs"][0]["text"] == "ab"
+    assert (cell["code"], cell["status"], cell["count"], cell["generation"]) == ("x", "ok", 1, 1)
+    assert "left_out" not in cell
+
+
+@pytest.mark.parametrize("fields", [{"silent": True}, {"store_history": False}])
+def test_what_is_not_for_the_history_is_not_kept(fields: Event) -> None:
+    transcript = Transcript(10, 1 << 20)
+    run(transcript, text("a"), **fields)
+    assert transcript.cells == []
+
+
+def test_what_never_started_is_not_kept() -> None:
+    transcript = Transcript(10, 1 << 20)
+    transcript.note(execution(), {"type": "done", "id": "e", "status": "cancelled"})
+    assert transcript.cells == []
+
+
+def test_zero_keeps_nothing() -> None:
+    for transcript in (Transcript(0, 1 << 20), Transcript(10, 0)):
+        run(transcript, text("a"))
+        assert transcript.cells == []
+        assert not transcript.unwritten
+
+
+def test_inputs_environment_and_answers_are_never_kept() -> None:
+    transcript = Transcript(10, 1 << 20)
+    request = {"type": "input_request", "prompt": "Password:", "password": True}
+    run(transcript, request, inputs={"a": "secret"}, env={"B": "secret"})
+    assert "secret" not in str(transcript.cells)
+    assert transcript.cells[0]["outputs"] == []
+
+
+def test_text_over_the_bound_is_left_out_and_counted() -> None:
+    cell = kept(text("x" * MOST_TEXT), text("y" * 1000), error())
+    assert len(cell["outputs"][0]["text"]) == MOST_TEXT
+    assert cell["left_out"] == 1000
+    assert cell["outputs"][-1]["type"] == "error"
+
+
+def test_many_small_pieces_of_text_are_bounded_too() -> None:
+    cell = kept(*(text("x", "stdout" if n % 2 else "stderr") for n in range(10_000)))
+    assert len(cell["outputs"]) < 1000
+
+
+def test_of_a_display_the_forms_that_fit_are_kept() -> None:
+    cell = kept(display({"image/png": bytes(MOST_RICH + 1), "text/plain": "<Figure>"}))
+    assert cell["outputs"][0]["data"] == {"text/plain": "<Figure>"}
+    assert cell["left_out"] > MOST_RICH
+    cell = kept(display({"image/png": bytes(MOST_RICH + 1)}))
+    assert "not kept" in cell["outputs"][0]["data"]["text/plain"]
+    cell = kept(display({"image/png": bytes(100_000)}))
+    assert cell["outputs"][0]["data"] == {"image/png": bytes(100_000)}
+
+
+def test_a_display_that_changes_is_kept_as_it_is_last_and_pays_once() -> None:
+    updates = [
+        display({"text/html": "y" * 1000 + str(n)}, display_id="d", update=True)
+        for n in range(1000)
+    ]
+    cell = kept(display({"text/html": "x"}, display_id="d"), *updates)
+    [output] = cell["outputs"]
+    assert output["data"]["text/html"].endswith("999")
+    assert "left_out" not in cell
+
+
+@pytest.mark.parametrize("wait", [True, False])
+def test_what_is_cleared_is_not_kept(wait: bool) -> None:
+    cell = kept(text("old" * 1000), {"type": "clear", "wait": wait}, text("new"))
+    assert [output["text"] for output in cell["outputs"]] == ["new"]
+
+
+def test_a_clear_that_waits_for_nothing_clears_nothing() -> None:
+    cell = kept(text("old"), {"type": "clear", "wait": True})
+    assert [output["text"] for output in cell["outputs"]] == ["old"]
+
+
+def test_the_oldest_cells_go() -> None:
+    transcript = Transcript(3, 1 << 20)
+    for number in range(5):
+        run(transcript, code=str(number))
+    assert [cell["code"] for cell in transcript.cells] == ["2", "3", "4"]
+    assert len(transcript.unwritten) == 3
+    transcript = Transcript(100, 10_000)
+    for number in range(50):
+        run(transcript, text("x" * 1000), code=str(number))
+    assert 1 <= len(transcript.cells) < 10
+    assert transcript.cells[-1]["code"] == "49"
+
+
+def test_what_the_store_had_comes_before() -> None:
+    earlier, later = Transcript(10, 1 << 20), Transcript(10, 1 << 20)
+    run(earlier, display({"image/png": b"\x89"}), code="first")
+    run(later, code="second")
+    stored = [("1-1", one.packed) for one in earlier.unwritten]
+    later.recall(stored)
+    later.recall(stored)
+    assert [cell["code"] for cell in later.cells] == ["first", "second"]
+    assert len(later.unwritten) == 1
+    assert later.history(1) == [
+        {"execution_count": 1, "code": "second", "status": "ok", "generation": 1}
+    ]
+    made = book(*later.cells)
+    assert made["cells"][0]["outputs"][0]["data"]["image/png"] == "iQ=="
+
+
+def test_a_notebook_says_where_variables_were_lost() -> None:
+    transcript = Transcript(10, 1 << 20)
+    run(transcript, code="a = 1")
+    transcript.lose("oom `x`\n# no")
+    run(transcript, code="a")
+    run(transcript, code="b")
+    made = book(*transcript.cells)
+    kinds = [cell["cell_type"] for cell in made["cells"]]
+    assert kinds == ["code", "markdown", "code", "code"]
+    assert "`oom 'x' # no`" in made["cells"][1]["source"]
+
+
+def test_a_later_cell_changes_what_an_earlier_one_has_shown() -> None:
+    transcript = Transcript(10, 1 << 20)
+    run(transcript, display({"text/plain": "0 %"}, display_id="d"))
+    run(transcript, display({"text/plain": "100 %"}, display_id="d", update=True))
+    first, second = book(*transcript.cells)["cells"]
+    assert first["outputs"][0]["data"] == {"text/plain": "100 %"}
+    assert second["outputs"] == []
+
+
+def test_a_notebook_has_every_kind_of_output() -> None:
+    result = {"type": "result", "data": {"text/plain": "1"}, "metadata": {}, "execution_count": 1}
+    odd = display({"application/vnd.x+json": {"a": [1]}, "application/x": {"b": 2}})
+    cell = book(kept(text("t"), odd, result, error()))["cells"][0]
+    assert [output["output_type"] for output in cell["outputs"]] == [
+        "stream",
+        "display_data",
+        "execute_result",
+        "error",
+    ]
+    assert cell["outputs"][1]["data"]["application/vnd.x+json"] == {"a": [1]}
+    assert cell["outputs"][1]["data"]["application/x"] == '{"b": 2}'
+    assert cell["outputs"][2]["execution_count"] == 1
+    assert cell["metadata"]["broker"]["status"] == "ok"
+
+
+WORDS = st.sampled_from(["", "a", "\ud800", "\x00", "text/plain", "é" * 50, "x" * 5000])
+DATA = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | WORDS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=3),
+    max_leaves=5,
+)
+FORMS = st.sampled_from(
+    ["text/plain", "text/html", "application/json", "a/b+json", "", "image/png"]
+)
+BUNDLES = st.dictionaries(FORMS, DATA | st.binary(max_size=50), max_size=3)
+IDS = st.sampled_from([None, "d", "e", ""])
+EVENTS = st.one_of(
+    st.builds(text, WORDS, st.sampled_from(["stdout", "stderr"])),
+    st.builds(error, WORDS, st.integers(0, 100)),
+    st.builds(lambda wait: {"type": "clear", "wait": wait}, st.booleans()),
+    st.builds(
+        lambda data, metadata, display_id, update: {
+            **display(data, update=update),
+            "metadata": metadata,
+            **({} if display_id is None else {"display_id": display_id}),
+        },
+        BUNDLES,
+        st.dictionaries(WORDS, DATA, max_size=2),
+        IDS,
+        st.booleans(),
+    ),
+    st.builds(
+        lambda data: {"type": "result", "data": data, "metadata": {}, "execution_count": 1}, BUNDLES
+    ),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(cells=st.lists(st.lists(EVENTS, max_size=8), max_size=4), packed=st.booleans())
+def test_whatever_was_sent_the_notebook_validates(cells: list[list[Event]], packed: bool) -> None:
+    transcript = Transcript(3, 1 << 20)
+    for events in cells:
+        run(transcript, *events)
+        transcript.lose("lost")
+    found = transcript.cells
+    if packed:
+        assert all(one.packed for one in transcript.unwritten)
+        found = transcript.cells
+    made = book(*found)
+    code = [cell for cell in made["cells"] if cell["cell_type"] == "code"]
+    assert len(code) == min(3, len(cells))
