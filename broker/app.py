@@ -25,6 +25,7 @@ from tornado.netutil import bind_sockets
 from broker import recipe, statedir
 from broker.auth import load_or_make_token
 from broker.config import Config, Loaded
+from broker.drain import Drain
 from broker.errors import BrokerError, ProfileBroken, StateDirError
 from broker.faults import Bounds
 from broker.metrics import Metrics
@@ -147,6 +148,7 @@ async def serve(config: Config, *, stop: asyncio.Event, ready: Callable[[Running
             describe=told.describe,
             processes=told.processes,
             scribe=scribe,
+            drain=Drain(service),
             languages=recipe.languages(config),
             unready=lambda: told.unready(store_reachable=upkeep.store_reachable),
             most_cells=config.session.transcript_cells,

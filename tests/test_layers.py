@@ -69,6 +69,7 @@ ROWS: list[list[str]] = [
     [
         "broker.upkeep",
         "broker.scribe",
+        "broker.drain",
         "broker.listing",
         "broker.node",
         "broker.recipe",

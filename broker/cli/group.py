@@ -13,12 +13,16 @@ COMMANDS = {
     "run": "broker.cli.run",
     "ls": "broker.cli.sessions",
     "kill": "broker.cli.sessions",
+    "vars": "broker.cli.transcript",
+    "export": "broker.cli.transcript",
     "status": "broker.cli.status",
     "token": "broker.cli.tokens",
+    "drain": "broker.cli.drain",
     "config": "broker.cli.serve",
     "doctor": "broker.cli.doctor",
     "completion": "broker.cli.completion",
 }
+FUNCTIONS = {"vars": "variables"}  # of commands that would hide a name of Python's
 
 # What to do next, by the name of the client's error class.
 NEXT_STEP = {
@@ -31,6 +35,7 @@ NEXT_STEP = {
     "AtCapacity": "try again soon, or free kernels with `broker kill --idle 10m`",
     "ProfileBroken": "mend the profile; its zygote.log in the state directory says more",
     "QueueFull": "wait for the session's executions to end, or `broker kill` it",
+    "KernelBusy": "ask again when it is idle, or end what it runs",
     "Draining": "try again, on another node",
     "StoreUnavailable": "try again soon; `broker status` shows the store",
     "ServerFault": "the server's log says more",
@@ -63,7 +68,8 @@ class Commands(click.Group):
         """Import and return a command."""
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = getattr(importlib.import_module(COMMANDS[cmd_name]), cmd_name)
+        module = importlib.import_module(COMMANDS[cmd_name])
+        command: click.Command = getattr(module, FUNCTIONS.get(cmd_name, cmd_name))
         return command
 
     def invoke(self, ctx: click.Context) -> Any:

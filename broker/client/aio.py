@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -62,6 +62,18 @@ class AsyncBroker:
     async def kill(self, name: str, *, reason: str | None = None) -> Row:
         """End a session's kernel; raises UnknownSession."""
         return await asyncio.to_thread(self._door.kill, name, reason)
+
+    async def notebook(self, name: str) -> Row:
+        """Return what a session has run, also one that has ended, as a notebook (nbformat 4.5)."""
+        return await asyncio.to_thread(self._door.notebook, name)
+
+    async def variables(self, name: str, names: Sequence[str] | None = None) -> Row:
+        """Return a live session's variables, without attaching to it."""
+        return await asyncio.to_thread(self._door.variables, name, names)
+
+    async def drain(self, node: str, *, keep: bool = False, undo: bool = False) -> Row:
+        """Empty the node that answers; see `Broker.drain`."""
+        return await asyncio.to_thread(lambda: self._door.drain(node, keep=keep, undo=undo))
 
     async def status(self, *, memory: bool = False) -> Row:
         """Return the nodes, the pools and their kernels, with their memory when asked."""
@@ -133,6 +145,35 @@ class AsyncSession:
     async def cancel(self, target: str) -> Any:
         """Take the execution `target` (an event's `id`) out of the queue; raises NotRunning."""
         return await self._answer("cancel", target=target)
+
+    async def complete(self, code: str, cursor: int | None = None) -> Any:
+        """Return how the code may go on at the cursor, its end by default.
+
+        `matches` go from `cursor_start` to `cursor_end`. Raises KernelBusy.
+        """
+        return await self._answer(
+            "complete", code=code, cursor=len(code) if cursor is None else cursor
+        )
+
+    async def inspect(self, code: str, cursor: int | None = None) -> Any:
+        """Return what is known of the name at the cursor: `found`, `data` by MIME type."""
+        return await self._answer(
+            "inspect", code=code, cursor=len(code) if cursor is None else cursor
+        )
+
+    async def variables(
+        self, names: Sequence[str] | None = None, *, most: int | None = None
+    ) -> Any:
+        """Return the session's variables, also while it runs; raises KernelBusy."""
+        return await self._answer("variables", names=None if names is None else [*names], max=most)
+
+    async def history(self, most: int | None = None) -> Any:
+        """Return the last cells that have run: `cells`, the newest last."""
+        return await self._answer("history", max=most)
+
+    async def notebook(self) -> Row:
+        """Return what the session has run as a notebook (nbformat 4.5)."""
+        return await asyncio.to_thread(Door(self._place).notebook, self.name)
 
     async def restart(self, *, keep_files: bool = True) -> Any:
         """Give the session a new kernel: generation + 1, no variables, its files or none."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 from .errors import BadRequest, BrokerError, ConnectionLost, NoServer, ServerFault, from_fault
 from .find import Place
@@ -74,6 +74,24 @@ class Door:
     def kill(self, name: str, reason: str | None = None) -> Row:
         """End a session's kernel; its next execution starts the next generation."""
         answer: Row = self.call("DELETE", session_path(name), query={"reason": reason})
+        return answer
+
+    def notebook(self, name: str) -> Row:
+        """Return what a session has run, as a notebook of nbformat 4.5."""
+        answer: Row = self.call("GET", session_path(name, "/notebook"))
+        return answer
+
+    def variables(self, name: str, names: Sequence[str] | None = None) -> Row:
+        """Return a live session's variables: `variables`, and `more` or `missing`."""
+        query = None if names is None else {"names": ",".join(names), "max": max(1, len(names))}
+        answer: Row = self.call("GET", session_path(name, "/variables"), query=query)
+        return answer
+
+    def drain(self, node: str, *, keep: bool = False, undo: bool = False) -> Row:
+        """Empty a node, or have it take sessions again."""
+        query = {"sessions": "keep"} if keep else None
+        path = f"/v1/nodes/{quote(node, safe='')}/drain"
+        answer: Row = self.call("DELETE" if undo else "POST", path, query=query)
         return answer
 
     def status(self, *, memory: bool = False) -> Row:

@@ -114,6 +114,10 @@ class SessionElsewhere(TryAgain):
     url = ""
 
 
+class KernelBusy(TryAgain):
+    """The session's kernel cannot answer a question now."""
+
+
 class ServerFault(BrokerError):
     """The broker failed."""
 
@@ -190,6 +194,8 @@ def from_fault(fault: Mapping[str, Any], status: int = 0) -> BrokerError:
     kind = BY_CODE.get(code) or BY_STATUS.get(status) or ServerFault
     if kind is AtCapacity and fault.get("field") == "profile":
         kind = ProfileBroken
+    if kind is SessionElsewhere and status != 421 and "node" not in fault:
+        kind = KernelBusy
     message = str(fault.get("message") or code or f"HTTP {status}")
     node, url = str(fault.get("node") or ""), str(fault.get("url") or "")
     error = kind(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -64,6 +64,21 @@ class Broker:
     def kill(self, name: str, *, reason: str | None = None) -> Row:
         """End a session's kernel; raises UnknownSession."""
         return self._door.kill(name, reason)
+
+    def notebook(self, name: str) -> Row:
+        """Return what a session has run, also one that has ended, as a notebook (nbformat 4.5)."""
+        return self._door.notebook(name)
+
+    def variables(self, name: str, names: Sequence[str] | None = None) -> Row:
+        """Return a live session's variables, without attaching to it."""
+        return self._door.variables(name, names)
+
+    def drain(self, node: str, *, keep: bool = False, undo: bool = False) -> Row:
+        """Empty the node that answers: it takes no new sessions, and ends each that is idle.
+
+        `keep` lets idle sessions live until they end by themselves; `undo` ends the draining.
+        """
+        return self._door.drain(node, keep=keep, undo=undo)
 
     def status(self, *, memory: bool = False) -> Row:
         """Return the nodes, the pools and their kernels, with their memory when asked."""
@@ -136,6 +151,29 @@ class Session:
     def cancel(self, target: str) -> Any:
         """Take the execution `target` (an event's `id`) out of the queue; raises NotRunning."""
         return self._answer("cancel", target=target)
+
+    def complete(self, code: str, cursor: int | None = None) -> Any:
+        """Return how the code may go on at the cursor, its end by default.
+
+        `matches` go from `cursor_start` to `cursor_end`. Raises KernelBusy.
+        """
+        return self._answer("complete", code=code, cursor=len(code) if cursor is None else cursor)
+
+    def inspect(self, code: str, cursor: int | None = None) -> Any:
+        """Return what is known of the name at the cursor: `found`, `data` by MIME type."""
+        return self._answer("inspect", code=code, cursor=len(code) if cursor is None else cursor)
+
+    def variables(self, names: Sequence[str] | None = None, *, most: int | None = None) -> Any:
+        """Return the session's variables, also while it runs; raises KernelBusy."""
+        return self._answer("variables", names=None if names is None else [*names], max=most)
+
+    def history(self, most: int | None = None) -> Any:
+        """Return the last cells that have run: `cells`, the newest last."""
+        return self._answer("history", max=most)
+
+    def notebook(self) -> Row:
+        """Return what the session has run as a notebook (nbformat 4.5)."""
+        return Door(self._place).notebook(self.name)
 
     def restart(self, *, keep_files: bool = True) -> Any:
         """Give the session a new kernel: generation + 1, no variables, its files or none."""

@@ -19,6 +19,7 @@ from tornado import web
 
 from broker import errors
 from broker.auth import presented_token
+from broker.drain import Drain
 from broker.faults import Bounds, bad_field, unknown_field
 from broker.metrics import Metrics
 from broker.principal import Deed, Principal
@@ -111,6 +112,7 @@ class House:
     describe: Callable[[], NodeRecord]  # this node, as it is now
     processes: Callable[[], dict[str, Any]]  # this node's own, and its store
     scribe: Scribe
+    drain: Drain
     languages: Mapping[str, tuple[str, str]]  # of profiles: the kernelspec's name, its language
     unready: Callable[[], list[str]]  # why it should get no new sessions
     most_cells: int = 200
