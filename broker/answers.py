@@ -252,12 +252,16 @@ class Readiness(Answer):
 
 
 class FileRow(Answer):
-    """A file, or whatever else has a name in a workspace; only files have a size."""
+    """A file, or whatever else has a name in a workspace; only files have a size.
+
+    A name that is no UTF-8 comes `encoded` too: percent-encoded, as the URL takes it.
+    """
 
     path: str
     type: Literal["file", "directory", "symlink", "other"]
     size: Bytes
     mtime: Time
+    encoded: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class FileRows(Answer):

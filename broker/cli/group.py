@@ -15,6 +15,7 @@ COMMANDS = {
     "kill": "broker.cli.sessions",
     "vars": "broker.cli.transcript",
     "export": "broker.cli.transcript",
+    "files": "broker.cli.files",
     "status": "broker.cli.status",
     "token": "broker.cli.tokens",
     "drain": "broker.cli.drain",
@@ -41,6 +42,9 @@ NEXT_STEP = {
     "ServerFault": "the server's log says more",
     "SlowClient": "run it again with less output, or into a file",
     "ConnectionLost": "run it again; the session may still have its variables",
+    "NoSuchFile": "`broker files SESSION ls` shows the files",
+    "FileExists": "choose another name, or replace it",
+    "WorkspaceFull": "remove files with `broker files SESSION rm`",
     "SessionGone": "run it again; the session starts anew",
 }
 

@@ -13,15 +13,20 @@ from typing import TYPE_CHECKING
 
 from .errors import (
     AtCapacity,
+    BadPath,
     BadRequest,
     BrokerError,
     ConnectionLost,
     Draining,
     ExecutionFailed,
+    FileConflict,
+    FileExists,
     Forbidden,
     KernelBusy,
     NoServer,
+    NoSuchFile,
     NotRunning,
+    NoWorkspace,
     ProfileBroken,
     QueueFull,
     QuotaExceeded,
@@ -35,9 +40,11 @@ from .errors import (
     Unauthorized,
     UnknownSession,
     UnknownToken,
+    WorkspaceFull,
 )
+from .files import FileInfo, Files
 from .find import Place, find, find_state_dir, user_state_dir
-from .result import Event, RemoteError, Result
+from .result import Event, FileChange, RemoteError, Result
 from .sync import Broker, Session
 
 if TYPE_CHECKING:
@@ -47,6 +54,7 @@ __all__ = [
     "AsyncBroker",
     "AsyncSession",
     "AtCapacity",
+    "BadPath",
     "BadRequest",
     "Broker",
     "BrokerError",
@@ -54,9 +62,16 @@ __all__ = [
     "Draining",
     "Event",
     "ExecutionFailed",
+    "FileChange",
+    "FileConflict",
+    "FileExists",
+    "FileInfo",
+    "Files",
     "Forbidden",
     "KernelBusy",
     "NoServer",
+    "NoSuchFile",
+    "NoWorkspace",
     "NotRunning",
     "Place",
     "ProfileBroken",
@@ -75,6 +90,7 @@ __all__ = [
     "Unauthorized",
     "UnknownSession",
     "UnknownToken",
+    "WorkspaceFull",
     "find",
     "find_state_dir",
     "user_state_dir",

@@ -8,8 +8,10 @@ from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from .aio_files import AsyncFiles
 from .door import Door, Row
 from .errors import BrokerError, ConnectionLost, SessionGone
+from .files import Files
 from .find import Place, find
 from .result import Event, Result, collect, collect_answer
 from .socket import closed_error, connect_options, opening_error
@@ -58,6 +60,10 @@ class AsyncBroker:
     async def sessions(self, *, state: str | None = None, idle: float | None = None) -> list[Row]:
         """Return a row per session: those in one state, or idle for so many seconds."""
         return await asyncio.to_thread(lambda: list(self._door.sessions(state=state, idle=idle)))
+
+    def files(self, name: str) -> AsyncFiles:
+        """Return the files of a session that is there already."""
+        return AsyncFiles(Files(self._door, name))
 
     async def kill(self, name: str, *, reason: str | None = None) -> Row:
         """End a session's kernel; raises UnknownSession."""
@@ -108,6 +114,11 @@ class AsyncSession:
     def generation(self) -> int:
         """Return the generation last heard of; 0 before the first."""
         return self._link.generation
+
+    @property
+    def files(self) -> AsyncFiles:
+        """Return the session's files; the session starts, or is joined, at their first use."""
+        return AsyncFiles(Files(Door(self._place), self.name), self.attach)
 
     async def execute(
         self,

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import select
+import socket
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -11,8 +14,11 @@ from .errors import BadRequest, BrokerError, ConnectionLost, NoServer, ServerFau
 from .find import Place
 from .wire import Limits, session_path
 
+EXPECTED = 256 << 10  # bytes of a body before which the broker is asked whether it wants it
+PATIENCE = 1.0  # s for it to say so; some proxies never do
+
 if TYPE_CHECKING:
-    from http.client import HTTPConnection
+    from http.client import HTTPConnection, HTTPResponse
 
 Row = dict[str, Any]
 
@@ -48,17 +54,82 @@ class Door:
         if body is not None:
             headers["Content-Type"] = "application/json"
             content = json.dumps({k: v for k, v in body.items() if v is not None}).encode()
-        target = path + (f"?{urlencode(asked)}" if asked else "")
+        target = path + (f"?{urlencode(asked, errors='surrogateescape')}" if asked else "")
         connection = self._connect(None if wait else self.timeout)
         try:
             connection.request(method, self._prefix() + target, body=content, headers=headers)
             response = connection.getresponse()
             status, text = response.status, response.read()
         except (OSError, HTTPException) as error:
-            raise ConnectionLost(f"no answer from {self.place.url}: {_why(error)}") from error
+            raise self._lost(error) from error
         finally:
             connection.close()
         return read_answer(self.place.url, status, text)
+
+    @contextmanager
+    def exchange(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Iterable[bytes] = (),
+        length: int | None = 0,
+        headers: Mapping[str, str] | None = None,
+    ) -> Iterator[HTTPResponse]:
+        """Send a body in pieces and yield the answer, whose own is read by `pieces`.
+
+        `length` in bytes is that of the body, None if nobody knows. Raises as `call` does.
+        """
+        from http.client import HTTPException
+
+        told = {**(headers or {})}
+        if self.place.token:
+            told["Authorization"] = f"Bearer {self.place.token}"
+        told |= {"Transfer-Encoding": "chunked"} if length is None else {}
+        told |= {"Content-Length": str(length)} if length else {}
+        asks = (length is None or length > EXPECTED) and urlsplit(self.place.url).scheme == "http"
+        told |= {"Expect": "100-continue"} if asks else {}
+        connection = self._connect(self.timeout)
+        try:
+            try:
+                connection.putrequest(method, self._prefix() + path)
+                for name, value in told.items():
+                    connection.putheader(name, value)
+                connection.endheaders()
+            except (OSError, HTTPException) as error:
+                raise self._lost(error) from error
+            if not asks or _is_wanted(connection.sock):
+                _send(connection, body, chunked=length is None)
+            try:
+                response = connection.getresponse()
+                refusal = response.read(EXPECTED) if response.status >= 400 else b""
+            except (OSError, HTTPException) as error:
+                raise self._lost(error) from error
+            if response.status >= 400:
+                read_answer(self.place.url, response.status, refusal)
+            yield response
+        finally:
+            connection.close()
+
+    def pieces(self, response: HTTPResponse, size: int) -> Iterator[bytes]:
+        """Yield an answer's body. Raises ConnectionLost when it breaks off."""
+        from http.client import HTTPException
+
+        left = response.length
+        while True:
+            try:
+                data = response.read(size)
+            except (OSError, HTTPException) as error:
+                raise self._lost(error) from error
+            if not data:
+                break
+            left = None if left is None else left - len(data)
+            yield data
+        if left:
+            raise ConnectionLost(f"{self.place.url} hung up {left} bytes before the end")
+
+    def _lost(self, error: BaseException) -> ConnectionLost:
+        return ConnectionLost(f"no answer from {self.place.url}: {_why(error)}")
 
     def sessions(self, *, state: str | None = None, idle: float | None = None) -> Iterator[Row]:
         """Yield every session, page by page; `idle` in seconds at least."""
@@ -134,6 +205,32 @@ class Door:
         if timeout is None:
             connection.sock.settimeout(None)
         return connection
+
+
+def _is_wanted(connection: socket.socket) -> bool:
+    """Wait for the broker's word on a body: whether to send it, or to read a refusal."""
+    if not select.select([connection], [], [], PATIENCE)[0]:
+        return True
+    try:
+        if not connection.recv(12, socket.MSG_PEEK).startswith(b"HTTP/1.1 100"):
+            return False
+        said = b""
+        while not said.endswith(b"\r\n\r\n") and (byte := connection.recv(1)):
+            said += byte
+    except OSError:
+        return False  # the answer's reader says what there is to say
+    return True
+
+
+def _send(connection: HTTPConnection, body: Iterable[bytes], *, chunked: bool) -> None:
+    for piece in body:
+        try:
+            connection.send(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
+        except OSError:
+            return  # refused in the middle: the answer says why
+    if chunked:
+        with suppress(OSError):
+            connection.send(b"0\r\n\r\n")
 
 
 def no_server(url: str, error: BaseException) -> NoServer:

@@ -7,7 +7,13 @@ BrokerError                `code` and `message` of the broker; `field`, `retry_a
 │   ├── Forbidden          a token that may not do this
 │   ├── UnknownSession     no such session
 │   ├── UnknownToken       no such token to revoke
-│   └── NotRunning         nothing to interrupt
+│   ├── NotRunning         nothing to interrupt
+│   ├── BadPath            a path that is not followed, such as through a symbolic link
+│   ├── NoSuchFile         nothing has that name in the workspace
+│   ├── FileExists         something has that name already
+│   ├── FileConflict       what has the name is of another kind, such as a directory
+│   ├── WorkspaceFull      the workspace is at its bound; the message names it
+│   └── NoWorkspace        the session's files are out of the broker's reach
 ├── TryAgain               later, or elsewhere: after `retry_after` seconds
 │   ├── SessionElsewhere   another node serves the session: `url` is its address
 │   ├── AtCapacity         no kernel is free
@@ -77,6 +83,30 @@ class UnknownToken(Refused):
 
 class NotRunning(Refused):
     """There is nothing to interrupt."""
+
+
+class BadPath(Refused):
+    """A path in the workspace that is not followed; the message says why."""
+
+
+class NoSuchFile(Refused):
+    """Nothing in the workspace has that name."""
+
+
+class FileExists(Refused):
+    """Something in the workspace has that name already."""
+
+
+class FileConflict(Refused):
+    """What has the name is of another kind than the request needs."""
+
+
+class WorkspaceFull(Refused):
+    """The session's workspace is at its bound."""
+
+
+class NoWorkspace(Refused):
+    """The session's files are out of the broker's reach."""
 
 
 class TryAgain(BrokerError):
@@ -155,6 +185,11 @@ BY_CODE: dict[str, type[BrokerError]] = {
     "unknown_session": UnknownSession,
     "unknown_token": UnknownToken,
     "not_running": NotRunning,
+    "bad_path": BadPath,
+    "no_such_file": NoSuchFile,
+    "file_exists": FileExists,
+    "file_conflict": FileConflict,
+    "no_workspace": NoWorkspace,
     "capacity": AtCapacity,
     "quota": QuotaExceeded,
     "busy": SessionElsewhere,
@@ -173,6 +208,7 @@ BY_STATUS: dict[int, type[BrokerError]] = {
     421: SessionElsewhere,
     429: TryAgain,
     503: TryAgain,
+    507: WorkspaceFull,
 }
 
 # Why the broker closes a socket.
@@ -196,6 +232,8 @@ def from_fault(fault: Mapping[str, Any], status: int = 0) -> BrokerError:
         kind = ProfileBroken
     if kind is SessionElsewhere and status != 421 and "node" not in fault:
         kind = KernelBusy
+    if kind is AtCapacity and fault.get("field") == "workspace":
+        kind = WorkspaceFull
     message = str(fault.get("message") or code or f"HTTP {status}")
     node, url = str(fault.get("node") or ""), str(fault.get("url") or "")
     error = kind(

@@ -36,6 +36,15 @@ class RemoteError:
 
 
 @dataclass(frozen=True, slots=True)
+class FileChange:
+    """A file of the session that the code has `created`, `modified` or `deleted`; bytes."""
+
+    path: str
+    size: int
+    change: str
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
     """One execution's outcome.
 
@@ -59,6 +68,8 @@ class Result:
     duration: float = 0.0
     execution_count: int | None = None
     truncated: Mapping[str, Any] | None = None
+    files: tuple[FileChange, ...] = ()  # what it changed; the first of many, see `files_cut`
+    files_cut: bool = False  # more was changed than is listed
 
     @property
     def value(self) -> str | None:
@@ -155,6 +166,15 @@ def collect(events: Iterable[Event]) -> Result:
         duration=float(done.get("duration") or 0.0),
         execution_count=done.get("execution_count"),
         truncated=done.get("truncated"),
+        files=tuple(map(_file_change, done.get("files") or ())),
+        files_cut=bool(done.get("files_more") or done.get("files_cut")),
+    )
+
+
+def _file_change(told: Mapping[str, Any]) -> FileChange:
+    size = told.get("size")
+    return FileChange(
+        str(told.get("path")), size if isinstance(size, int) else 0, str(told.get("change"))
     )
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from .door import Door, Row
 from .errors import BrokerError, ConnectionLost, SessionGone
+from .files import Files
 from .find import Place, find
 from .result import Event, Result, collect, collect_answer
 from .socket import closed_error, connect_options, opening_error
@@ -60,6 +61,10 @@ class Broker:
     def sessions(self, *, state: str | None = None, idle: float | None = None) -> Iterator[Row]:
         """Yield a row per session: those in one state, or idle for so many seconds."""
         return self._door.sessions(state=state, idle=idle)
+
+    def files(self, name: str) -> Files:
+        """Return the files of a session that is there already."""
+        return Files(self._door, name)
 
     def kill(self, name: str, *, reason: str | None = None) -> Row:
         """End a session's kernel; raises UnknownSession."""
@@ -113,6 +118,11 @@ class Session:
     def generation(self) -> int:
         """Return the generation last heard of; 0 before the first."""
         return self._link.generation
+
+    @property
+    def files(self) -> Files:
+        """Return the session's files; the session starts, or is joined, at their first use."""
+        return Files(Door(self._place), self.name, self.attach)
 
     def execute(
         self,

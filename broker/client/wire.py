@@ -37,6 +37,12 @@ def session_path(name: str, action: str = "") -> str:
     return f"/v1/sessions/{quote(name, safe=':@')}{action}"
 
 
+def file_path(name: str, path: str) -> str:
+    """Return the path of a file of a session."""
+    data = path.encode(errors="surrogateescape")  # a file's name need not be UTF-8
+    return session_path(name, f"/files/{quote(data, safe='/')}")
+
+
 def socket_url(
     url: str,
     name: str,

@@ -10,6 +10,7 @@ from email.utils import formatdate
 from functools import partial
 from http import HTTPStatus
 from typing import Any, Final, TypeVar
+from urllib.parse import quote, unquote_to_bytes
 
 from tornado import web
 from tornado.iostream import StreamClosedError
@@ -70,9 +71,11 @@ class FileList(FileFace):
     """`GET /v1/sessions/{session}/files`."""
 
     async def get(self, session: str) -> None:
-        """List a directory: `path`, `recursive`, `limit`, `after` (a path)."""
+        """List a directory: `path`, `recursive`, `limit`, `after` (a path, percent-encoded)."""
         only(self, "path", "recursive", "limit", "after")
-        path, after = (self._path(name) for name in ("path", "after"))
+        given = self.request.query_arguments
+        # As bytes: a file's name need not be UTF-8.
+        path, after = (given.get(name, [b""])[-1] for name in ("path", "after"))
         text = self.get_query_argument("limit", "1000")
         if not (text.isascii() and text.isdecimal() and 1 <= int(text[:9]) <= MAX_PAGE):
             raise BadMessage(f"limit: expected 1 to {MAX_PAGE}, got {text[:64]!r}", field="limit")
@@ -80,19 +83,21 @@ class FileList(FileFace):
         files = (await self.hold(session)).files
         with told():
             found = await self.aside(
-                partial(files.entries, path, recursive=recursive, after=after, limit=limit + 1)
+                partial(
+                    files.entries,
+                    os.fsdecode(path),
+                    recursive=recursive,
+                    after=os.fsdecode(unquote_to_bytes(after)),
+                    limit=limit + 1,
+                )
             )
-        shown = found[:limit]
+        page = found[:limit]
         self.answer(
             {
-                "files": [described(entry) for entry in shown],
-                "next": shown[-1].path if len(found) > limit else None,
+                "files": [described(entry) for entry in page],
+                "next": cursor(page[-1].path) if len(found) > limit else None,
             }
         )
-
-    def _path(self, name: str) -> str:
-        # As bytes: a file's name need not be UTF-8.
-        return os.fsdecode(self.request.query_arguments.get(name, [b""])[-1])
 
 
 @web.stream_request_body
@@ -214,7 +219,7 @@ class OneFile(FileFace):
         files = (await self.hold(session)).files
         with told():
             await self.aside(partial(files.remove, path, recursive=recursive))
-        self.answer({"path": path, "removed": True})
+        self.answer({"path": shown(path), "removed": True})
 
     def _raise_refusal(self) -> None:
         if self._refused is not None:
@@ -320,5 +325,18 @@ class OneFile(FileFace):
 
 
 def described(entry: Entry) -> dict[str, Any]:
-    """Return a file as it is told of."""
-    return {"path": entry.path, "type": entry.kind, "size": entry.size, "mtime": entry.mtime}
+    """Return a file as it is told of; a name that is no text comes `encoded`, as URLs have it."""
+    row: dict[str, Any] = {"path": shown(entry.path), "type": entry.kind}
+    if row["path"] != entry.path:
+        row["encoded"] = cursor(entry.path)
+    return row | {"size": entry.size, "mtime": entry.mtime}
+
+
+def shown(path: str) -> str:
+    """Return a path as text that any JSON reader takes."""
+    return path.encode(errors="replace").decode()
+
+
+def cursor(path: str) -> str:
+    """Return a path percent-encoded, byte by byte."""
+    return quote(os.fsencode(path), safe="/")

@@ -1,0 +1,154 @@
+"""`broker files SESSION ls|get|put|rm|mv`: a session's files from the command line."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .options import as_json, complete_session, connection
+from .text import age, console, size, table
+
+if TYPE_CHECKING:
+    from broker.client import Broker
+    from broker.client.files import Files, Progress
+
+LONG = 4 << 20  # bytes; what is larger shows how far it has come
+SIGNS = {"directory": "/", "symlink": "@", "other": "="}  # as `ls -F` has them
+
+
+@click.group()
+@click.argument("session", shell_complete=complete_session)
+def files(session: str) -> None:
+    """List, fetch, send, remove and rename a session's files."""
+
+
+@files.command("ls")
+@click.argument("path", default="")
+@click.option("-r", "--recursive", is_flag=True, help="Go into directories.")
+@click.option("-a", "--all", "every", is_flag=True, help="Show names that begin with a dot.")
+@connection
+@as_json
+def list_files(broker: Broker, path: str, recursive: bool, every: bool, as_json: bool) -> None:
+    """List a directory."""
+    found = _files(broker).list(path, recursive=recursive)
+    if not every:
+        found = [one for one in found if not one.path.startswith(".") and "/." not in one.path]
+    if as_json:
+        click.echo(json.dumps({"files": [asdict(one) for one in found]}, indent=2))
+        return
+    from rich.text import Text
+
+    listing = table("PATH", "SIZE", "AGE", right=("SIZE", "AGE"))
+    now = time.time()
+    for one in found:
+        shown = _plain(one.path) + SIGNS.get(one.type, "")
+        count = size(one.size) if one.type == "file" else "-"
+        listing.add_row(Text(shown), count, age(now - one.mtime))
+    console().print(listing)
+
+
+@files.command()
+@click.argument("path")
+@click.argument("local", required=False, type=click.Path(path_type=Path))
+@connection
+def get(broker: Broker, path: str, local: Path | None) -> None:
+    """Fetch a file, to LOCAL (a file, a directory, or - for the standard output)."""
+    with _progress(path) as tell, _local_faults():
+        if local is not None and str(local) == "-":
+            _files(broker).download(path, sys.stdout.buffer, on_progress=tell)
+            return
+        fetched = _files(broker).download(path, local, on_progress=tell)
+    click.echo(f"{_plain(path)} -> {fetched}", err=True)
+
+
+@files.command()
+@click.argument("local", type=click.Path(path_type=Path))
+@click.argument("path", required=False)
+@click.option("--new", is_flag=True, help="Do not replace a file that is there.")
+@connection
+def put(broker: Broker, local: Path, path: str | None, new: bool) -> None:
+    """Send a local file, or - for the standard input, to PATH in the workspace."""
+    from_input = str(local) == "-"
+    if from_input and not path:
+        raise click.UsageError("name the path that the standard input is to have")
+    if path and path.endswith("/"):
+        path += local.name
+    with _progress(str(local)) as tell, _local_faults():
+        source: Any = sys.stdin.buffer if from_input else local
+        made = _files(broker).upload(source, path, replace=not new, on_progress=tell)
+    click.echo(f"{local} -> {_plain(made.path)}, {size(made.size)}", err=True)
+
+
+@files.command()
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@click.option("-r", "--recursive", is_flag=True, help="Remove directories with what is in them.")
+@connection
+def rm(broker: Broker, paths: tuple[str, ...], recursive: bool) -> None:
+    """Remove files."""
+    for path in paths:
+        _files(broker).delete(path, recursive=recursive)
+
+
+@files.command()
+@click.argument("path")
+@click.argument("to")
+@click.option("-f", "--replace", is_flag=True, help="Replace a file that is there.")
+@connection
+def mv(broker: Broker, path: str, to: str, replace: bool) -> None:
+    """Rename a file or a directory within the workspace."""
+    _files(broker).move(path, to, replace=replace)
+
+
+def _files(broker: Broker) -> Files:
+    context = click.get_current_context().parent
+    return broker.files(str(context.params["session"] if context else ""))
+
+
+@contextmanager
+def _local_faults() -> Iterator[None]:
+    """Tell of a local file that cannot be read or written in one line."""
+    try:
+        yield
+    except OSError as error:
+        what = error.filename or "the local file"
+        raise click.ClickException(f"{what}: {error.strerror or error}") from error
+
+
+@contextmanager
+def _progress(what: str) -> Iterator[Progress | None]:
+    """Show how far a long transfer has come, to people."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+    )
+    with Progress(*columns, console=console(sys.stderr), transient=True) as shown:
+        task = None
+
+        def tell(done: int, total: int | None) -> None:
+            nonlocal task
+            if task is None and (total is None or total > LONG):
+                task = shown.add_task(_plain(what), total=total)
+            if task is not None:
+                shown.update(task, completed=done)
+
+        yield tell
+
+
+def _plain(path: str) -> str:
+    """Return a name that a stranger chose without what a terminal would act upon."""
+    return "".join(one if one.isprintable() else "?" for one in path)
