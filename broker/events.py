@@ -188,8 +188,8 @@ class File(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """A file of the workspace that the execution made, wrote or removed."""
 
     path: str
-    size: Bytes | None
-    change: str
+    size: Bytes | None  # of one that is gone, None
+    change: Literal["created", "modified", "deleted"]
 
 
 class Done(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, tag="done"):
@@ -212,6 +212,10 @@ class Done(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, tag="done")
     reason: str | UnsetType = UNSET
     truncated: Truncated | UnsetType = UNSET
     files: list[File] | UnsetType = UNSET
+    files_more: Annotated[int, Meta(ge=1, description="Changed, and not listed.")] | UnsetType = (
+        UNSET
+    )
+    files_cut: Annotated[bool, Meta(description="Not all was looked at.")] | UnsetType = UNSET
     cell: Cell | UnsetType = UNSET
     cells: Annotated[int, Meta(ge=0, description="How many of them ran.")] | UnsetType = UNSET
 

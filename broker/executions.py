@@ -19,7 +19,7 @@ from broker.execution import EXPIRED, Event, Execution, are_akin
 from broker.orders import Runs, code_only, executions_of
 from broker.parcels import check_surroundings
 from broker.requests import Configure
-from broker.roles import Client, Host, SessionKernel, SessionLimits
+from broker.roles import Client, Host, SessionKernel, SessionLimits, Workspace
 from broker.strays import Strays
 from broker.surroundings import NONE
 from broker.transcript import Transcript
@@ -38,6 +38,7 @@ class Place(Protocol):
     generation: int
     kernel: SessionKernel | None
     state: SessionState
+    workspace: Workspace | None
     host: Host[Any]
 
     @property
@@ -339,6 +340,8 @@ class Executions:
             self.last_used = time.time()
             if event["status"] in ("timeout", "lost", "interrupted"):
                 event.setdefault("reason", execution.interrupted or "lost")
+            if self._place.workspace is not None:
+                event |= self._place.workspace.changed()
         event |= {"generation": self._place.generation, "expires_at": self._place.expires}
         self._emit(execution, event)
         if (batch := execution.order.batch) is not None and execution.order.cell is not None:

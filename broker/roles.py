@@ -12,6 +12,7 @@ from broker.errors import BrokerError
 from broker.execution import Event, OutputLimits
 from broker.faults import Bounds
 from broker.protocol import Codec, MsgpackCodec
+from kernels.changes import Changes
 from kernels.channels import Channels
 from kernels.spec import Usage
 
@@ -28,6 +29,13 @@ class Workspace(Protocol):
     @property
     def descriptor(self) -> int:
         """Give that of their directory, which others copy; -1 without one."""
+
+    @property
+    def changes(self) -> Changes | None:
+        """Give what watches them, if anything does."""
+
+    def changed(self) -> dict[str, Any]:
+        """Return what has changed since it was asked last: `files`, as `done` has it, or {}."""
 
 
 class SessionKernel(Protocol):

@@ -50,6 +50,16 @@ class Holding:
         if self.session.workspace is not self._workspace:
             raise UnknownSession(f"the files of session {self.session.name!r} are gone")
 
+    def settle(self, path: str, moved_to: str | None = None) -> None:
+        """Have this change, which is the client's own, told of no execution."""
+        changes, descriptor = self._workspace.changes, self._workspace.descriptor
+        if changes is None or descriptor < 0:
+            return
+        if moved_to is None:
+            changes.settle(descriptor, path)
+        else:
+            changes.moved(path, moved_to)
+
     def close(self) -> None:
         """Let go of the files. Safe to call again."""
         self.files.close()

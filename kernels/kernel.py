@@ -14,8 +14,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from kernels import watchdog
+from kernels.changes import Changes, of_this_process
 from kernels.channels import Channels
 from kernels.deed import Deed
 from kernels.process import Process
@@ -33,6 +35,19 @@ class Workspace:
 
     workspace_id: str
     descriptor: int = -1  # what is opened beneath it goes through `safe_open`
+    changes: Changes | None = None
+
+    def follow(self) -> None:
+        """Tell from now on what changes; of a workspace that had a kernel before, go on."""
+        if self.changes is None and self.descriptor >= 0:
+            self.changes = Changes(of_this_process())
+            self.changes.begin(self.descriptor)
+
+    def changed(self) -> dict[str, Any]:
+        """Return what of the files has changed since it was asked last; see `Changes.take`."""
+        if self.changes is None or self.descriptor < 0:
+            return {}
+        return self.changes.take(self.descriptor)
 
     def open(self, directory: Path) -> None:
         """Have the descriptor of a directory that no sandbox holds, if it is there."""
@@ -43,6 +58,8 @@ class Workspace:
 
     def close(self) -> None:
         """Let go of the descriptor; the files stay."""
+        if self.changes is not None:
+            self.changes.stop()
         if self.descriptor >= 0:
             os.close(self.descriptor)
             self.descriptor = -1
@@ -76,6 +93,8 @@ class Kernel:
         self.process = process
         self.channels = channels
         self.workspace = workspace
+        if workspace is not None:
+            workspace.follow()
         self._drop_workspace = drop_workspace
         self._cgroup = cgroup
         self._watchdog: watchdog.Watchdog | None = None

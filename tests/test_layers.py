@@ -25,7 +25,7 @@ ROWS: list[list[str]] = [
         "kernels.watchdog",
     ],
     ["kernels.removal", "kernels.walk"],
-    ["kernels.files"],
+    ["kernels.files", "kernels.changes"],
     ["kernels.isolation", "kernels.warden"],
     ["kernels.examine"],
     ["kernels.zygote", "kernels.kernel", "kernels.kernelspecs", "kernels.readiness"],

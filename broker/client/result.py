@@ -37,10 +37,13 @@ class RemoteError:
 
 @dataclass(frozen=True, slots=True)
 class FileChange:
-    """A file of the session that the code has `created`, `modified` or `deleted`; bytes."""
+    """A file of the session that the code has `created`, `modified` or `deleted`.
+
+    `size` is in bytes, None for one that is gone.
+    """
 
     path: str
-    size: int
+    size: int | None
     change: str
 
 
@@ -174,7 +177,7 @@ def collect(events: Iterable[Event]) -> Result:
 def _file_change(told: Mapping[str, Any]) -> FileChange:
     size = told.get("size")
     return FileChange(
-        str(told.get("path")), size if isinstance(size, int) else 0, str(told.get("change"))
+        str(told.get("path")), size if isinstance(size, int) else None, str(told.get("change"))
     )
 
 

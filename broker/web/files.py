@@ -180,6 +180,7 @@ class OneFile(FileFace):
         self._holding.check()
         with told():
             made = upload.commit()
+            self._holding.settle(path)
             entry = self._holding.files.entry(path)
         self.answer(described(entry), 201 if made else 200)
 
@@ -207,6 +208,7 @@ class OneFile(FileFace):
         with told(new):
             if new is not None:
                 files.move(path, new, replace=body.replace)
+                holding.settle(path, new)
                 return described(files.entry(new)), 200
             made = files.make_directory(path)
             return described(files.entry(path)), 201 if made else 200
@@ -216,9 +218,10 @@ class OneFile(FileFace):
         self._raise_refusal()
         only(self, "recursive")
         recursive = self.flag("recursive")
-        files = (await self.hold(session)).files
+        holding = await self.hold(session)
         with told():
-            await self.aside(partial(files.remove, path, recursive=recursive))
+            await self.aside(partial(holding.files.remove, path, recursive=recursive))
+        holding.settle(path)
         self.answer({"path": shown(path), "removed": True})
 
     def _raise_refusal(self) -> None:

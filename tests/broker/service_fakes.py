@@ -147,6 +147,10 @@ class Files:
     def __init__(self, name: str) -> None:
         self.workspace_id = name
         self.descriptor = -1
+        self.changes = None
+
+    def changed(self) -> dict[str, Any]:
+        return {}
 
 
 class SilentKernel:

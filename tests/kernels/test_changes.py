@@ -1,0 +1,238 @@
+"""What has changed in a workspace is told once, within bounds, at no cost while nothing has."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kernels import changes
+from kernels.changes import Changes, Watches
+
+SHM = "/dev/shm"  # noqa: S108 - a tmpfs, as workspaces are
+
+
+class Place:
+    """A workspace, and who watches it."""
+
+    def __init__(self, home: Path, watches: Watches | None = None) -> None:
+        self.home = home
+        self.root = os.open(home, os.O_RDONLY | os.O_DIRECTORY)
+        self.watches = watches or Watches()
+        self.changes = Changes(self.watches)
+        self.changes.begin(self.root)
+
+    def take(self) -> dict[str, Any]:
+        return self.changes.take(self.root)
+
+    def told(self) -> list[tuple[str, int | None, str]]:
+        return [(one["path"], one["size"], one["change"]) for one in self.take().get("files", [])]
+
+    def close(self) -> None:
+        self.watches.close()
+        os.close(self.root)
+
+
+@pytest.fixture
+def place() -> Iterator[Place]:
+    with tempfile.TemporaryDirectory(prefix="kb-", dir=SHM) as home:
+        found = Place(Path(home))
+        yield found
+        found.close()
+
+
+def test_what_was_made_written_and_removed_is_told_once(place: Place) -> None:
+    assert place.take() == {}
+    (place.home / "a").write_text("x")
+    (place.home / "b").write_text("yy")
+    assert place.told() == [("a", 1, "created"), ("b", 2, "created")]
+    assert place.take() == {}
+    (place.home / "a").write_text("xyz")
+    (place.home / "b").unlink()
+    (place.home / "c").write_text("")
+    assert place.told() == [("a", 3, "modified"), ("b", None, "deleted"), ("c", 0, "created")]
+    assert place.take() == {}
+
+
+def test_what_is_made_and_removed_between_is_not_told(place: Place) -> None:
+    (place.home / "a").write_text("x")
+    (place.home / "a").unlink()
+    assert place.take() == {}
+
+
+def test_what_was_there_before_is_no_change() -> None:
+    with tempfile.TemporaryDirectory(prefix="kb-", dir=SHM) as home:
+        (Path(home) / "d").mkdir()
+        (Path(home) / "d" / "old").write_text("x")
+        place = Place(Path(home))
+        assert place.take() == {}
+        (Path(home) / "d" / "old").write_text("xx")
+        assert place.told() == [("d/old", 2, "modified")]
+        place.close()
+
+
+def test_directories_made_meanwhile_are_looked_into_and_watched_from_then_on(place: Place) -> None:
+    (place.home / "a" / "b").mkdir(parents=True)
+    (place.home / "a" / "b" / "c").write_text("x")
+    assert place.told() == [("a/b/c", 1, "created")]
+    (place.home / "a" / "b" / "d").write_text("x")
+    assert place.told() == [("a/b/d", 1, "created")]
+    os.rename(place.home / "a" / "b", place.home / "e")
+    assert place.told() == [
+        ("a/b/c", None, "deleted"),
+        ("a/b/d", None, "deleted"),
+        ("e/c", 1, "created"),
+        ("e/d", 1, "created"),
+    ]
+    (place.home / "e" / "c").write_text("xx")
+    assert place.told() == [("e/c", 2, "modified")]
+
+
+def test_a_directory_that_takes_anothers_place_is_watched_too(place: Place) -> None:
+    (place.home / "a").mkdir()
+    place.take()
+    (place.home / "a").rmdir()
+    (place.home / "a").mkdir()
+    place.take()
+    (place.home / "a" / "f").write_text("x")
+    assert place.told() == [("a/f", 1, "created")]
+
+
+def test_what_programs_keep_for_themselves_is_not_told(place: Place) -> None:
+    for name in (".cache", ".ipython", "__pycache__"):
+        (place.home / name).mkdir()
+        (place.home / name / "f").write_text("x")
+    (place.home / ".broker-part-0").write_text("x")
+    (place.home / "link").symlink_to("/etc/passwd")
+    os.mkfifo(place.home / "fifo")
+    assert place.take() == {}
+    (place.home / ".env").write_text("x")
+    assert place.told() == [(".env", 1, "created")]
+
+
+def test_links_out_of_the_workspace_are_not_followed(place: Place) -> None:
+    with tempfile.TemporaryDirectory(prefix="kb-", dir=SHM) as outside:
+        (Path(outside) / "secret").write_text("x")
+        (place.home / "out").symlink_to(outside)
+        assert place.take() == {}
+        (Path(outside) / "secret").write_text("xx")
+        assert place.take() == {}
+
+
+def test_a_replaced_file_of_the_same_size_is_modified(place: Place) -> None:
+    (place.home / "a").write_text("x")
+    place.take()
+    (place.home / "b").write_text("y")
+    os.utime(place.home / "b", ns=(0, (place.home / "a").stat().st_mtime_ns))
+    os.replace(place.home / "b", place.home / "a")
+    assert place.told() == [("a", 1, "modified")]
+
+
+def test_the_list_is_bounded_by_count_and_by_bytes(place: Place) -> None:
+    for number in range(150):
+        (place.home / f"{number:03}").write_text("")
+    told = place.take()
+    assert (len(told["files"]), told["files_more"]) == (100, 50)
+    for number in range(100):
+        (place.home / (f"{number:03}" + "x" * 240)).write_text("")
+    told = place.take()
+    assert len(told["files"]) + told["files_more"] == 100
+    assert sum(len(one["path"]) for one in told["files"]) <= changes.TOLD_BYTES
+
+
+def test_a_name_that_is_no_text_is_told_as_far_as_it_is(place: Place) -> None:
+    (place.home / os.fsdecode(b"a\xff")).write_text("")
+    assert place.told() == [("a?", 0, "created")]
+
+
+@pytest.mark.parametrize("kind", ["files", "directories"])
+def test_twenty_thousand_names_cost_no_more_than_the_bound(place: Place, kind: str) -> None:
+    for number in range(20_000):
+        if kind == "files":
+            os.close(os.open(place.home / f"{number}", os.O_CREAT | os.O_WRONLY))
+        else:
+            os.mkdir(place.home / f"{number}")
+    before = time.thread_time()
+    told = place.take()
+    assert told["files_cut"]
+    assert len(told.get("files", [])) <= 100
+    assert len(place.changes.watches) <= changes.DIRECTORIES
+    for number in range(200):
+        (place.home / "0").touch()
+        (place.home / f"new{number}").touch()
+        place.take()
+    # All that it could have us do: some milliseconds each time, were it not for the share.
+    assert time.thread_time() - before < 1.0
+
+
+def test_who_changes_files_without_end_raises_few_events(place: Place) -> None:
+    for number in range(50):
+        (place.home / f"d{number}").mkdir()
+    place.take()
+    for _ in range(200):
+        for number in range(50):
+            (place.home / f"d{number}" / "f").write_text("x")
+    pending = 0
+    while True:
+        try:
+            pending += len(os.read(place.watches._descriptor, 1 << 20))
+        except BlockingIOError:
+            break
+    assert pending < 51 * 2 * 64
+
+
+def test_one_workspace_is_none_of_anothers_business(place: Place) -> None:
+    with tempfile.TemporaryDirectory(prefix="kb-", dir=SHM) as home:
+        other = Place(Path(home), place.watches)
+        (place.home / "a").write_text("x")
+        assert other.take() == {}
+        assert place.told() == [("a", 1, "created")]
+        (other.home / "a").write_text("xx")
+        other.changes.stop()
+        assert other.told() == [("a", 2, "created")]
+        other.changes.stop()
+        os.close(other.root)
+    assert place.take() == {}
+
+
+def test_what_others_than_the_kernel_do_is_not_told(place: Place) -> None:
+    for path in ("a", "d/b", "d/c"):
+        (place.home / path).parent.mkdir(exist_ok=True)
+        (place.home / path).write_text("x")
+    place.take()
+    (place.home / "a").write_text("uploaded")
+    place.changes.settle(place.root, "./a")
+    os.rename(place.home / "d", place.home / "e")
+    place.changes.moved("d/", "e")
+    assert place.take() == {}
+    (place.home / "e" / "b").unlink()
+    (place.home / "e" / "c").unlink()
+    place.changes.settle(place.root, "e")
+    (place.home / "f").write_text("the kernel's own")
+    assert place.told() == [("f", 16, "created")]
+
+
+def test_where_nothing_can_be_watched_nothing_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    watches = Watches()
+    watches.close()
+    with tempfile.TemporaryDirectory(prefix="kb-", dir=SHM) as home:
+        place = Place(Path(home), watches)
+        (place.home / "a").write_text("x")
+        assert place.take() == {}
+        place.changes.stop()
+        assert place.take() == {}
+        os.close(place.root)
+    with_limit = Watches()
+    os.close(with_limit._descriptor)
+    with_limit._descriptor = os.open(os.devnull, os.O_RDONLY)  # no inotify: each watch fails
+    with tempfile.TemporaryDirectory(prefix="kb-", dir=SHM) as home:
+        for _ in range(3):
+            place = Place(Path(home), with_limit)
+            os.close(place.root)
+    with_limit.close()
+    assert len([one for one in caplog.records if "will not be told" in one.message]) == 1
