@@ -105,6 +105,45 @@ class SessionRows(Answer):
     next: str | None
 
 
+class VariableRow(Answer):
+    """One variable; `size` in bytes, `length` in items, and a line of what it holds."""
+
+    name: str
+    type: str
+    preview: str
+    module: str | msgspec.UnsetType = msgspec.UNSET
+    shape: list[int] | msgspec.UnsetType = msgspec.UNSET
+    length: int | msgspec.UnsetType = msgspec.UNSET
+    size: Bytes | msgspec.UnsetType = msgspec.UNSET
+
+
+class VariableRows(Answer):
+    """A session's variables; how many `more` there are, and which of those named are `missing`."""
+
+    session: str
+    variables: list[VariableRow]
+    more: int | msgspec.UnsetType = msgspec.UNSET
+    missing: list[str] | msgspec.UnsetType = msgspec.UNSET
+
+
+class Notebook(msgspec.Struct):
+    """A notebook of nbformat 4.5."""
+
+    nbformat: Literal[4]
+    nbformat_minor: Literal[5]
+    metadata: dict[str, object]
+    cells: list[dict[str, object]]
+
+
+class Drained(Answer):
+    """Whether a node takes no new sessions, how many it still serves, and how many are busy."""
+
+    node: str
+    draining: bool
+    sessions: int
+    busy: int
+
+
 class Ended(Answer):
     """A session that has ended, and why."""
 

@@ -9,6 +9,7 @@ BrokerError
 │   ├── Unauthorized           no token, or a wrong one
 │   ├── Forbidden              a token that may not do this
 │   ├── UnknownSession         no such session (or another tenant's)
+│   ├── UnknownNode            no such node
 │   ├── UnknownProfile         no such profile, or none for this tenant
 │   ├── UnknownToken           no such token to revoke (or another tenant's)
 │   ├── NotRunning             nothing to interrupt
@@ -76,6 +77,10 @@ class Forbidden(ClientError):
 
 class UnknownSession(ClientError):
     """No such session for this tenant."""
+
+
+class UnknownNode(ClientError):
+    """No such node."""
 
 
 class UnknownProfile(ClientError):

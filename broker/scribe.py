@@ -10,19 +10,23 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Sequence
 from contextlib import suppress
+from itertools import islice
 from typing import Self
 
 from broker.errors import BrokerError
 from broker.service import Key, Service
 from broker.session import Session
-from broker.store.cells import AT_ONCE, Cells
+from broker.store.cells import Cells, Part
 from broker.transcript import Cell, Kept, Stored, Transcript
 from kernels.state import SessionState
 
 logger = logging.getLogger(__name__)
 
 WRITE_BEHIND = 0.1  # s that cells are gathered before they are written
+AT_ONCE = 20  # cells of a session written in one round trip,
+SESSIONS_AT_ONCE = 4  # and sessions: between two of them others have their turn
 RETRY = 1.0  # s, while the store is away
 MOST_ENDED = 32  # sessions that have ended and whose cells wait for the store; the oldest go
 
@@ -94,34 +98,34 @@ class Scribe:
     async def _write(self) -> None:
         async with self._writing:
             self._due.clear()
-            for session in tuple(self._dirty):
-                try:
-                    await self._write_one(session)
-                except BrokerError:
-                    self._forget_ended()
-                    raise
-                if not session.transcript.unwritten:
-                    self._dirty.pop(session, None)
+            try:
+                while some := tuple(islice(self._dirty, SESSIONS_AT_ONCE)):
+                    await self._write_some(some)
+            except BrokerError:
+                self._forget_ended()
+                raise
 
-    async def _write_one(self, session: Session) -> None:
-        transcript = session.transcript
-        stored = await self._recall(session)
-        rest = max(0.0, session.expires - time.time()) if session.expires else 0.0
-        while True:
-            part = [kept for kept, _ in zip(transcript.unwritten, range(AT_ONCE), strict=False)]
-            ids = await self._cells.append(
-                session.key,
-                [kept.packed for kept in part],
-                most=transcript.max_cells,
-                keep=self._keep + rest,
-            )
-            for entry, kept in zip(ids, part, strict=True):
-                stored.append((entry, len(kept.packed)))
-                if transcript.unwritten and transcript.unwritten[0] is kept:
+    async def _write_some(self, sessions: Sequence[Session]) -> None:
+        """Write some cells of each; those of which all is written are not dirty any more."""
+        for session in sessions:
+            await self._recall(session)
+        kept = [list(islice(session.transcript.unwritten, AT_ONCE)) for session in sessions]
+        parts = [self._part(*both) for both in zip(sessions, kept, strict=True)]
+        answers = await self._cells.append(parts)
+        for session, cells, ids in zip(sessions, kept, answers, strict=True):
+            transcript, stored = session.transcript, await self._recall(session)
+            for entry, cell in zip(ids, cells, strict=True):
+                stored.append((entry, len(cell.packed)))
+                if transcript.unwritten and transcript.unwritten[0] is cell:
                     transcript.unwritten.popleft()  # else it was too old to be kept meanwhile
             if not transcript.unwritten:
-                break
-        await self._fit(session.key, transcript, stored)
+                self._dirty.pop(session, None)
+            await self._fit(session.key, transcript, stored)
+
+    def _part(self, session: Session, cells: Sequence[Kept]) -> Part:
+        rest = max(0.0, session.expires - time.time()) if session.expires else 0.0
+        packed, most = [one.packed for one in cells], session.transcript.max_cells
+        return Part(session.key, packed, most, self._keep + rest)
 
     async def _fit(self, key: Key, transcript: Transcript, stored: Stored) -> None:
         """Drop the oldest cells that are over the bounds."""

@@ -184,6 +184,7 @@ BY_CODE: dict[str, type[BrokerError]] = {
     "forbidden": Forbidden,
     "unknown_session": UnknownSession,
     "unknown_token": UnknownToken,
+    "unknown_node": BadRequest,
     "not_running": NotRunning,
     "bad_path": BadPath,
     "no_such_file": NoSuchFile,

@@ -9,13 +9,23 @@ effect, and is repeated: a cell may stand there twice.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from broker.store.connection import Command, Connection
 
-AT_ONCE = 20  # cells written in one round trip, between which others have their turn
 READ_AT_ONCE = 50
 Owner = tuple[str, str]  # tenant and session
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Cells of one session; of all that it has, about the last `most` stay, for `keep` s."""
+
+    owner: Owner
+    cells: Sequence[bytes]
+    most: int
+    keep: float
 
 
 class Cells:
@@ -25,20 +35,21 @@ class Cells:
         self._connection = connection
         self._prefix = prefix
 
-    async def append(
-        self, owner: Owner, cells: Sequence[bytes], *, most: int, keep: float
-    ) -> list[str]:
-        """Add cells, drop all but about the last `most`; return the new ones' ids, in order.
-
-        The stream is kept for `keep` seconds from now. At most AT_ONCE cells.
-        """
-        key = self._key(owner)
-        commands: list[Command] = [
-            ("XADD", key, "MAXLEN", "~", most, "*", "cell", cell) for cell in cells
-        ]
-        commands.append(("PEXPIRE", key, max(1, round(1000 * keep))))
-        replies = await self._connection.pipeline(commands)
-        return [str(reply) for reply in replies[:-1]]
+    async def append(self, parts: Sequence[Part]) -> list[list[str]]:
+        """Add cells in one round trip, and return the new ones' ids, in order."""
+        commands: list[Command] = []
+        for part in parts:
+            key = self._key(part.owner)
+            commands += [
+                ("XADD", key, "MAXLEN", "~", part.most, "*", "cell", c) for c in part.cells
+            ]
+            commands.append(("PEXPIRE", key, max(1, round(1000 * part.keep))))
+        replies = iter(await self._connection.pipeline(commands))
+        ids = []
+        for part in parts:
+            ids.append([str(next(replies)) for _ in part.cells])
+            next(replies)
+        return ids
 
     async def trim(self, owner: Owner, oldest: str) -> None:
         """Drop what is older than an entry."""

@@ -49,6 +49,7 @@ CODES: dict[type[errors.BrokerError], Code] = {
     errors.Unauthorized: Code(401, 4401, "unauthorized"),
     errors.Forbidden: Code(403, 4400, "forbidden"),
     errors.UnknownSession: Code(404, 4404, "unknown_session"),
+    errors.UnknownNode: Code(404, 4400, "unknown_node"),
     errors.UnknownProfile: Code(400, 4400, "bad_message"),
     errors.UnknownToken: Code(404, 4400, "unknown_token"),
     errors.NotRunning: Code(409, 4400, "not_running"),

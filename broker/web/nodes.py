@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from typing import Literal
 
-from tornado import web
+from broker import answers, errors
+from broker.errors import SessionElsewhere, StoreUnavailable, UnknownNode
+from broker.faults import bad_field, clip
+from broker.principal import Deed
+from broker.web.door import Face, only
+from broker.web.route import Operation, Parameter, Route, answer
 
-from broker.errors import SessionElsewhere, StoreUnavailable
-from broker.faults import bad_field, clip, unknown_field
-from broker.web.door import Face
-
-KNOWN = ("sessions", "token")
+DRAINING = (errors.SessionElsewhere, errors.StoreUnavailable, errors.UnknownNode)
 
 
 class DrainNode(Face):
@@ -18,9 +20,6 @@ class DrainNode(Face):
 
     async def post(self, node: str) -> None:
         """Empty this node; `sessions=keep` lets idle sessions live until they end themselves."""
-        for name in self.request.query_arguments:
-            if name not in KNOWN:
-                raise unknown_field(name, KNOWN, "query parameter")
         sessions = self.get_query_argument("sessions", "end")
         if sessions not in ("end", "keep"):
             raise bad_field("sessions", f"expected end or keep, got {clip(sessions)!r}")
@@ -30,6 +29,7 @@ class DrainNode(Face):
 
     async def delete(self, node: str) -> None:
         """Take new sessions again."""
+        only(self)
         await self._check(node)
         self.house.drain.undo()
         await self._tell(node)
@@ -44,7 +44,7 @@ class DrainNode(Face):
                 raise SessionElsewhere(
                     f"this is node {own}; ask node {node} itself", node=node, url=record.url
                 )
-        raise web.HTTPError(404)
+        raise UnknownNode(f"no node {clip(node)!r}", field="node")
 
     async def _tell(self, node: str) -> None:
         with suppress(StoreUnavailable):  # the next renewal tells the others
@@ -52,3 +52,24 @@ class DrainNode(Face):
         busy = sum(session.busy for session in self.service.sessions.values())
         draining, left = self.service.draining, self.house.drain.left
         self.answer({"node": node, "draining": draining, "sessions": left, "busy": busy})
+
+
+ROUTE = Route(
+    "/v1/nodes/{node}/drain",
+    DrainNode,
+    {
+        "post": Operation(
+            "Empty this node: no new sessions, and an end to each that runs nothing.",
+            answer("What is left.", answers.Drained),
+            scope=Deed.OPERATE,
+            query=(Parameter("sessions", "keep: idle ones live on.", Literal["end", "keep"]),),
+            errors=DRAINING,
+        ),
+        "delete": Operation(
+            "Have this node take new sessions again.",
+            answer("What is left.", answers.Drained),
+            scope=Deed.OPERATE,
+            errors=DRAINING,
+        ),
+    },
+)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 
+from broker import answers, errors
 from broker.errors import UnknownSession
 from broker.notebook import notebook
+from broker.principal import Deed
 from broker.protocol import check_session_name
 from broker.web.door import Face
+from broker.web.route import Answer, Operation, Route
 
 NBFORMAT = "application/x-ipynb+json"
 
@@ -30,3 +33,17 @@ class SessionNotebook(Face):
         # A session's name has nothing in it that a quoted string would have to escape.
         self.set_header("Content-Disposition", f'attachment; filename="{session}.ipynb"')
         self.finish(json.dumps(made, indent=1))
+
+
+ROUTE = Route(
+    "/v1/sessions/{session}/notebook",
+    SessionNotebook,
+    {
+        "get": Operation(
+            "Read what a session has run, also after its end, as a notebook.",
+            {200: Answer("The last cells.", {NBFORMAT: answers.Notebook})},
+            scope=Deed.READ,
+            errors=(errors.UnknownSession, errors.StoreUnavailable),
+        )
+    },
+)

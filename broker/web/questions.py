@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from msgspec import Meta
+
+from broker import answers, errors
 from broker.errors import UnknownSession
-from broker.faults import bad_field, clip, unknown_field
+from broker.faults import bad_field, clip
+from broker.principal import Deed
 from broker.protocol import check_session_name
 from broker.requests import MAX_VARIABLES, Variables
 from broker.web.door import Face
+from broker.web.route import Operation, Parameter, Route, answer
 
-KNOWN = ("names", "max", "token")
+Most = Annotated[int, Meta(ge=1, le=MAX_VARIABLES)]
 
 
 class SessionVariables(Face):
@@ -16,9 +23,6 @@ class SessionVariables(Face):
 
     async def get(self, session: str) -> None:
         """Tell the session's variables; `names` (a,b) selects, `max` bounds them."""
-        for name in self.request.query_arguments:
-            if name not in KNOWN:
-                raise unknown_field(name, KNOWN, "query parameter")
         key = (self.principal.tenant, check_session_name(session))
         found = self.service.sessions.get(key)
         if found is None:
@@ -34,3 +38,21 @@ class SessionVariables(Face):
         if names is not None and len(names) > MAX_VARIABLES:
             raise bad_field("names", f"expected at most {MAX_VARIABLES}")
         return Variables(id="http", names=names, max=int(most))
+
+
+ROUTE = Route(
+    "/v1/sessions/{session}/variables",
+    SessionVariables,
+    {
+        "get": Operation(
+            "List a session's variables, also while it runs.",
+            answer("Variables in the order of their making.", answers.VariableRows),
+            scope=Deed.RUN,
+            query=(
+                Parameter("names", "Only these, with commas between them."),
+                Parameter("max", "At most so many.", Most),
+            ),
+            errors=(errors.UnknownSession, errors.KernelBusy, errors.QueueFull),
+        )
+    },
+)

@@ -17,7 +17,18 @@ from broker.bounds import ASKED
 from broker.grants import TokenBody
 from broker.principal import Deed
 from broker.requests import CallBody, ExecuteBody, FileBody, OpenBody, ProfileName, Seq
-from broker.web import call, execute, files, native, openapi, operators, tokens
+from broker.web import (
+    call,
+    execute,
+    files,
+    native,
+    nodes,
+    notebook,
+    openapi,
+    operators,
+    questions,
+    tokens,
+)
 from broker.web.door import House, Missing, log_request
 from broker.web.route import (
     ANY,
@@ -185,6 +196,8 @@ ROUTES: list[Route] = [
             ),
         },
     ),
+    questions.ROUTE,
+    notebook.ROUTE,
     Route(
         "/v1/sessions/{session}",
         operators.OneSession,
@@ -294,6 +307,7 @@ ROUTES: list[Route] = [
             )
         },
     ),
+    nodes.ROUTE,
     Route(
         "/v1/pools",
         operators.Pools,

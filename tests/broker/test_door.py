@@ -13,8 +13,8 @@ from broker.web.door import CODES, INTERNAL, code_of, described
 
 FAULTS = (
     "bad_frame bad_message too_large unknown_session unauthorized forbidden quota busy queue_full "
-    "capacity draining store_unavailable not_running internal unknown_token bad_path no_such_file "
-    "file_exists file_conflict no_workspace"
+    "capacity draining store_unavailable not_running internal unknown_token unknown_node bad_path "
+    "no_such_file file_exists file_conflict no_workspace"
 )
 CLOSES = (1001, 1011, 1013, 4400, 4401, 4404, 4406, 4408, 4409)
 
