@@ -80,11 +80,11 @@ class Session(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, tag="ses
 
 
 class Queued(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, tag="queued"):
-    """The execution waits for others."""
+    """The execution waits for others of its session; or the session for a kernel of a full node."""
 
-    id: Id
-    position: Annotated[int, Meta(ge=0, description="How many are to end before it.")]
+    position: Annotated[int, Meta(ge=0, description="How many are to end, or to go, before it.")]
     seq: Seq
+    id: Id | UnsetType = UNSET
 
 
 class Started(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, tag="started"):

@@ -75,6 +75,7 @@ class Executions:
         self._answered = False  # by the kernel it has now
         self._around = NONE  # what clients have set for all that runs
         self._around_version = 0  # which of it the kernel has
+        self._turn = 0  # the place among those who wait for a kernel, where there is a queue
 
     def __repr__(self) -> str:
         return f"<Executions: {self._running!r}, {len(self._queue)} queued>"
@@ -101,6 +102,7 @@ class Executions:
         self._answered = warm
         self._around_version = 0
         self.dialogue.begin(warm=warm)
+        self._turn = 0
         self._strays.renew()
         if warm:
             self._place.advance(SessionEvent.STARTED)
@@ -122,6 +124,7 @@ class Executions:
 
     def refuse(self, error: BrokerError) -> None:
         """Give back everything that waits for a kernel that cannot be had."""
+        self._turn = 0
         waiting, self._queue = self._queue, deque()
         for execution in waiting:
             clients = self._place.audience.clients
@@ -130,6 +133,16 @@ class Executions:
                 owner.fault(execution.id, error)
             if owner is None or execution.told:
                 self._finish(execution, "aborted", error.message)
+
+    def waits(self, position: int) -> None:
+        """Tell the place among those who wait for a kernel, from 1; of the first execution's."""
+        self._turn = position
+        event: Event = {"type": "queued", "position": position}
+        if self._queue:
+            self._queue[0].told = True
+            self._emit(self._queue[0], event | {"id": self._queue[0].id})
+        else:
+            self._place.audience.emit(event)
 
     def close(self, reason: str) -> None:
         """End what waits: the session has ended. For those not told of, that end says it."""
@@ -178,7 +191,8 @@ class Executions:
             raise BadMessage(f"id: {request_id!r} is still open in this session", field="id")
 
     def _enqueue(self, executions: list[Execution]) -> None:
-        position = len(self._queue) + 1 - (not self.occupied)  # of the first
+        # Of the first: behind those before it, or in the session's own turn for a kernel.
+        position = len(self._queue) + 1 - (not self.occupied) or self._turn
         if position > 0:
             for execution in executions:
                 execution.told = True

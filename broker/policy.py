@@ -11,6 +11,7 @@ import heapq
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from typing import Final, Protocol, TypeAlias
 
 Key: TypeAlias = tuple[str, str]  # tenant and session
@@ -104,6 +105,7 @@ class PoolView:
     demand: Demand = Demand()
     room: int | None = None  # kernels the node can still hold; None is no such bound
     owed: int = 0  # callers of other pools that still need a start; set with `room`
+    ahead: int = 0  # other pools with such callers, whose turn comes first; set with `room`
     ending: int = 0  # kernels of the node that are on their way out already; set with `room`
 
     @property
@@ -120,6 +122,11 @@ class Decision:
     direct: int = 0  # starts of a caller's own, beside the others
     stop: int = 0  # of the warm ones, the youngest: the oldest is claimed next
     wake_at: float | None = None
+
+    @property
+    def starts(self) -> bool:
+        """Tell whether anything is to be started."""
+        return bool(self.start or self.direct)
 
 
 def next_attempt(failures: int, failed_at: float, limits: PoolLimits) -> float | None:
@@ -173,9 +180,10 @@ def decide(view: PoolView, limits: PoolLimits, now: float) -> Decision:
     if retry_at is not None and now < retry_at:
         return Decision(stop=stop, wake_at=_first(retry_at, falls_at))
     room = startable(view, limits)
-    direct = min(view.direct, room)
+    in_turn = max(0, room - view.ahead)  # the rest is for a caller of each pool that comes first
+    direct = min(view.direct, in_turn)
     room -= direct
-    start = min(for_callers, room)
+    start = min(for_callers, in_turn - direct)
     rests_until = view.binding_since + limits.bind_pause if view.binding else now
     if rests_until <= now and not (view.waiting or view.direct):
         start += min(for_target, max(0, room - start - view.owed))
@@ -217,12 +225,14 @@ class Sharer(Protocol):
 class Budget:
     """A bound on the kernels of all pools of a node.
 
-    A caller that waits in one pool outranks the spare kernels of another: those make way.
+    A caller that waits in one pool outranks the spare kernels of another: those make way. Where
+    callers of several pools wait, these take turns: no profile is starved by another's sessions.
     """
 
     def __init__(self, max_kernels: int) -> None:
         self.max_kernels = max_kernels
-        self._pools: dict[Sharer, tuple[int, int]] = {}  # what each last told the others
+        # What each last told the others; whose turn it is to start one for a caller, first.
+        self._pools: dict[Sharer, tuple[int, int]] = {}
 
     def join(self, pool: Sharer) -> None:
         """Count the pool's kernels from now on."""
@@ -236,10 +246,13 @@ class Budget:
     def complete(self, view: PoolView, pool: Sharer) -> PoolView:
         """Return the pool's view with what it must know of the node."""
         views = {other: other.view() for other in self._pools if other is not pool}
+        need = {other: unserved(theirs, other.limits) for other, theirs in views.items()}
+        first = takewhile(lambda other: other is not pool, self._pools)
         return replace(
             view,
+            ahead=sum(bool(need[other]) for other in first),
             room=self.max_kernels - view.total - sum(other.total for other in views.values()),
-            owed=sum(unserved(theirs, other.limits) for other, theirs in views.items()),
+            owed=sum(need.values()),
             ending=view.stopping + sum(theirs.stopping for theirs in views.values()),
         )
 
@@ -248,9 +261,12 @@ class Budget:
         views = [other.view() for other in self._pools if other is not pool]
         return sum(view.warm + view.stopping for view in views)
 
-    def publish(self, pool: Sharer, view: PoolView) -> None:
-        """Wake the other pools when this one has left room, or its callers' need has changed."""
-        total, need = self._pools[pool]
+    def publish(self, pool: Sharer, view: PoolView, *, took_turn: bool = False) -> None:
+        """Wake the other pools when this one has left room, or its callers' need has changed.
+
+        `took_turn` is whether it has started one for its callers: all others come before it then.
+        """
+        total, need = self._pools.pop(pool) if took_turn else self._pools[pool]
         self._pools[pool] = (view.total, unserved(view, pool.limits))
         if view.total < total or self._pools[pool][1] != need:
             self._wake_all_but(pool)

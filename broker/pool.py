@@ -15,7 +15,7 @@ from functools import partial
 from typing import Generic, Self
 
 from broker import policy, refusals
-from broker.callers import Caller, Callers
+from broker.callers import NOBODY, Asker, Caller, Callers
 from broker.errors import BrokerError, ProfileBroken
 from broker.metrics import Metrics
 from broker.policy import Budget, Demand, PoolLimits, PoolView, next_attempt, startable
@@ -114,12 +114,12 @@ class Pool(Generic[K]):
         if self._budget is not None:
             self._budget.leave(self)
 
-    async def acquire(self, *, timeout: float) -> K:
+    async def acquire(self, *, timeout: float, asker: Asker = NOBODY) -> K:
         """Hand out a kernel for good: the oldest warm one at once, else the next to come up.
 
         The caller says `bound()` when it has given the kernel its session, or `discard()`. Raise
-        ProfileBroken while kernels cannot start, AtCapacity when none can come up or none did
-        within `timeout` seconds, Draining when the pool is closing.
+        ProfileBroken while kernels cannot start, AtCapacity when none can and the asker may not
+        wait for another to go, or none did in `timeout` seconds, Draining when the pool is closing.
         """
         while not self._closed and (life := self._stock.oldest()) is not None:
             # No await on this way: a first answer waits for nobody.
@@ -127,17 +127,17 @@ class Pool(Generic[K]):
                 self._demand = self._demand.claimed(self._clock())
                 return self._claim(life)
             self._exited(life, life.kernel.exited)  # it died a moment ago
-        self._refuse_if_hopeless()
+        full = self._refuse_if_hopeless(asker)
         self._demand = self._demand.claimed(self._clock())
-        return await self._callers.wait(timeout)
+        return await self._callers.wait(timeout, asker, full=full)
 
-    async def acquire_with(self, workspace: object, *, timeout: float) -> K:
+    async def acquire_with(self, workspace: object, *, timeout: float, asker: Asker = NOBODY) -> K:
         """Start a kernel on a workspace that another one has left; else as `acquire()`.
 
         A warm kernel, which has a workspace of its own, makes way if there is no room beside it.
         """
-        self._refuse_if_hopeless()
-        return await self._callers.wait_direct(workspace, timeout)
+        full = self._refuse_if_hopeless(asker)
+        return await self._callers.wait_direct(workspace, timeout, asker, full=full)
 
     def bound(self, kernel: K) -> None:
         """Note that the kernel has its session; the refill, which waited for that, goes on."""
@@ -228,7 +228,8 @@ class Pool(Generic[K]):
                 self._was_ready = True
                 self._settle_watchers(None)
             if self._budget is not None:
-                self._budget.publish(self, self.view())
+                took_turn = decision.starts and bool(view.waiting or view.direct)
+                self._budget.publish(self, self.view(), took_turn=took_turn)
             delay = None if decision.wake_at is None else decision.wake_at - self._clock()
             with suppress(TimeoutError):
                 async with asyncio.timeout(delay):
@@ -369,7 +370,8 @@ class Pool(Generic[K]):
         if life is not None:
             self._stop(life, "its caller left")
 
-    def _refuse_if_hopeless(self) -> None:
+    def _refuse_if_hopeless(self, asker: Asker) -> bool:
+        """Return whether somebody has to leave before this one gets a kernel."""
         if self._closed:
             raise refusals.closing(self.profile)
         retry_at = next_attempt(self._failures, self._failed_at, self.limits)
@@ -377,8 +379,8 @@ class Pool(Generic[K]):
             raise self._broken()
         view = self._complete_view()
         spare = 0 if self._budget is None else self._budget.reclaimable(self)
-        if not policy.can_serve_another(view, self.limits, spare):
-            raise refusals.no_room(self.profile, view, self.limits.cap)
+        full = not policy.can_serve_another(view, self.limits, spare)
+        return full and self._callers.check(asker, view, self.limits.cap)
 
     def _broken(self) -> ProfileBroken:
         return refusals.broken(self.profile, self._error, self.snapshot().retry_in or 0.0)

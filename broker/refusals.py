@@ -27,17 +27,27 @@ def unusable(profile: str, why: str) -> ProfileBroken:
     )
 
 
-def no_room(profile: str, view: PoolView, cap: int) -> AtCapacity:
-    """Return the refusal of a pool that cannot hold another kernel."""
+def no_room(
+    profile: str, view: PoolView, cap: int, *, waiting: int = 0, again: float = 1.0
+) -> AtCapacity:
+    """Return the refusal of a pool that cannot hold another kernel; `again` in seconds.
+
+    `waiting` are those of the tenant that wait already.
+    """
     full = "" if view.room is None or view.room > 0 else ", and the node is full"
+    queue = f"; {waiting} of this tenant's sessions wait already, as many as may" if waiting else ""
     return AtCapacity(
         f"no room for a kernel of profile {profile}: {view.total} of at most {cap} are there{full}"
+        f"{queue}",
+        retry_after=again,
     )
 
 
-def too_late(profile: str, timeout: float) -> AtCapacity:
-    """Return the refusal of a caller who has waited long enough; `timeout` in seconds."""
-    return AtCapacity(f"no kernel of profile {profile} came up within {timeout:g} s")
+def too_late(profile: str, timeout: float, again: float = 1.0) -> AtCapacity:
+    """Return the refusal of a caller who has waited long enough; `timeout`, `again` in seconds."""
+    return AtCapacity(
+        f"no kernel of profile {profile} came up within {timeout:g} s", retry_after=again
+    )
 
 
 def words(error: BaseException, start_timeout: float) -> str:

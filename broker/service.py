@@ -83,7 +83,9 @@ class Service:
         self._watchers: list[Callable[[Session], None]] = []
         self._gates: WeakValueDictionary[Key, asyncio.Lock] = WeakValueDictionary()
         self._binding: dict[Session, asyncio.Task[None]] = {}
-        self._reception = Reception(limits.acquire_timeout)
+        self._reception = Reception(
+            limits.acquire_timeout, lambda tenant: self.quotas.of(tenant).waiting
+        )
         self._ending: dict[Session, str] = {}  # why
         self._tasks: set[asyncio.Task[None]] = set()
         metrics.watch_sessions(lambda: len(self.sessions))
@@ -292,6 +294,8 @@ class Service:
 
     def left(self, session: Session) -> None:
         """Forget a session that never had a kernel, once nobody waits for one."""
+        if not session.generation:
+            self._reception.left(session)
         if not session.generation and session not in self._binding:
             self._forget(session)
 

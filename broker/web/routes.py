@@ -52,7 +52,14 @@ State = Literal["", "all", *(state.value for state in SessionState)]  # type: ig
 
 EVERYBODY = ""  # without a token
 BUSY = (errors.SessionElsewhere, errors.Draining, errors.StoreUnavailable)
-FULL = (*BUSY, errors.AtCapacity, errors.QueueFull, errors.ProfileBroken, errors.SessionLost)
+FULL = (
+    *BUSY,
+    errors.AtCapacity,
+    errors.QuotaExceeded,
+    errors.QueueFull,
+    errors.ProfileBroken,
+    errors.SessionLost,
+)
 BODY = (errors.BadFrame, errors.TooLarge)
 BOUNDS = tuple(
     Parameter(name, "A bound for this session, lower than its profile's, as in the settings.")

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
+from broker.callers import NOBODY, Asker
 from broker.errors import AtCapacity, BrokerError, StoreUnavailable
 from broker.metrics import Metrics
 from broker.pool import Pool
@@ -210,7 +211,7 @@ class FreePool:
         self.dropped: list[str] = []  # workspaces
         self._names = itertools.count(1)
 
-    async def acquire(self, *, timeout: float) -> SilentKernel:
+    async def acquire(self, *, timeout: float, asker: Asker = NOBODY) -> SilentKernel:
         async with asyncio.timeout(timeout):
             await self.has_any.wait()
         await asyncio.sleep(0)
@@ -221,7 +222,9 @@ class FreePool:
         self.given.append(SilentKernel(f"k{next(self._names)}"))
         return self.given[-1]
 
-    async def acquire_with(self, workspace: Files, *, timeout: float) -> SilentKernel:
+    async def acquire_with(
+        self, workspace: Files, *, timeout: float, asker: Asker = NOBODY
+    ) -> SilentKernel:
         kernel = await self.acquire(timeout=timeout)
         kernel.workspace, kernel.keep_workspace = workspace, True
         return kernel

@@ -92,6 +92,18 @@ CASES = {
         PoolView(warm=2, room=2, owed=1),
         Decision(1),
     ),
+    "a caller whose turn comes after another pool's leaves it the room": (
+        PoolView(room=1, waiting=1, ahead=1, owed=1),
+        Decision(),
+    ),
+    "and takes what there is beyond that": (
+        PoolView(room=2, waiting=2, ahead=1, owed=5),
+        Decision(1),
+    ),
+    "so does one with a start of its own": (
+        PoolView(room=1, direct=1, ahead=1, owed=1),
+        Decision(),
+    ),
     "a start of a caller's own comes although kernels are warm": (
         PoolView(warm=3, direct=1),
         Decision(direct=1),
@@ -184,6 +196,7 @@ views = st.builds(
     demand=demands,
     room=st.none() | st.integers(-3, 6),
     owed=counts,
+    ahead=counts,
     ending=counts,
 )
 

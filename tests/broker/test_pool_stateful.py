@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from broker.callers import Asker
 from broker.errors import AtCapacity, ProfileBroken
 from broker.policy import Budget, PoolLimits
 from broker.pool import Pool
@@ -20,6 +22,7 @@ class PoolsOfANode(RuleBasedStateMachine):
     ROOM = 5
     LIMITS = PoolLimits(warm=2, warm_most=3, cap=3, max_starting=2)
     which = st.integers(0, 1)
+    askers = st.builds(Asker, st.sampled_from("xy"), st.sampled_from([0, 2]))
 
     def __init__(self) -> None:
         super().__init__()
@@ -63,23 +66,18 @@ class PoolsOfANode(RuleBasedStateMachine):
                 self.handed[side].add(kernel.kernel_id)
                 self.held[side].append(kernel)
 
-    @rule(side=which)
-    def somebody_asks(self, side: int) -> None:
-        self.happen(
-            lambda: self.calls[side].append(
-                asyncio.get_running_loop().create_task(self.pools[side].acquire(timeout=20))
-            )
-        )
+    @rule(side=which, asker=askers)
+    def somebody_asks(self, side: int, asker: Asker) -> None:
+        pool = self.pools[side]
+        self.happen(lambda: self.call(side, pool.acquire(timeout=20, asker=asker)))
 
-    @rule(side=which)
-    def a_session_restarts(self, side: int) -> None:
-        self.happen(
-            lambda: self.calls[side].append(
-                asyncio.get_running_loop().create_task(
-                    self.pools[side].acquire_with(object(), timeout=20)
-                )
-            )
-        )
+    @rule(side=which, asker=askers)
+    def a_session_restarts(self, side: int, asker: Asker) -> None:
+        pool = self.pools[side]
+        self.happen(lambda: self.call(side, pool.acquire_with(object(), timeout=20, asker=asker)))
+
+    def call(self, side: int, work: Coroutine[Any, Any, FakeKernel]) -> None:
+        self.calls[side].append(asyncio.get_running_loop().create_task(work))
 
     @rule(side=which, index=st.integers(0, 9))
     def somebody_leaves(self, side: int, index: int) -> None:
@@ -136,6 +134,11 @@ class PoolsOfANode(RuleBasedStateMachine):
         assert max(counts) <= self.LIMITS.cap
         assert sum(counts) <= self.ROOM
         assert all(len(s.pending) <= self.LIMITS.max_starting for s in self.sources)
+
+    @invariant()
+    def no_tenant_waits_more_than_it_may_for_others_to_go(self) -> None:
+        for pool in self.pools:
+            assert pool.view().waiting + pool.view().direct <= self.ROOM + 2 * 2
 
     @invariant()
     def a_bound_kernel_is_never_warm_again(self) -> None:

@@ -399,7 +399,7 @@ async def test_a_store_away_for_longer_than_the_lease_suspends_sessions_and_kill
 
 
 async def test_a_full_pool_says_so_with_retry_after_and_recovers(start: Callable[..., Any]) -> None:
-    full = '[profiles.python]\npreload = ["json"]\nwarm = 1\ncap = 2\n'
+    full = '[tenant]\nwaiting = 0\n[profiles.python]\npreload = ["json"]\nwarm = 1\ncap = 2\n'
     with start(full) as broker:
         first, second, third = new_name(), new_name(), new_name()
         execute(broker, first, "x = 20")
@@ -424,7 +424,7 @@ async def test_a_full_pool_says_so_with_retry_after_and_recovers(start: Callable
 async def test_sessions_refused_for_capacity_leave_nothing_behind(
     start: Callable[..., Any],
 ) -> None:
-    full = '[profiles.python]\npreload = ["json"]\nwarm = 1\ncap = 1\n'
+    full = '[tenant]\nwaiting = 0\n[profiles.python]\npreload = ["json"]\nwarm = 1\ncap = 1\n'
     with start(full) as broker:
         execute(broker, "first", "x = 20")
         for _ in range(20):
