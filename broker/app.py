@@ -23,6 +23,7 @@ from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 
 from broker import recipe, statedir
+from broker.audit import audit_of
 from broker.auth import load_or_make_token
 from broker.config import Config, Loaded
 from broker.drain import Drain
@@ -117,11 +118,14 @@ async def serve(config: Config, *, stop: asyncio.Event, ready: Callable[[Running
         url = _url(config.host, sockets[0].getsockname()[1])
         node = config.node or statedir.node_name(state)
         metrics = Metrics()
+        audit = audit_of(config.audit)
+        stack.push_async_callback(audit.aclose)
 
         store, valkey = await _open_store(stack, config, state, node)
         supply = Supply(config, state, secret, metrics)
         stack.push_async_callback(supply.aclose)
         service = _service(config, store, supply.pools, metrics)
+        service.on_change(audit.session_changed)
         told = Node(node, url, config.pool.max_kernels, service, supply.default, valkey)
         adopted = await supply.adopt(service)
         upkeep = await stack.enter_async_context(
@@ -154,6 +158,7 @@ async def serve(config: Config, *, stop: asyncio.Event, ready: Callable[[Running
             most_cells=config.session.transcript_cells,
             bad_frames=config.wire.bad_frames,
             client_backlog=config.wire.client_backlog,
+            audit=audit,
         )
         server = _server(config, house)
         server.add_sockets(sockets)

@@ -16,7 +16,7 @@ from typing import Any
 
 from broker.contradictions import contradictions, is_loopback
 from broker.principal import TENANT_WORDS, is_tenant
-from broker.settings import Config, Jwt, Pool, Profile, Redis, Session, Tenant, Wire
+from broker.settings import Audit, Config, Jwt, Pool, Profile, Redis, Session, Tenant, Wire
 from broker.units import LABEL, Rule
 
 __all__ = [
@@ -48,6 +48,7 @@ _SECTIONS: dict[str, type] = {
     "wire": Wire,
     "pool": Pool,
     "jwt": Jwt,
+    "audit": Audit,
     "tenant": Tenant,
 }
 _TOP = _rules(Config)

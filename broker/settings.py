@@ -12,6 +12,7 @@ from types import MappingProxyType
 from broker.units import (
     COUNT,
     DURATION,
+    FLAG,
     LABELS,
     MODULES,
     NAMES,
@@ -205,6 +206,19 @@ class Tenant:
 
 
 @dataclass(frozen=True, slots=True)
+class Audit:
+    """Where it is noted who did what; nowhere, unless it is said."""
+
+    file: str = setting(
+        "",
+        TEXT,
+        "file of one JSON line for each event, appended to; may be rotated; empty for none",
+    )
+    log: bool = setting("off", FLAG, "note the events in the log as well, as broker.audit")
+    code: bool = setting("off", FLAG, "note code itself, and not its SHA-256 alone")
+
+
+@dataclass(frozen=True, slots=True)
 class Profile:
     """A named recipe for kernels, and how many of them are kept warm."""
 
@@ -361,6 +375,7 @@ class Config:
     wire: Wire = Wire()
     pool: Pool = Pool()
     jwt: Jwt = Jwt()
+    audit: Audit = Audit()
     tenant: Tenant = Tenant()
     tenants: Mapping[str, Tenant] = field(default_factory=lambda: MappingProxyType({}))
     profiles: Mapping[str, Profile] = field(

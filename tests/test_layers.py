@@ -64,7 +64,7 @@ ROWS: list[list[str]] = [
     ["broker.executions", "broker.questions"],
     ["broker.session"],
     ["broker.auth", "broker.adoption", "broker.claims", "broker.tokens", "broker.signed"],
-    ["broker.reception"],
+    ["broker.reception", "broker.audit"],
     ["broker.service"],
     [
         "broker.upkeep",
@@ -76,7 +76,13 @@ ROWS: list[list[str]] = [
         "broker.proof",
     ],
     ["broker.doctor", "broker.supply", "broker.workspaces"],
-    ["broker.web.door", "broker.web.outbox", "broker.web.desk", "broker.web.route"],
+    [
+        "broker.web.audited",
+        "broker.web.door",
+        "broker.web.outbox",
+        "broker.web.desk",
+        "broker.web.route",
+    ],
     ["broker.web.delivery"],
     ["broker.web"],
     ["broker.web.routes"],

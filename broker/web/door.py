@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from tornado import web
 
 from broker import errors
+from broker.audit import Audit
 from broker.auth import presented_token
 from broker.drain import Drain
 from broker.faults import Bounds, bad_field, unknown_field
@@ -28,6 +29,7 @@ from broker.scribe import Scribe
 from broker.service import Service
 from broker.store import NodeRecord
 from broker.tokens import Tokens
+from broker.web import audited
 
 logger = logging.getLogger(__name__)
 
@@ -119,6 +121,7 @@ class House:
     most_cells: int = 200
     bad_frames: int = 10
     client_backlog: int = 8 << 20
+    audit: Audit = field(default_factory=Audit)
     transfers: Places = field(default_factory=lambda: Places(64))  # of files, either way
     walks: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(4))  # threads
 
@@ -216,6 +219,8 @@ def check_query(handler: web.RequestHandler) -> None:
 
 def log_request(handler: web.RequestHandler) -> None:
     """Log a request that has ended; without its query, where an access token may stand."""
+    if (house := getattr(handler, "house", None)) is not None:
+        audited.ended(house.audit, handler)
     request, status = handler.request, handler.get_status()
     level = logging.DEBUG if status < 400 else logging.INFO if status < 500 else logging.WARNING
     took = 1000 * request.request_time()
@@ -232,6 +237,7 @@ async def admit(handler: web.RequestHandler, deed: Deed | None = None) -> Princi
     header = handler.request.headers.get("Authorization")
     query = handler.get_query_argument("token", None)
     principal = await house.tokens.check(presented_token(header, query))
+    handler.principal = principal  # type: ignore[attr-defined]  # known, also if it may not
     if deed is None:
         method = str(handler.request.method).lower()
         deed = handler.settings["deeds"].get((type(handler), method), Deed.READ)

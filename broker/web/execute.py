@@ -27,6 +27,7 @@ from broker.protocol import (
 from broker.requests import CallBody, ExecuteBody
 from broker.roles import Envelope
 from broker.session import Session
+from broker.web import audited
 from broker.web.door import Face, described
 
 Event = dict[str, Any]
@@ -104,6 +105,7 @@ class ExecuteOnce(Face):
     async def _run(self, session: Session, body: Body) -> None:
         async with follow(session, body) as follower:
             self._follower = follower
+            audited.asked(self.house.audit, self, session.name, body.request(follower.id))
             if "application/x-ndjson" in self.request.headers.get("Accept", ""):
                 await self._stream(follower)
             else:

@@ -24,7 +24,7 @@ from broker.requests import Request
 from broker.roles import Envelope
 from broker.service import Service
 from broker.session import Session
-from broker.web import desk
+from broker.web import audited, desk
 from broker.web.door import Face, House, admit, check_query, described
 from broker.web.handshake import check_handshake
 from broker.web.outbox import BINARY, TEXT, Outbox
@@ -158,6 +158,7 @@ class NativeSocket(websocket.WebSocketHandler):
 
     def _serve(self, request: Request) -> None:
         answer = desk.serve(self, request)
+        audited.asked(self.house.audit, self, self.session.name, request)
         if isinstance(answer, dict):
             self._reply(request, answer)
         elif answer is not None:

@@ -58,6 +58,7 @@ class Operation:
     query: tuple[Parameter, ...] = ()
     body: Mapping[str, Any] | None = None
     errors: tuple[type[BrokerError], ...] = ()
+    audited: str = ""  # what the audit calls it once it is done; empty for what changes nothing
 
 
 @dataclass(frozen=True, slots=True)

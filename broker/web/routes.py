@@ -110,6 +110,7 @@ ROUTES: list[Route] = [
                     426: Answer("This was no WebSocket handshake.", {JSON: answers.Refused}),
                 },
                 scope=Deed.RUN,
+                audited="attached",
                 query=(
                     Parameter("profile", "The profile of its kernels, if it is new.", ProfileName),
                     Parameter("after", "The last sequence number seen.", Seq),
@@ -139,6 +140,7 @@ ROUTES: list[Route] = [
                 "Interrupt what runs in a session.",
                 answer("The id of the execution that was told to stop.", answers.Interrupted),
                 scope=Deed.RUN,
+                audited="interrupted",
                 errors=(errors.UnknownSession, errors.NotRunning),
             )
         },
@@ -151,6 +153,7 @@ ROUTES: list[Route] = [
                 "Give a session a new kernel.",
                 answer("The next generation.", answers.Restarted),
                 scope=Deed.RUN,
+                audited="restarted",
                 query=(Parameter("keep_files", "Whether the files of the old one stay.", Flag),),
                 errors=(*FULL, errors.UnknownSession),
             )
@@ -184,6 +187,7 @@ ROUTES: list[Route] = [
                 "Write a file; with `If-None-Match: *` only a new one.",
                 CHANGED,
                 scope=Deed.RUN,
+                audited="file_written",
                 body={BYTES: None},
                 errors=(*FILES, errors.FileExists, errors.WorkspaceFull),
             ),
@@ -191,6 +195,7 @@ ROUTES: list[Route] = [
                 "Rename a file or a directory, or make a directory.",
                 CHANGED,
                 scope=Deed.RUN,
+                audited="file_moved",
                 body={JSON: FileBody},
                 errors=(*FILES, *BODY, errors.FileExists, errors.WorkspaceFull),
             ),
@@ -198,6 +203,7 @@ ROUTES: list[Route] = [
                 "Remove a file, or a directory.",
                 answer("It is not there any more.", answers.Removed),
                 scope=Deed.RUN,
+                audited="file_removed",
                 query=(Parameter("recursive", "Whether with what is in it.", bool),),
                 errors=FILES,
             ),
@@ -226,6 +232,7 @@ ROUTES: list[Route] = [
                 "End a session and its kernel.",
                 answer("Its last generation.", answers.Ended),
                 scope=Deed.END,
+                audited="killed",
                 query=(Parameter("reason", "What its next client is told; one line.", Line),),
                 errors=(*BUSY, errors.UnknownSession),
             ),
@@ -274,6 +281,7 @@ ROUTES: list[Route] = [
                 "Make a token.",
                 {201: Answer("The token, this once.", {JSON: answers.MadeToken})},
                 scope=Deed.ADMINISTER,
+                audited="token_created",
                 body={JSON: TokenBody},
                 errors=(*BODY, errors.StoreUnavailable, errors.QuotaExceeded),
             ),
@@ -287,6 +295,7 @@ ROUTES: list[Route] = [
                 "Revoke a token, and close what it opened.",
                 answer("The token that was.", answers.RevokedToken),
                 scope=Deed.ADMINISTER,
+                audited="token_revoked",
                 errors=(errors.StoreUnavailable, errors.UnknownToken),
             )
         },
@@ -395,6 +404,12 @@ DEEDS = {
     for method, operation in route.operations.items()
 }
 
+AUDITED = {
+    (route.handler, method): operation.audited
+    for route in ROUTES
+    for method, operation in route.operations.items()
+}
+
 
 def application(house: House, **settings: Any) -> Application:
     """Return the application that serves the table."""
@@ -405,6 +420,7 @@ def application(house: House, **settings: Any) -> Application:
         default_handler_args=shared,
         log_function=log_request,
         deeds=DEEDS,
+        audited=AUDITED,
         known_queries={route.handler: route.queries() for route in ROUTES},
         description=cache(lambda: openapi.document(ROUTES)),  # made when it is first asked for
         **settings,

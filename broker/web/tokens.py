@@ -32,6 +32,7 @@ class AllTokens(Face):
         except orjson.JSONDecodeError:
             raise BadFrame('not JSON; expected such as {"scopes": ["run"]}') from None
         token, record = await self.house.tokens.create(self.principal, grant_of(message))
+        self.subject = record.digest[:ID]  # for the audit
         self.answer({"token": token, **row(record)}, 201)
 
 
