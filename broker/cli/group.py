@@ -45,6 +45,9 @@ NEXT_STEP = {
     "NoSuchFile": "`broker files SESSION ls` shows the files",
     "FileExists": "choose another name, or replace it",
     "WorkspaceFull": "remove files with `broker files SESSION rm`",
+    "SessionMoved": "run it again, with the --url of the node that serves the session",
+    "OutputLost": "the code ran all the same; the session has its variables",
+    "StateLost": "run it again; the session starts anew",
     "SessionGone": "run it again; the session starts anew",
 }
 

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import AsyncExitStack, aclosing
+from contextlib import aclosing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from .aio_files import AsyncFiles
+from .aio_line import AsyncDialler, AsyncLine, watch
 from .door import Door, Row
-from .errors import BrokerError, ConnectionLost, SessionGone
+from .errors import BrokerError, OutputLost, SessionGone
 from .files import Files
 from .find import Place, find
 from .result import Event, Result, collect, collect_answer
-from .socket import closed_error, connect_options, opening_error
-from .wire import LAST, Limits, Link, socket_url
-
-if TYPE_CHECKING:
-    from websockets.asyncio.client import ClientConnection
+from .resume import RECONNECT, OnLost, check_state
+from .socket import PING_INTERVAL
+from .wire import Limits, socket_url
 
 
 class AsyncBroker:
@@ -35,14 +34,21 @@ class AsyncBroker:
         self._door = Door(self.place)
 
     def session(
-        self, name: str, profile: str | None = None, *, limits: Limits | None = None
+        self,
+        name: str,
+        profile: str | None = None,
+        *,
+        limits: Limits | None = None,
+        reconnect: float = RECONNECT,
+        on_lost: OnLost = "result",
     ) -> AsyncSession:
         """Return a session by name; it starts, or is joined, at its first use.
 
         `limits` lowers the profile's bounds: `memory`, `processes`, `cpu`, `cpu_time`,
-        `execution_timeout`, such as {"memory": "256M", "cpu_time": 5}.
+        `execution_timeout`, such as {"memory": "256M", "cpu_time": 5}. `reconnect` and `on_lost`
+        are those of `Session`.
         """
-        return AsyncSession(self.place, name, profile, limits)
+        return AsyncSession(self.place, name, profile, limits, reconnect=reconnect, on_lost=on_lost)
 
     async def execute(
         self,
@@ -90,7 +96,8 @@ class AsyncSession:
     """One session's connection. Leaving the `async with` block lets go of the session and keeps it.
 
     Its methods may be called from several tasks of one loop; executions run in the order of
-    their calls. A connection that was lost is made anew by the next call.
+    their calls. A connection that was lost is made anew, and what is lost all the same is raised,
+    as `Session` does.
     """
 
     def __init__(
@@ -99,21 +106,24 @@ class AsyncSession:
         name: str,
         profile: str | None = None,
         limits: Limits | None = None,
+        *,
+        reconnect: float = RECONNECT,
+        on_lost: OnLost = "result",
+        ping_interval: float = PING_INTERVAL,
     ) -> None:
         self.name = name
         self.profile = profile
         self.limits = limits
+        self.on_lost = on_lost
         self._place = place
-        self._link = Link()
-        self._attaching = asyncio.Lock()
-        self._socket: ClientConnection | None = None
-        self._stack = AsyncExitStack()
-        self._reader: asyncio.Task[None] | None = None
+        self._reconnect = reconnect
+        self._ping_interval = ping_interval
+        self._line = AsyncLine(name, self._dialler())
 
     @property
     def generation(self) -> int:
         """Return the generation last heard of; 0 before the first."""
-        return self._link.generation
+        return self._line.link.generation
 
     @property
     def files(self) -> AsyncFiles:
@@ -130,12 +140,18 @@ class AsyncSession:
     ) -> Result:
         """Run code and return what came of it; see `Session.execute`."""
         events: list[Event] = []
-        async with aclosing(self._ask("execute", code=code, timeout=timeout, **options)) as coming:
-            async for event in coming:
-                events.append(event)
-                if on_event is not None:
-                    on_event(event)
-        return collect(events)
+        asking = self._ask("execute", code=code, timeout=timeout, **options)
+        try:
+            async with aclosing(asking) as coming:
+                async for event in coming:
+                    events.append(event)
+                    if on_event is not None:
+                        on_event(event)
+        except OutputLost as lost:
+            if events and events[-1].get("type") == "done":
+                lost.result = collect(events)
+            raise
+        return check_state(collect(events), self.on_lost)
 
     async def stream(
         self,
@@ -146,6 +162,15 @@ class AsyncSession:
     ) -> AsyncGenerator[Event, None]:
         """Run code and yield its events as they come, `done` last; see `Session.stream`."""
         async with aclosing(self._ask("execute", code=code, timeout=timeout, **options)) as coming:
+            async for event in coming:
+                yield event
+
+    async def watch(self, after: int | None = None) -> AsyncGenerator[Event, None]:
+        """Yield every event of the session, whoever caused it; see `Session.watch`.
+
+        It ends with the loop over it; `detach()` does not end it.
+        """
+        async with aclosing(watch(self._dialler(watch=True), after)) as coming:
             async for event in coming:
                 yield event
 
@@ -205,12 +230,11 @@ class AsyncSession:
 
     async def attach(self) -> None:
         """Connect now rather than at the first use; raises what the broker refuses with."""
-        await self._attached()
+        await self._line.open()
 
     async def detach(self) -> None:
         """Disconnect, and keep the session; an execution goes on without us."""
-        async with self._attaching:
-            await self._drop()
+        await self._line.close()
 
     async def __aenter__(self) -> Self:
         await self.attach()
@@ -227,67 +251,32 @@ class AsyncSession:
         return {k: v for k, v in event.items() if k not in ("type", "id", "seq")}
 
     async def _ask(self, kind: str, **fields: Any) -> AsyncGenerator[Event, None]:
-        from websockets.exceptions import ConnectionClosed
-
         inbox: asyncio.Queue[Event | BrokerError] = asyncio.Queue()
-        socket = await self._attached()
-        request_id, frame = self._link.request(kind, inbox.put_nowait, **fields)
+        asked = await self._line.ask(kind, inbox.put_nowait, **fields)
         try:
-            await socket.send(frame)
             while True:
                 event = await inbox.get()
                 if isinstance(event, BrokerError):
                     raise event
                 yield event
-                if event.get("type") == LAST.get(kind, "reply"):
+                if event.get("type") == asked.last:
+                    asked.check()
                     return
-        except ConnectionClosed as error:
-            raise closed_error(error) from error
         finally:
-            self._link.forget(request_id)
+            self._line.link.forget(asked.id)
 
-    async def _attached(self) -> ClientConnection:
-        async with self._attaching:
-            if self._reader is not None and self._reader.done():
-                await self._drop()
-            return self._socket or await self._connect()
-
-    async def _connect(self) -> ClientConnection:
-        from websockets.asyncio.client import connect
-        from websockets.exceptions import WebSocketException
-
-        url = socket_url(self._place.url, self.name, profile=self.profile, limits=self.limits)
-        stack = AsyncExitStack()
-        try:
-            socket = await stack.enter_async_context(
-                connect(url, **connect_options(self._place.token))
+    def _dialler(self, *, watch: bool = False) -> AsyncDialler:
+        def address(url: str, after: int | None) -> str:
+            asked = None if watch else self.limits
+            profile = None if watch else self.profile
+            return socket_url(
+                url, self.name, profile=profile, after=after, limits=asked, watch=watch
             )
-        except (OSError, WebSocketException) as error:
-            raise opening_error(self._place.url, error) from error
-        self._link.subprotocol = socket.subprotocol
-        self._socket, self._stack = socket, stack
-        # A task, so that a session left alone does not fall behind and is not let go for it.
-        self._reader = asyncio.create_task(self._read(socket), name=f"broker-{self.name}")
-        return socket
 
-    async def _read(self, socket: ClientConnection) -> None:
-        from websockets.exceptions import ConnectionClosed
-
-        error: BrokerError = ConnectionLost("the connection was lost")
-        try:
-            while True:
-                self._link.receive(await socket.recv())
-        except ConnectionClosed as closed:
-            error = closed_error(closed)
-        except ValueError as broken:
-            error = ConnectionLost(f"the broker sent what is no event: {broken}")
-            await socket.close(1002)
-        finally:
-            self._link.lost(error)
-
-    async def _drop(self) -> None:
-        reader, stack = self._reader, self._stack
-        self._socket, self._reader, self._stack = None, None, AsyncExitStack()
-        await stack.aclose()
-        if reader is not None:
-            await reader  # the socket has ended, and so has its last `recv`
+        return AsyncDialler(
+            self._place.url,
+            address,
+            self._place.token,
+            reconnect=self._reconnect,
+            ping_interval=self._ping_interval,
+        )

@@ -25,14 +25,18 @@ BrokerError                `code` and `message` of the broker; `field`, `retry_a
 ├── ServerFault            the broker failed
 ├── ConnectionLost         the broker went away while a request was open
 │   ├── NoServer           nothing answers at the address, or no address is known
-│   └── SlowClient         this client read too slowly and was let go
+│   ├── SlowClient         this client read too slowly and was let go
+│   ├── SessionMoved       another node took the session over: `url` is its address, if known
+│   └── OutputLost         events of an execution are gone: `missed` says which
+├── StateLost              the variables are gone: `generation`, `reason`, `lost` names
 ├── SessionGone            the session was ended while a request was open
 └── ExecutionFailed        raised by `Result.raise_for_status()` alone; `result` has everything
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -164,6 +168,50 @@ class SlowClient(ConnectionLost):
     """This client read too slowly and was let go."""
 
 
+class SessionMoved(ConnectionLost):
+    """Another node took the session over; `url` is its address, or empty if it is unknown."""
+
+    url = ""
+
+
+class OutputLost(ConnectionLost):
+    """Events of an execution were gone when the connection had been made anew.
+
+    `missed` is the first and the last sequence number that this client never saw, or None where
+    not even that is known. With a `result` the execution has ended, and the result holds what did
+    come; without, what became of the execution is not known either.
+    """
+
+    def __init__(self, missed: tuple[int, int] | None) -> None:
+        which = f"events {missed[0]} to {missed[1]}" if missed else "events"
+        super().__init__(f"{which} of the session are gone, this execution's perhaps among them")
+        self.missed = missed
+        self.result: Result | None = None
+
+
+class StateLost(BrokerError):
+    """The session's variables are gone: its kernel ended, or it moved to another node.
+
+    `generation` is the kernel it has now, `reason` why the one before it ended, `lost` the names
+    that are gone as far as the broker knows them. With a `result` the execution has ended, in the
+    new generation or with the old one; without, it was in flight, and whether it ran is not known.
+    """
+
+    def __init__(
+        self,
+        generation: int,
+        reason: str = "",
+        lost: Sequence[str] = (),
+        result: Result | None = None,
+    ) -> None:
+        told = f": {reason}" if reason else ""
+        super().__init__(f"the variables are gone with generation {generation - 1}{told}")
+        self.generation = generation
+        self.reason = reason
+        self.lost = tuple(lost)
+        self.result = result
+
+
 class SessionGone(BrokerError):
     """The session was ended while a request was open."""
 
@@ -221,7 +269,7 @@ BY_CLOSE_CODE: dict[int, tuple[type[BrokerError], str]] = {
     4404: (SessionGone, "the session was ended"),
     4406: (BadRequest, "the broker speaks no protocol of this client"),
     4408: (SlowClient, "this client read too slowly"),
-    4409: (ConnectionLost, "the session moved to another node; connect again"),
+    4409: (SessionMoved, "the session moved to another node; connect again"),
 }
 
 
@@ -251,4 +299,7 @@ def from_fault(fault: Mapping[str, Any], status: int = 0) -> BrokerError:
 def from_close(code: int | None, reason: str) -> BrokerError:
     """Return the error that the end of a socket means for a request that was still open."""
     kind, meaning = BY_CLOSE_CODE.get(code or 1006, (ConnectionLost, "the connection was lost"))
-    return kind(f"{meaning}: {reason}" if reason else meaning, code=str(code or 1006))
+    error = kind(f"{meaning}: {reason}" if reason else meaning, code=str(code or 1006))
+    if isinstance(error, SessionMoved) and (address := re.search(r"https?://[^\s\"'<>]+", reason)):
+        error.url = address[0]
+    return error

@@ -16,7 +16,13 @@ if TYPE_CHECKING:
 OPEN_TIMEOUT = 10.0
 
 
-def connect_options(token: str) -> dict[str, Any]:
+# A peer that vanished without a word is found out this late, twice over.
+PING_INTERVAL = 20.0  # s between pings, and until an answer must have come
+# What a proxy says while the broker behind it starts again.
+ABSENT = (502, 503, 504)
+
+
+def connect_options(token: str, ping_interval: float = PING_INTERVAL) -> dict[str, Any]:
     """Return the arguments of `connect` apart from the address."""
     return {
         "subprotocols": list(SUBPROTOCOLS),
@@ -26,6 +32,8 @@ def connect_options(token: str) -> dict[str, Any]:
         "max_size": MAX_FRAME,
         "open_timeout": OPEN_TIMEOUT,
         "close_timeout": 2.0,
+        "ping_interval": ping_interval or None,
+        "ping_timeout": ping_interval or None,
     }
 
 
@@ -39,6 +47,8 @@ def opening_error(url: str, error: Exception) -> BrokerError:
             answer: Any = json.loads(response.body or b"")
         except ValueError:
             answer = None
+        if response.status_code in ABSENT and not isinstance(answer, dict):
+            return no_server(url, error)
         return answer_error(url, response.status_code, answer)
     return no_server(url, error)
 

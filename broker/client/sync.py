@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import queue
-import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from .door import Door, Row
-from .errors import BrokerError, ConnectionLost, SessionGone
+from .errors import BrokerError, OutputLost, SessionGone
 from .files import Files
 from .find import Place, find
+from .line import Dialler, Line, Watch
 from .result import Event, Result, collect, collect_answer
-from .socket import closed_error, connect_options, opening_error
-from .wire import LAST, Limits, Link, socket_url
-
-if TYPE_CHECKING:
-    from websockets.sync.client import ClientConnection
+from .resume import RECONNECT, OnLost, check_state
+from .socket import PING_INTERVAL
+from .wire import Limits, socket_url
 
 
 class Broker:
@@ -38,14 +35,21 @@ class Broker:
         self._door = Door(self.place)
 
     def session(
-        self, name: str, profile: str | None = None, *, limits: Limits | None = None
+        self,
+        name: str,
+        profile: str | None = None,
+        *,
+        limits: Limits | None = None,
+        reconnect: float = RECONNECT,
+        on_lost: OnLost = "result",
     ) -> Session:
         """Return a session by name; it starts, or is joined, at its first use.
 
         `limits` lowers the profile's bounds: `memory`, `processes`, `cpu`, `cpu_time`,
-        `execution_timeout`, such as {"memory": "256M", "cpu_time": 5}.
+        `execution_timeout`, such as {"memory": "256M", "cpu_time": 5}. `reconnect` and `on_lost`
+        are those of `Session`.
         """
-        return Session(self.place, name, profile, limits)
+        return Session(self.place, name, profile, limits, reconnect=reconnect, on_lost=on_lost)
 
     def execute(
         self,
@@ -94,7 +98,14 @@ class Session:
     """One session's connection. Leaving the `with` block lets go of the session and keeps it.
 
     Its methods may be called from several threads; executions run in the order of their calls.
-    A connection that was lost is made anew by the next call.
+
+    A connection that was lost is made anew for up to `reconnect` seconds, and what had been asked
+    for goes on as if nothing had happened: each event once, and in order. What cannot go on raises
+    StateLost or OutputLost. With `reconnect=0` a lost connection is ConnectionLost, and made anew
+    by the next call. `ping_interval` is in seconds: a peer that vanished is missed after two.
+
+    `on_lost="raise"` makes StateLost of each result that an older kernel's variables are lost to;
+    otherwise its `state` or `status` says so.
     """
 
     def __init__(
@@ -103,21 +114,25 @@ class Session:
         name: str,
         profile: str | None = None,
         limits: Limits | None = None,
+        *,
+        reconnect: float = RECONNECT,
+        on_lost: OnLost = "result",
+        ping_interval: float = PING_INTERVAL,
     ) -> None:
         self.name = name
         self.profile = profile
         self.limits = limits
+        self.on_lost = on_lost
         self._place = place
-        self._link = Link()
-        self._attaching = threading.Lock()
-        self._socket: ClientConnection | None = None
-        self._stack = ExitStack()
-        self._reader: threading.Thread | None = None
+        self._reconnect = reconnect
+        self._ping_interval = ping_interval
+        self._line = Line(name, self._dialler())
+        self._watches: set[Watch] = set()
 
     @property
     def generation(self) -> int:
         """Return the generation last heard of; 0 before the first."""
-        return self._link.generation
+        return self._line.link.generation
 
     @property
     def files(self) -> Files:
@@ -139,20 +154,40 @@ class Session:
         A failure of the code is a result; a refusal of the request raises BrokerError.
         """
         events: list[Event] = []
-        for event in self.stream(code, timeout=timeout, **options):
-            events.append(event)
-            if on_event is not None:
-                on_event(event)
-        return collect(events)
+        try:
+            for event in self.stream(code, timeout=timeout, **options):
+                events.append(event)
+                if on_event is not None:
+                    on_event(event)
+        except OutputLost as lost:
+            if events and events[-1].get("type") == "done":
+                lost.result = collect(events)
+            raise
+        return check_state(collect(events), self.on_lost)
 
     def stream(
         self, code: str, *, timeout: float | None = None, **options: Any
     ) -> Generator[Event, None, None]:
         """Run code and yield its events as they come, `done` last.
 
-        To stop listening early does not stop the code: `interrupt()` does.
+        To stop listening early does not stop the code: `interrupt()` does. OutputLost is raised
+        behind `done` when events before it are gone.
         """
         yield from self._ask("execute", code=code, timeout=timeout, **options)
+
+    def watch(self, after: int | None = None) -> Generator[Event, None, None]:
+        """Yield every event of the session, whoever caused it, on a connection that only watches.
+
+        With `after`, those first that came later than that number. A lost connection is made anew;
+        where events are gone, a `session` event says which in `missed`. `detach()` ends it. Raises
+        UnknownSession if there is no such session, SessionGone when it ends.
+        """
+        watch = Watch(self._dialler(watch=True), after)
+        self._watches.add(watch)
+        try:
+            yield from watch.events()
+        finally:
+            self._watches.discard(watch)
 
     def interrupt(self, target: str | None = None) -> Any:
         """Interrupt what runs, or only `target`; raises NotRunning when it does not run."""
@@ -204,14 +239,13 @@ class Session:
 
     def attach(self) -> None:
         """Connect now rather than at the first use; raises what the broker refuses with."""
-        with self._attaching:
-            if self._socket is None:
-                self._connect()
+        self._line.open()
 
     def detach(self) -> None:
         """Disconnect, and keep the session; an execution goes on without us."""
-        with self._attaching:
-            self._drop()
+        for watch in tuple(self._watches):
+            watch.close()
+        self._line.close()
 
     def __enter__(self) -> Self:
         self.attach()
@@ -228,75 +262,31 @@ class Session:
 
     def _ask(self, kind: str, **fields: Any) -> Generator[Event, None, None]:
         inbox: queue.SimpleQueue[Event | BrokerError] = queue.SimpleQueue()
-        socket = self._attached()
-        request_id, frame = self._link.request(kind, inbox.put, **fields)
+        asked = self._line.ask(kind, inbox.put, **fields)
         try:
-            self._send(socket, frame)
             while True:
                 event = inbox.get()
                 if isinstance(event, BrokerError):
                     raise event
                 yield event
-                if event.get("type") == LAST.get(kind, "reply"):
+                if event.get("type") == asked.last:
+                    asked.check()
                     return
         finally:
-            self._link.forget(request_id)
+            self._line.link.forget(asked.id)
 
-    def _send(self, socket: ClientConnection, frame: bytes | str) -> None:
-        from websockets.exceptions import ConnectionClosed
+    def _dialler(self, *, watch: bool = False) -> Dialler:
+        def address(url: str, after: int | None) -> str:
+            asked = None if watch else self.limits
+            profile = None if watch else self.profile
+            return socket_url(
+                url, self.name, profile=profile, after=after, limits=asked, watch=watch
+            )
 
-        try:
-            socket.send(frame)
-        except ConnectionClosed as error:
-            raise closed_error(error) from error
-        except OSError as error:
-            raise ConnectionLost(f"the connection was lost: {error}") from error
-
-    def _attached(self) -> ClientConnection:
-        with self._attaching:
-            if self._reader is not None and not self._reader.is_alive():
-                self._drop()
-            return self._socket or self._connect()
-
-    def _connect(self) -> ClientConnection:
-        from websockets.exceptions import WebSocketException
-        from websockets.sync.client import connect
-
-        url = socket_url(self._place.url, self.name, profile=self.profile, limits=self.limits)
-        stack = ExitStack()
-        try:
-            options = connect_options(self._place.token)
-            socket: ClientConnection = stack.enter_context(connect(url, **options))
-        except (OSError, WebSocketException) as error:
-            raise opening_error(self._place.url, error) from error
-        self._link.subprotocol = socket.subprotocol
-        # A thread, so that a session left alone does not fall behind and is not let go for it.
-        self._reader = threading.Thread(
-            target=self._read, args=(socket,), name=f"broker-{self.name}", daemon=True
+        return Dialler(
+            self._place.url,
+            address,
+            self._place.token,
+            reconnect=self._reconnect,
+            ping_interval=self._ping_interval,
         )
-        self._socket, self._stack = socket, stack
-        self._reader.start()
-        return socket
-
-    def _read(self, socket: ClientConnection) -> None:
-        from websockets.exceptions import ConnectionClosed
-
-        error: BrokerError = ConnectionLost("the connection was lost")
-        try:
-            while True:
-                self._link.receive(socket.recv())
-        except ConnectionClosed as closed:
-            error = closed_error(closed)
-        except ValueError as broken:
-            error = ConnectionLost(f"the broker sent what is no event: {broken}")
-            socket.close(1002)
-        finally:
-            self._link.lost(error)
-
-    def _drop(self) -> None:
-        socket, reader, stack = self._socket, self._reader, self._stack
-        self._socket, self._reader, self._stack = None, None, ExitStack()
-        if socket is not None:
-            stack.close()
-        if reader is not None and reader is not threading.current_thread():
-            reader.join()

@@ -26,7 +26,8 @@ class Peer:
         self.token = TOKEN
         self.subprotocols = ["broker.v1.msgpack", "broker.v1.json"]
         # Code → the events to send for it. Special ones: {"do": "wait"} for an interrupt,
-        # {"do": "close", "code": n}, {"do": "cut"} the connection, {"do": "fault", …}.
+        # {"do": "close", "code": n}, {"do": "cut"} the connection, {"do": "fault", …},
+        # {"do": "deaf"} to what follows: it is never said, and the request is forgotten.
         self.answers: dict[str, list[dict[str, Any]]] = {}
         self.attach: dict[str, dict[str, Any]] = {}  # session → fields of its `session` event
         self.http: dict[tuple[str, str], tuple[int, Any]] = {}  # method, path → status, answer
@@ -34,6 +35,10 @@ class Peer:
         self.requests: list[dict[str, Any]] = []
         self.asked: list[tuple[str, str, dict[str, str], Any]] = []
         self.sockets: list[Socket] = []
+        self.logs: dict[str, list[dict[str, Any]]] = {}  # session → its numbered events
+        self.gone: dict[str, int] = {}  # session → how many of them are not kept
+        self.open: dict[str, list[str]] = {}  # session → requests that are not done
+        self.held: dict[str, list[dict[str, Any]]] = {}  # request → what follows the wait
         self.heard = threading.Condition()
 
     def wait_for(self, kind: str, count: int = 1) -> None:
@@ -43,13 +48,40 @@ class Peer:
                 lambda: sum(r["type"] == kind for r in self.requests) >= count, timeout=20
             )
 
+    def wait_for_sockets(self, count: int) -> None:
+        """Return once so many sockets have been opened, those before included."""
+        with self.heard:
+            assert self.heard.wait_for(lambda: len(self.queries) >= count, timeout=20)
+
+    def wait_for_none(self) -> None:
+        """Return once no socket is open."""
+        with self.heard:
+            assert self.heard.wait_for(lambda: not self.sockets, timeout=20)
+
+    def make(self, code: str) -> list[dict[str, Any]]:
+        """Return what is to happen for a piece of code."""
+        return list(self.answers.get(code, []))
+
     def call(self, action: Any) -> None:
         """Run something in the peer's loop."""
         self.loop.call_soon_threadsafe(action)
 
     def send(self, event: dict[str, Any]) -> None:
         """Send an event to every attached client."""
-        self.call(lambda: [socket.send(event) for socket in self.sockets])
+        self.call(lambda: [socket.send(event) for socket in self.sockets[:1]])
+
+    def tell(self, session: str, event: dict[str, Any]) -> None:
+        """Send an event to all who follow the session; in the peer's loop."""
+        log = self.logs.setdefault(session, [])
+        event = {**event, "seq": event.get("seq", len(log) + 1)}
+        log.append(event)
+        for socket in self.sockets:
+            if socket.session == session:
+                socket.put(event)
+
+    def cut(self) -> None:
+        """Cut every connection."""
+        self.call(lambda: [socket.cut() for socket in tuple(self.sockets)])
 
     def close(self, code: int, reason: str = "") -> None:
         """Close every socket."""
@@ -83,8 +115,7 @@ class Peer:
 class Socket(tornado.websocket.WebSocketHandler):
     def initialize(self, peer: Peer) -> None:
         self.peer = peer
-        self.held: dict[str, list[dict[str, Any]]] = {}
-        self.seq = 0
+        self.held = peer.held
 
     def prepare(self) -> None:
         if self.request.headers.get("Authorization") != f"Bearer {self.peer.token}":
@@ -96,23 +127,44 @@ class Socket(tornado.websocket.WebSocketHandler):
 
     def open(self, session: str) -> None:
         self.session = session
-        self.peer.queries.append(
-            {key: self.get_query_argument(key) for key in self.request.query_arguments}
-        )
         self.peer.sockets.append(self)
         fields = {"generation": 1, "state": "fresh", "profile": "python"}
         fields |= self.peer.attach.get(session, {})
         self.generation = fields["generation"]
-        self.send({"type": "session", "session": session, **fields})
+        log = self.peer.logs.setdefault(session, [])
+        fields |= {"seq": len(log), "open": self.peer.open.get(session, [])}
+        after = int(self.get_query_argument("after", str(len(log))))
+        first = max(after, self.peer.gone.get(session, 0))
+        if first > after:
+            fields["missed"] = [after + 1, first]
+        fields |= self.peer.attach.get(session, {})
+        self.put({"type": "session", "session": session, **fields})
+        for event in log[first:]:
+            self.put(event)
+        with self.peer.heard:
+            self.peer.queries.append(
+                {key: self.get_query_argument(key) for key in self.request.query_arguments}
+            )
+            self.peer.heard.notify_all()
 
     def on_close(self) -> None:
-        if self in self.peer.sockets:
-            self.peer.sockets.remove(self)
+        with self.peer.heard:
+            if self in self.peer.sockets:
+                self.peer.sockets.remove(self)
+            self.peer.heard.notify_all()
+
+    def cut(self) -> None:
+        self.on_close()
+        if self.ws_connection is not None:
+            self.ws_connection.stream.close()
 
     def send(self, event: dict[str, Any]) -> None:
-        if event["type"] not in ("reply", "pong", "fault"):
-            self.seq += 1
-            event = {"seq": self.seq, **event}
+        if event["type"] in ("reply", "pong", "fault"):
+            self.put(event)
+        else:
+            self.peer.tell(self.session, event)
+
+    def put(self, event: dict[str, Any]) -> None:
         if self.selected_subprotocol == "broker.v1.msgpack":
             self.write_message(msgpack.packb(event), binary=True)
         else:
@@ -126,7 +178,8 @@ class Socket(tornado.websocket.WebSocketHandler):
             self.peer.heard.notify_all()
         match request["type"]:
             case "execute":
-                self.play(request["id"], list(self.peer.answers.get(request["code"], [])))
+                self.peer.open.setdefault(self.session, []).append(request["id"])
+                self.play(request["id"], list(self.peer.make(request["code"])))
             case "interrupt" if self.held:
                 for request_id, rest in [*self.held.items()]:
                     del self.held[request_id]
@@ -154,16 +207,22 @@ class Socket(tornado.websocket.WebSocketHandler):
                     self.held[request_id] = events
                     return
                 case "close":
+                    self.on_close()  # what follows is not for who is sent away
                     self.close(event["code"], event.get("reason"))
-                    return
+                    continue
                 case "cut":
-                    self.stream.close()
+                    self.cut()
+                    continue
+                case "deaf":
+                    self.peer.open[self.session].remove(request_id)
                     return
                 case "fault":
+                    self.peer.open[self.session].remove(request_id)
                     fault = {k: v for k, v in event.items() if k != "do"}
                     self.send({"type": "fault", "id": request_id, **fault})
                     return
             if event["type"] == "done":
+                self.peer.open[self.session].remove(request_id)
                 event = {"generation": self.generation, "duration": 0.01, **event}
             self.send(event if event["type"] == "session" else {"id": request_id, **event})
             if event["type"] == "done":

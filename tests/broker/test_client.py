@@ -159,19 +159,20 @@ def test_a_fault_that_names_no_request_answers_the_latest(session: Session, peer
     ("code", "error"), [("gone", SessionGone), ("slow", SlowClient), ("cut", ConnectionLost)]
 )
 def test_a_closed_socket_is_a_typed_error_and_the_next_call_connects_again(
-    session: Session, code: str, error: type[BrokerError]
+    broker: Broker, code: str, error: type[BrokerError]
 ) -> None:
-    with pytest.raises(error):
-        session.execute(code)
-    assert session.execute("x * 2 + 2").value == "42"
+    with broker.session("chat-42", reconnect=0) as session:
+        with pytest.raises(error):
+            session.execute(code)
+        assert session.execute("x * 2 + 2").value == "42"
 
 
 def test_a_session_closed_while_idle_is_joined_again(session: Session, peer: Peer) -> None:
     session.ping()
-    reader = session._reader
-    assert reader is not None
     peer.attach["chat-42"] = {"generation": 2, "state": "lost", "reason": "killed"}
     peer.close(4404, "killed")
+    reader = session._line._reader
+    assert reader is not None
     reader.join(20)
     result = session.execute("x * 2 + 2")
     assert (result.state, result.reason, result.generation) == ("lost", "killed", 2)

@@ -1,0 +1,356 @@
+"""What outlives a connection: the place in the sequence, and the open requests.
+
+Performs no I/O: frames go in, and what is to be sent and delivered comes out.
+
+After a connection was made anew, the broker's first event tells which executions are `open`, and
+which events are `missed`; then come the events that were kept. What became of a request that had
+been sent on the old connection follows:
+
+    it is in `open`                          it goes on
+    its `done` was among the kept events     it has ended
+    neither, and the generation is another   StateLost
+    neither, and something is missed         OutputLost
+    neither, and nothing is missed           its frame never arrived: it is sent again
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from .errors import (
+    BadRequest,
+    BrokerError,
+    ConnectionLost,
+    OutputLost,
+    SessionElsewhere,
+    SessionMoved,
+    StateLost,
+    from_fault,
+)
+from .result import Event, Result
+from .wire import LAST, Deliver, decode, encode
+
+Range = tuple[int, int]
+OnLost = Literal["result", "raise"]
+RECONNECT = 60.0  # s that a lost connection is tried again for
+
+
+class Gap(ValueError):
+    """An event is not the next one: some were lost on the way."""
+
+
+class Place:
+    """How far a client is in the numbered events of a session."""
+
+    def __init__(self, after: int | None = None) -> None:
+        self.last = after or 0
+        self._begun = after is not None
+
+    def take(self, event: Event) -> bool:
+        """Note an event; return whether it is new. Raises Gap when it is not the next one.
+
+        Where a client begins, the first number counts as the place it has come to.
+        """
+        seq = event.get("seq")
+        if not isinstance(seq, int):
+            return True  # an answer to this client alone
+        if self._begun and seq <= self.last:
+            return False
+        if self._begun and seq != self.last + 1:
+            raise Gap(f"event {seq} follows {self.last}")
+        self.last, self._begun = seq, True
+        return True
+
+    def rejoin(self, event: Event) -> tuple[Range | None, bool]:
+        """Note what the first event of a new connection says; return what is missed, and whether.
+
+        Raises ValueError when it says nothing that can be followed.
+        """
+        seq, missed = event.get("seq"), event.get("missed")
+        if event.get("type") != "session" or not isinstance(seq, int):
+            raise ValueError("the first event after a reconnection does not tell the place")
+        self._begun = True
+        if seq < self.last:  # numbers of another broker, which knows nothing of ours
+            self.last = seq
+            return None, True
+        if missed is None:
+            return None, False
+        match missed:
+            case [int(first), int(last)] if first == self.last + 1 <= last <= seq:
+                self.last = last
+                return (first, last), True
+        raise ValueError("a range of missed events that does not follow the last one seen")
+
+
+class Following:
+    """Who only watches: the events of a session, each once and in order."""
+
+    def __init__(self, after: int | None) -> None:
+        self.place = Place(after)
+        self.joining = after is not None  # the next event tells of the place
+
+    def receive(self, frame: bytes | str) -> Event | None:
+        """Return the event in a frame, if it is news; raises ValueError when it cannot follow."""
+        event = decode(frame)
+        if self.joining:
+            _, lacks = self.place.rejoin(event)
+            self.joining = False
+            return event if lacks else None
+        return event if self.place.take(event) else None
+
+
+@dataclass(slots=True, eq=False)
+class Asked:
+    """An open request. `frame` is to be sent through `socket`; by whoever connects, without one."""
+
+    id: str
+    kind: str
+    message: dict[str, Any]
+    deliver: Deliver
+    socket: Any = None
+    frame: bytes | str = b""
+    sent: bool = False
+    generation: int = 0  # of the session when it was sent; 0 if that was not known yet
+    lacks: bool = False  # events of it may be gone,
+    missed: Range | None = None  # in this range
+
+    @property
+    def last(self) -> str:
+        """Return the type of the event that ends it, apart from a fault."""
+        return LAST.get(self.kind, "reply")
+
+    def check(self) -> None:
+        """Raise OutputLost if events of it may be gone."""
+        if self.lacks:
+            raise OutputLost(self.missed)
+
+
+class Link:
+    """One session as its client sees it, through all its connections.
+
+    Thread-safe. What arrives for an open request goes to its `deliver`; what other clients of the
+    session caused is dropped. Each request's events are bounded by the broker's own bounds on an
+    execution's output, so that nothing here needs one.
+    """
+
+    def __init__(self) -> None:
+        self.generation = 0
+        self.place = Place()
+        # The broker refuses an id that another client of the session has open.
+        self._prefix = os.urandom(8).hex()
+        self._made = 0
+        self._subprotocol: str | None = None
+        self._socket: Any = None  # that requests may be sent through
+        self._joining: Any = None  # a socket on which it is not known yet what became of them
+        self._until: int | None = None  # the number that the events sent again end with
+        self._running: frozenset[str] | None = None  # what the broker has open, if it says so
+        self._over: BrokerError | None = None  # why there will be no connection
+        self._open: dict[str, Asked] = {}
+        self._silent: list[str] = []  # requests of which nothing has been heard, oldest first
+        self._news: deque[Event] = deque(maxlen=8)  # told before an execution could hear of it
+        self._loss: Event = {}  # the last one that was told
+        self._lock = threading.Lock()
+
+    def connected(self, socket: Any, subprotocol: str | None, *, again: bool) -> None:
+        """Use a connection; `again` when the one before was lost, and `after` was asked for."""
+        with self._lock:
+            self._subprotocol = subprotocol
+            self._over = self._until = self._running = None
+            if again:
+                self._joining = socket
+            else:
+                self.place = Place()
+                self._socket = socket
+
+    def request(self, kind: str, deliver: Deliver, **fields: Any) -> Asked:
+        """Open a request; raises the error that ended the last connection if there is none."""
+        given = {key: value for key, value in fields.items() if value is not None}
+        with self._lock:
+            if self._over is not None:
+                raise self._over
+            self._made += 1
+            request_id = f"{self._prefix}-{self._made}"
+            message = {"type": kind, "id": request_id, **given}
+            asked = Asked(request_id, kind, message, deliver)
+            try:
+                asked.frame = encode(self._subprotocol, message)
+            except (TypeError, ValueError, OverflowError) as error:
+                raise BadRequest(f"cannot be sent: {error}", code="bad_message") from error
+            if kind == "execute":
+                while self._news:
+                    deliver(self._news.popleft())
+            self._open[request_id] = asked
+            if self._socket is not None:
+                self._send(asked, self._socket)
+        return asked
+
+    def _send(self, asked: Asked, socket: Any) -> bytes | str:
+        asked.socket, asked.sent, asked.generation = socket, True, self.generation
+        if asked.id in self._silent:
+            self._silent.remove(asked.id)
+        self._silent.append(asked.id)
+        return asked.frame
+
+    def forget(self, request_id: str) -> None:
+        """Stop delivering to a request; a second time does nothing."""
+        with self._lock:
+            self._forget(request_id)
+
+    def _forget(self, request_id: str) -> None:
+        self._open.pop(request_id, None)
+        if request_id in self._silent:
+            self._silent.remove(request_id)
+
+    def receive(self, frame: bytes | str) -> list[bytes | str]:
+        """Take in a frame of the broker; return the frames to be sent now.
+
+        Raises ValueError when it is none, or not the next one, and SessionMoved when the session
+        is to be had elsewhere: the connection is of no use then.
+        """
+        event = decode(frame)
+        told: list[tuple[Deliver, Event | BrokerError]] = []
+        with self._lock:
+            if self._joining is not None and self._until is None:
+                self._rejoin(event, told)
+            elif self.place.take(event):
+                self._route(event, told)
+            frames: list[bytes | str] = []
+            if self._until is not None and self.place.last >= self._until:
+                frames = self._settle(told)
+        for deliver, what in told:
+            deliver(what)
+        return frames
+
+    def _route(self, event: Event, told: list[tuple[Deliver, Event | BrokerError]]) -> None:
+        kind = event.get("type")
+        if kind == "session":
+            self._session(event, told)
+            return
+        request_id = event.get("id")
+        if request_id is None and kind == "fault" and self._silent:
+            # A frame over the bound is dropped unread: its fault cannot name the request.
+            request_id = self._silent[-1]
+        asked = self._open.get(str(request_id))
+        if asked is None:
+            return
+        if asked.id in self._silent:
+            self._silent.remove(asked.id)
+        if kind == "fault":
+            error = from_fault(event)
+            if isinstance(error, SessionElsewhere) and error.url and asked.kind == "execute":
+                asked.sent = False  # it was not taken: the other node gets it
+                raise moved(error.message, error.url)
+            self._forget(asked.id)
+            told.append((asked.deliver, error))
+            return
+        if kind == asked.last:
+            self._forget(asked.id)
+        told.append((asked.deliver, event))
+
+    def _session(self, event: Event, told: list[tuple[Deliver, Event | BrokerError]]) -> None:
+        self.generation = _generation(event) or self.generation
+        if event.get("state") in ("lost", "restored"):
+            self._loss = event
+        executing = [one.deliver for one in self._open.values() if one.kind == "execute"]
+        told.extend((deliver, event) for deliver in executing)
+        if not executing:
+            self._news.append(event)
+
+    def _rejoin(self, event: Event, told: list[tuple[Deliver, Event | BrokerError]]) -> None:
+        missed, lacks = self.place.rejoin(event)
+        self._until = event["seq"]
+        running = event.get("open")
+        self._running = frozenset(map(str, running)) if isinstance(running, list) else None
+        for asked in self._open.values():
+            if lacks and asked.sent:
+                both = missed and asked.missed
+                asked.missed = (asked.missed or missed) if not both else _span(asked.missed, missed)
+                asked.lacks = True
+        if self.generation and lacks and _generation(event) not in (0, self.generation):
+            # The event that told of the loss is gone as well.
+            state = event.get("state")
+            self._session({**event, "state": "lost" if state == "warm" else state}, told)
+
+    def _settle(self, told: list[tuple[Deliver, Event | BrokerError]]) -> list[bytes | str]:
+        """Say what became of each request, now that all that was kept has come."""
+        socket, self._joining, self._until = self._joining, None, None
+        self._socket = socket
+        frames = []
+        for asked in list(self._open.values()):
+            error: BrokerError | None = None
+            if asked.sent and asked.id in (self._running or ()):
+                asked.socket = socket
+                continue
+            if asked.sent and asked.generation not in (0, self.generation):
+                error = state_lost(self.generation, self._loss)
+            elif asked.sent and asked.lacks:
+                error = OutputLost(asked.missed)
+            elif asked.sent and self._running is None:
+                error = ConnectionLost("the broker does not tell what became of the request")
+            if error is None:
+                asked.frame = encode(self._subprotocol, asked.message)
+                frames.append(self._send(asked, socket))
+            else:
+                self._forget(asked.id)
+                told.append((asked.deliver, error))
+        return frames
+
+    def dropped(self, error: BrokerError) -> None:
+        """Note that the connection is gone; only executions can be followed on another one."""
+        with self._lock:
+            self._socket = self._joining = None
+            self._until = None
+            gone = [one for one in self._open.values() if one.sent and one.kind != "execute"]
+            for asked in gone:
+                self._forget(asked.id)
+        for asked in gone:
+            asked.deliver(error)
+
+    def lost(self, error: BrokerError) -> None:
+        """Tell each open request that no answer will come, and each later one."""
+        with self._lock:
+            self._socket = self._joining = self._until = None
+            self._over = error
+            waiting = [asked.deliver for asked in self._open.values()]
+            self._open.clear()
+            self._silent.clear()
+        for deliver in waiting:
+            deliver(error)
+
+
+def moved(message: str, url: str) -> SessionMoved:
+    """Return the error that says where a session is served."""
+    error = SessionMoved(message, code="busy")
+    error.url = url
+    return error
+
+
+def state_lost(generation: int, loss: Event, result: Result | None = None) -> StateLost:
+    """Return the error that says what an event of a loss does."""
+    names = loss.get("lost")
+    lost = tuple(map(str, names)) if isinstance(names, list) else ()
+    return StateLost(generation, str(loss.get("reason") or ""), lost, result)
+
+
+def check_state(result: Result, on_lost: OnLost) -> Result:
+    """Return the result; with "raise", raise StateLost if variables were lost before or in it."""
+    if on_lost == "raise" and "lost" in (result.state, result.status):
+        loss: Event = {}
+        for event in result.events:
+            if event.get("type") == "session" and event.get("state") in ("lost", "restored"):
+                loss = event
+        raise state_lost(result.generation, {"reason": result.reason, **loss}, result)
+    return result
+
+
+def _generation(event: Event) -> int:
+    value = event.get("generation")
+    return value if isinstance(value, int) else 0
+
+
+def _span(one: Range | None, other: Range | None) -> Range | None:
+    return (min(one[0], other[0]), max(one[1], other[1])) if one and other else one or other

@@ -1,0 +1,305 @@
+"""What a client knows after its connection was made anew: tables of events and their outcomes."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from broker.client.backoff import Backoff, is_passing, next_url
+from broker.client.errors import (
+    BrokerError,
+    ConnectionLost,
+    NoServer,
+    OutputLost,
+    SessionElsewhere,
+    SessionMoved,
+    StateLost,
+    from_close,
+    from_fault,
+)
+from broker.client.resume import Following, Gap, Link, Place
+
+Told = list[Any]
+
+
+def frame(**event: Any) -> str:
+    return json.dumps(event)
+
+
+def attach(seq: int, **fields: Any) -> str:
+    return frame(type="session", seq=seq, **{"generation": 1, "state": "warm", **fields})
+
+
+def joined(seq: int = 3) -> Link:
+    """A link that has seen the events of a session up to a number."""
+    link = Link()
+    link.connected("first", None, again=False)
+    link.receive(attach(seq))
+    link.forget(link.request("execute", lambda _: None).id)  # which is told of the session
+    return link
+
+
+def asked(link: Link, kind: str = "execute") -> tuple[str, Told]:
+    told: Told = []
+    return link.request(kind, told.append, code="1").id, told
+
+
+def again(link: Link) -> None:
+    link.dropped(ConnectionLost("cut"))
+    link.connected("second", None, again=True)
+
+
+def names(told: Told) -> list[str]:
+    return [one.get("type") if isinstance(one, dict) else type(one).__name__ for one in told]
+
+
+# What the broker says at the reconnection of a client that has seen 4, and what becomes of its
+# request, which had been sent: delivered, and whether it is sent again.
+OUTCOMES = [
+    ("it is open: it goes on", {"seq": 4, "open": ["ID"]}, [], [], False),
+    ("it is done", {"seq": 5, "open": []}, [{"type": "done", "seq": 5}], ["done"], False),
+    (
+        "its events and its done come before anything is settled",
+        {"seq": 6, "open": []},
+        [{"type": "stream", "seq": 5}, {"type": "done", "seq": 6}],
+        ["stream", "done"],
+        False,
+    ),
+    ("it never arrived", {"seq": 4, "open": []}, [], [], True),
+    ("something is missed", {"seq": 9, "open": [], "missed": [5, 9]}, [], ["OutputLost"], False),
+    ("it is open, with a loss", {"seq": 9, "open": ["ID"], "missed": [5, 9]}, [], [], False),
+    ("numbers of another broker", {"seq": 2, "open": []}, [], ["OutputLost"], False),
+    (
+        "another generation, and all that told of it is gone",
+        {"seq": 9, "open": [], "missed": [5, 9], "generation": 2, "state": "lost", "reason": "oom"},
+        [],
+        ["session", "StateLost"],
+        False,
+    ),
+    ("a broker that does not tell", {"seq": 4}, [], ["ConnectionLost"], False),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("welcome", "kept", "outcome", "resent"),
+    [row[1:] for row in OUTCOMES],
+    ids=[row[0] for row in OUTCOMES],
+)
+def test_what_became_of_a_request_follows_from_what_the_broker_tells(
+    welcome: dict[str, Any], kept: list[dict[str, Any]], outcome: list[str], resent: bool
+) -> None:
+    link = joined(3)
+    request_id, told = asked(link)
+    link.receive(frame(type="started", seq=4, id=request_id))
+    told.clear()
+    again(link)
+    if "open" in welcome:
+        welcome = {**welcome, "open": [request_id for _ in welcome["open"]]}
+    sent = link.receive(attach(**welcome))
+    for event in kept:
+        sent += link.receive(frame(id=request_id, **event))
+    assert names(told) == outcome
+    assert [json.loads(each)["id"] for each in sent] == ([request_id] if resent else [])
+
+
+def test_a_lost_range_is_told_with_its_numbers() -> None:
+    link = joined(3)
+    _, told = asked(link)
+    again(link)
+    link.receive(attach(9, open=[], missed=[4, 9]))
+    (error,) = told
+    assert isinstance(error, OutputLost)
+    assert (error.missed, error.result) == ((4, 9), None)
+
+
+def test_a_lost_range_of_what_goes_on_is_told_behind_its_done() -> None:
+    link = joined(3)
+    told: Told = []
+    request = link.request("execute", told.append, code="1")
+    again(link)
+    link.receive(attach(9, open=[request.id], missed=[4, 7]))
+    link.receive(frame(type="stream", seq=8, id=request.id))
+    link.receive(frame(type="done", seq=9, id=request.id))
+    assert names(told) == ["stream", "done"]
+    with pytest.raises(OutputLost) as lost:
+        request.check()
+    assert lost.value.missed == (4, 7)
+
+
+def test_a_lost_kernel_is_told_with_its_generation_reason_and_names() -> None:
+    link = joined(3)
+    _, told = asked(link)
+    again(link)
+    fields = {"generation": 2, "state": "lost", "reason": "node_lost", "lost": ["x", "y"]}
+    link.receive(attach(9, open=[], missed=[4, 9], **fields))
+    error = told[-1]
+    assert isinstance(error, StateLost)
+    assert (error.generation, error.reason, error.lost) == (2, "node_lost", ("x", "y"))
+
+
+def test_only_executions_are_followed_to_another_connection() -> None:
+    link = joined(3)
+    _, told = asked(link, "interrupt")
+    again(link)
+    assert names(told) == ["ConnectionLost"]
+    assert link.receive(attach(3, open=[])) == []
+
+
+def test_what_is_asked_meanwhile_is_sent_once_the_place_is_known() -> None:
+    link = joined(3)
+    link.dropped(ConnectionLost("cut"))
+    request_id, told = asked(link)
+    ping = link.request("ping", told.append)
+    assert ping.socket is None
+    link.connected("second", None, again=True)
+    assert link.receive(attach(5, open=[])) == []
+    assert link.receive(frame(type="stream", seq=4, id="x")) == []
+    sent = link.receive(frame(type="done", seq=5, id="x"))
+    assert [json.loads(each)["id"] for each in sent] == [request_id, ping.id]
+    assert told == []
+
+
+def test_requests_after_the_end_are_told_why_there_is_no_connection() -> None:
+    link = joined()
+    _, told = asked(link)
+    link.lost(NoServer("gone"))
+    assert names(told) == ["NoServer"]
+    with pytest.raises(NoServer):
+        asked(link)
+
+
+def test_a_session_that_another_node_serves_is_asked_for_there() -> None:
+    link = joined(3)
+    request_id, told = asked(link)
+    fault = {"code": "busy", "message": "elsewhere", "node": "b", "url": "http://b"}
+    with pytest.raises(SessionMoved) as elsewhere:
+        link.receive(frame(type="fault", id=request_id, **fault))
+    assert elsewhere.value.url == "http://b"
+    assert told == []
+    again(link)
+    assert len(link.receive(attach(2**50, open=[], missed=[4, 2**50]))) == 1
+
+
+@given(st.integers(1, 50), st.lists(st.integers(0, 60), max_size=60))
+def test_a_place_lets_each_number_through_once_and_in_order(first: int, numbers: list[int]) -> None:
+    place, seen = Place(), [first]
+    assert place.take({"seq": first})
+    for number in numbers:
+        try:
+            if place.take({"seq": number}):
+                seen.append(number)
+        except Gap:
+            assert number > place.last + 1
+    assert all(second == one + 1 for one, second in pairwise(seen))
+    assert place.take({"type": "reply"})
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"type": "stream", "seq": 4},
+        {"type": "session"},
+        {"type": "session", "seq": 9, "missed": [7, 8]},
+        {"type": "session", "seq": 9, "missed": [4, 10]},
+        {"type": "session", "seq": 9, "missed": "all"},
+    ],
+)
+def test_a_welcome_that_does_not_tell_the_place_is_refused(event: dict[str, Any]) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - whatever it says
+        Place(3).rejoin(event)
+
+
+def test_a_watcher_is_told_what_is_missed_and_else_sees_no_seam() -> None:
+    following = Following(3)
+    assert following.receive(attach(4, open=[])) is None
+    assert (following.receive(frame(type="stream", seq=4)) or {})["seq"] == 4
+    assert following.receive(frame(type="stream", seq=4)) is None
+    following.joining = True
+    told = following.receive(attach(8, open=[], missed=[5, 6]))
+    assert told is not None
+    assert told["missed"] == [5, 6]
+    assert (following.receive(frame(type="stream", seq=7)) or {})["seq"] == 7
+
+
+def test_attempts_are_further_and_further_apart_and_end() -> None:
+    now, bounds = [0.0], []
+
+    def most(_: float, bound: float) -> float:
+        bounds.append(bound)
+        return bound
+
+    backoff = Backoff(20, clock=lambda: now[0], uniform=most)
+    lost = ConnectionLost("cut")
+    while (delay := backoff.wait(lost)) is not None:
+        now[0] += delay
+    assert bounds[:7] == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0]
+    assert 15 < now[0] <= 20
+    backoff.worked()
+    assert backoff.wait(lost) == 0.1
+
+
+def test_a_connection_that_was_sound_makes_the_next_outage_another_one() -> None:
+    now = [0.0]
+    backoff = Backoff(10, clock=lambda: now[0], uniform=lambda a, b: b)
+    assert backoff.wait(ConnectionLost("cut")) == 0.1
+    backoff.joined()
+    assert backoff.wait(ConnectionLost("cut")) == 0.2
+    backoff.joined()
+    now[0] = 3600.0
+    assert backoff.wait(ConnectionLost("cut")) == 0.1
+
+
+def test_a_wait_that_is_asked_for_is_kept_and_bounded() -> None:
+    backoff = Backoff(10, clock=lambda: 0.0, uniform=lambda a, b: b)
+    busy = from_fault({"code": "draining", "retry_after": 3})
+    assert backoff.wait(busy) == 3
+    assert backoff.wait(from_fault({"code": "draining", "retry_after": 1e9})) is None
+    assert Backoff(0, clock=lambda: 0.0, uniform=lambda a, b: b).wait(busy) is None
+
+
+@pytest.mark.parametrize(
+    ("code", "passing"),
+    [
+        (None, True),
+        (1001, True),
+        (1006, True),
+        (1011, True),
+        (1013, True),
+        (4408, True),
+        (4409, True),
+        (1000, False),
+        (1009, False),
+        (4400, False),
+        (4401, False),
+        (4404, False),
+        (4406, False),
+    ],
+)
+def test_close_codes_say_whether_to_come_back(code: int | None, passing: bool) -> None:
+    assert is_passing(from_close(code, "")) is passing
+
+
+def elsewhere(url: str) -> BrokerError:
+    error = SessionElsewhere("elsewhere")
+    error.url = url
+    return error
+
+
+@pytest.mark.parametrize(
+    ("home", "now", "error", "expected"),
+    [
+        ("http://a", "http://a", elsewhere("http://b/"), "http://b"),
+        ("http://a", "http://b", NoServer("gone"), "http://a"),
+        ("http://a", "http://b", elsewhere(""), "http://b"),
+        ("https://a", "https://a", elsewhere("http://b"), "https://a"),
+        ("http://a", "http://a", from_close(4409, "on node b http://b:1"), "http://b:1"),
+        ("http://a", "http://a", from_close(4409, "the session has moved"), "http://a"),
+    ],
+)
+def test_where_to_connect_next(home: str, now: str, error: BrokerError, expected: str) -> None:
+    assert next_url(home, now, error) == expected
