@@ -29,6 +29,7 @@ from broker.config import Config, Loaded
 from broker.drain import Drain
 from broker.errors import BrokerError, ProfileBroken, StateDirError
 from broker.faults import Bounds
+from broker.marks import Marks
 from broker.metrics import Metrics
 from broker.node import Node
 from broker.pools import Pools
@@ -124,10 +125,13 @@ async def serve(config: Config, *, stop: asyncio.Event, ready: Callable[[Running
         store, valkey = await _open_store(stack, config, state, node)
         supply = Supply(config, state, secret, metrics)
         stack.push_async_callback(supply.aclose)
-        service = _service(config, store, supply.pools, metrics)
+        marks = Marks(state / "marks")
+        stack.callback(marks.close)
+        service = _service(config, store, supply.pools, metrics, marks)
         service.on_change(audit.session_changed)
         told = Node(node, url, config.pool.max_kernels, service, supply.default, valkey)
         adopted = await supply.adopt(service)
+        marks.sweep()
         upkeep = await stack.enter_async_context(
             Upkeep(service, lease=config.redis.lease, describe=told.describe)
         )
@@ -202,7 +206,7 @@ def _server(config: Config, house: House) -> HTTPServer:
     return HTTPServer(application, max_body_size=most, max_buffer_size=most + (1 << 20))
 
 
-def _service(config: Config, store: Store, pools: Pools, metrics: Metrics) -> Service:
+def _service(config: Config, store: Store, pools: Pools, metrics: Metrics, marks: Marks) -> Service:
     return Service(
         store=store,
         pools=pools,
@@ -214,6 +218,7 @@ def _service(config: Config, store: Store, pools: Pools, metrics: Metrics) -> Se
         limits=ServiceLimits(config.pool.acquire_timeout, config.session.record_ttl),
         metrics=metrics,
         quotas=Quotas(config.tenant, config.tenants, clock=time.monotonic, calendar=time.time),
+        marks=marks,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from broker.execution import Event
+from broker.marks import Mark
 from broker.replay import Replay
 from broker.roles import Client, Envelope
 
@@ -15,12 +16,16 @@ KEEPING = 128
 class Audience:
     """The clients of one session. Events are numbered 1, 2, 3 … and the newest are kept.
 
+    The numbers go on where `mark` says that an earlier broker has left them.
+
     `pace` is called when a client falls behind or catches up; it returns whether the source of
     events is held back now. An event is sent at once, except from `gather` to `flush`, where all
     that come are sent together: the two stand in one turn of the loop.
     """
 
-    def __init__(self, max_events: int, max_bytes: int, pace: Callable[[], bool]) -> None:
+    def __init__(
+        self, max_events: int, max_bytes: int, pace: Callable[[], bool], mark: Mark | None = None
+    ) -> None:
         self.clients: set[Client] = set()
         self._behind: set[Client] = set()  # those who cannot take more just now
         self._gathering = False
@@ -28,6 +33,8 @@ class Audience:
         # takes the memory that it says.
         self._replay: Replay[bytes] = Replay(max_events, max_bytes)
         self._pace = pace
+        self._mark = mark or Mark()
+        self._replay.skip(self._mark.last)
 
     @property
     def last(self) -> int:
@@ -42,6 +49,7 @@ class Audience:
     def emit(self, event: Event) -> None:
         """Number an event, keep it for those who reconnect, and send it to every client."""
         event["seq"] = seq = self._replay.last + 1
+        self._mark.number(seq)
         envelope = Envelope(event)
         frame = envelope.packed
         self._replay.append(seq, frame, len(frame) + KEEPING)
@@ -49,6 +57,12 @@ class Audience:
             client.deliver(envelope)
         if not self._gathering:
             self.flush()
+
+    def skip(self, to: int) -> None:
+        """Go on above a number that another broker may have given; no lower than before."""
+        if to > self.last:
+            self._replay.skip(to)
+            self._mark.number(to)
 
     def gather(self) -> None:
         """Let the events that come now wait for each other, until `flush`."""

@@ -77,6 +77,10 @@ class Session(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, tag="ses
         ]
         | UnsetType
     ) = UNSET
+    open: (
+        Annotated[list[RequestId], Meta(description="At attach: what runs and waits, in order.")]
+        | UnsetType
+    ) = UNSET
 
 
 class Queued(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, tag="queued"):

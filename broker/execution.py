@@ -86,6 +86,21 @@ class Execution:
         return self.request.id
 
     @property
+    def announced(self) -> bool:
+        """Tell whether an event has told of its beginning."""
+        return self._announced
+
+    @property
+    def replied(self) -> bool:
+        """Tell whether the kernel has said how it ended."""
+        return bool(self._status)
+
+    def resume(self, *, started: float, announced: bool) -> None:
+        """Go on with what an earlier broker had the kernel begin."""
+        self.started, self._announced = started, announced
+        self.told = self.taken = True
+
+    @property
     def finished(self) -> bool:
         """Tell whether the kernel has said its last word: the reply, and `idle`.
 
@@ -139,7 +154,8 @@ class Execution:
                 yield self._start(None)
         elif kind == "execute_input":
             if not self._announced:
-                yield self._start(message.content.get("execution_count"))
+                content = message.content
+                yield self._start(content.get("execution_count"), content.get("code"))
         elif kind in OUTPUTS:
             if self._vain > (self.limits.displays or inf) and (kind != "error" or self._failed):
                 self._dropped += len(message.content_bytes)
@@ -190,14 +206,15 @@ class Execution:
         """Return the `started` that a kernel died too soon to send, or None if it was sent."""
         return None if self._announced or not self.started else self._start(self.count)
 
-    def _start(self, count: object) -> Event:
+    def _start(self, count: object, code: object = "") -> Event:
         self._announced = True
         self.count = _count(count)
         return {
             "type": "started",
             "id": self.id,
             "execution_count": self.count,
-            "code": self.request.code,
+            # Only the kernel still has the code of what an earlier broker had it run.
+            "code": self.request.code or (code if isinstance(code, str) else ""),
         }
 
     def _pages(self, message: Message) -> Iterator[Event]:

@@ -6,6 +6,7 @@ kernel tells when there is one, and when it is lost. Each execution ends here, w
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import deque
 from collections.abc import Iterable
@@ -16,9 +17,11 @@ from broker.deadline import Deadline, usage_of
 from broker.dialogue import Dialogue
 from broker.errors import BadMessage, BrokerError, NotRunning, QueueFull, StoreUnavailable
 from broker.execution import EXPIRED, Event, Execution, are_akin
+from broker.marks import Mark, Running
 from broker.orders import Runs, code_only, executions_of
 from broker.parcels import check_surroundings
 from broker.requests import Configure
+from broker.resumption import SETTLE, UNTOLD, resumed
 from broker.roles import Client, Host, SessionKernel, SessionLimits, Workspace
 from broker.strays import Strays
 from broker.surroundings import NONE
@@ -40,6 +43,7 @@ class Place(Protocol):
     state: SessionState
     workspace: Workspace | None
     host: Host[Any]
+    mark: Mark
 
     @property
     def expires(self) -> float:
@@ -67,6 +71,7 @@ class Executions:
         self._running: Execution | None = None
         self._catching_up = False  # an adopted kernel may still run what it was given before
         self._request_id = ""  # the kernel's id of what runs
+        self._greeting_id = ""  # and of what an adopted kernel answers when it is free
         self._strays = Strays(limits.output)
         self._deadline = Deadline(
             limits, expired=self._expire, insist=self._insist, overdue=place.kill
@@ -91,14 +96,19 @@ class Executions:
         return len(self._queue)
 
     @property
+    def open(self) -> list[str]:
+        """Return the ids of what runs and what waits, in order."""
+        return [*dict.fromkeys(execution.id for execution in self._all())]
+
+    @property
     def stopping(self) -> bool:
         """Tell whether what runs has been interrupted."""
         return self._running is not None and bool(self._running.interrupted)
 
     # The kernel
 
-    def begin(self, kernel: SessionKernel, *, warm: bool) -> None:
-        """Take up a kernel; `warm` if it may still run what an earlier broker gave it."""
+    def begin(self, kernel: SessionKernel, *, warm: bool, running: Running | None = None) -> None:
+        """Take up a kernel; `warm` if it may still run what it was given before: `running`."""
         self._answered = warm
         self._around_version = 0
         self.dialogue.begin(warm=warm)
@@ -107,7 +117,13 @@ class Executions:
         if warm:
             self._place.advance(SessionEvent.STARTED)
             self._catching_up = True
-            self._request_id = kernel.channels.send("shell", "kernel_info_request", {})
+            if running is not None:
+                limits, now = self._place.limits.output, time.time()
+                clock = time.monotonic()
+                self._running, left = resumed(running, limits, now=now, clock=clock)
+                self._request_id = running.message
+                self._deadline.set(kernel, left)
+            self._greeting_id = kernel.channels.send("shell", "kernel_info_request", {})
         self.start_next()
 
     def lose(self, reason: str) -> None:
@@ -212,7 +228,7 @@ class Executions:
     def interrupt(self, target: str | None = None) -> str:
         """Interrupt what runs, and return its id. Raises NotRunning."""
         running, kernel = self._running, self._place.kernel
-        if self._catching_up and kernel is not None and not target:
+        if self._catching_up and running is None and kernel is not None and not target:
             kernel.interrupt()  # what the last broker had it run; its id is not known
             self._deadline.hasten(KILLED)
             return ""
@@ -251,6 +267,9 @@ class Executions:
         self._request_id = kernel.channels.next_id()
         content = execution.content(self._around_version)
         self.dialogue.brief(kernel, content)
+        timeout = execution.request.timeout or self._place.limits.execution_timeout
+        noted = execution.id, self._request_id, time.time(), timeout or 0, execution.request.silent
+        self._place.mark.run(Running(*noted))
         try:
             kernel.channels.send(
                 "shell",
@@ -301,8 +320,9 @@ class Executions:
                 self._complete(running)
             elif running.interrupt_due:
                 self._interrupt_once_taken(running)
-        elif self._catching_up and channel == "shell" and message.parent_id == self._request_id:
+        elif self._catching_up and channel == "shell" and message.parent_id == self._greeting_id:
             self._caught_up()
+            told = True
         elif channel == "iopub" and message.type != "status":
             for event in self._strays.take(message):
                 self._place.audience.emit(event)
@@ -320,6 +340,12 @@ class Executions:
         return self.dialogue.take(message, self._running, own=own, busy=self.occupied)
 
     def _caught_up(self) -> None:
+        running = self._running
+        if running is not None:
+            # It has ended; what tells how may still be on its way, or went to the last broker.
+            loop = asyncio.get_running_loop()
+            loop.call_later(SETTLE, self._give_up, running)
+            return
         self._catching_up = False
         self._deadline.clear()
         self.dialogue.end()
@@ -328,15 +354,21 @@ class Executions:
         self._place.host.caught_up(self._place)
         self.start_next()
 
-    def _complete(self, execution: Execution) -> None:
+    def _give_up(self, running: Execution) -> None:
+        """End what an earlier broker had begun: the kernel has nothing more to say about it."""
+        if self._running is running:
+            self._complete(running, *(("", "") if running.replied else ("lost", UNTOLD)))
+
+    def _complete(self, execution: Execution, status: str = "", reason: str = "") -> None:
         self._running = None
+        self._catching_up = False
         self._deadline.clear()
         if execution.configured:
             self._around_version = execution.around.version
         self.dialogue.end()
         execution.used_after = usage_of(self._place.kernel)
         self._place.advance(SessionEvent.FINISHED)
-        status = self._finish(execution)
+        status = self._finish(execution, status, reason)
         if status not in ("ok", "aborted") and execution.request.stop_on_error:
             for waiting in [one for one in self._queue if one.owner is execution.owner]:
                 self._queue.remove(waiting)
@@ -356,6 +388,7 @@ class Executions:
                 event.setdefault("reason", execution.interrupted or "lost")
             if self._place.workspace is not None:
                 event |= self._place.workspace.changed()
+            self._place.mark.ending()
         event |= {"generation": self._place.generation, "expires_at": self._place.expires}
         self._emit(execution, event)
         if (batch := execution.order.batch) is not None and execution.order.cell is not None:
@@ -368,6 +401,8 @@ class Executions:
     def _emit(self, execution: Execution, event: Event) -> None:
         if execution.order.cell is not None:
             event["cell"] = execution.order.cell
+        if event["type"] == "started":
+            self._place.mark.started()
         self._place.audience.emit(event)
         self._place.transcript.note(execution, event)
 

@@ -50,6 +50,14 @@ class Replay(Generic[Kept]):
         """The bytes of what is kept, as its givers counted them."""
         return self._bytes
 
+    def skip(self, to: int) -> None:
+        """Continue after this number; what is kept goes. Raises ValueError for one given before."""
+        if to < self._last:
+            raise ValueError(f"number {to} stands before {self._last}")
+        self._last = to
+        self._kept.clear()
+        self._bytes = 0
+
     def append(self, seq: int, event: Kept, size: int) -> None:
         """Add the next event, of `size` bytes; raises ValueError when `seq` is not the next."""
         if seq != self._last + 1:

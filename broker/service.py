@@ -26,6 +26,7 @@ from broker.errors import (
     UnknownSession,
 )
 from broker.faults import bad_field
+from broker.marks import Marks
 from broker.metrics import Metrics
 from broker.pool import Pool
 from broker.pools import Pools
@@ -69,6 +70,7 @@ class Service:
         limits: ServiceLimits,
         metrics: Metrics,
         quotas: Quotas | None = None,
+        marks: Marks | None = None,
     ) -> None:
         self.quotas = quotas or Quotas()
         self.store = store
@@ -78,6 +80,7 @@ class Service:
         self.limits = limits
         self._claims = Claims(store, limits.record_ttl)
         self.metrics = metrics
+        self.marks = marks or Marks(None, 64)
         self.sessions: dict[Key, Session] = {}
         self.draining = False
         self._watchers: list[Callable[[Session], None]] = []
@@ -89,9 +92,7 @@ class Service:
         self._ending: dict[Session, str] = {}  # why
         self._tasks: set[asyncio.Task[None]] = set()
         metrics.watch_sessions(lambda: len(self.sessions))
-        metrics.watch_clients(
-            lambda: sum(len(one.audience.clients) for one in self.sessions.values())
-        )
+        metrics.watch_clients(lambda: sum(len(s.audience.clients) for s in self.sessions.values()))
 
     def __repr__(self) -> str:
         return f"<Service {self.store.node}: {len(self.sessions)} sessions>"
@@ -302,6 +303,7 @@ class Service:
     def _forget(self, session: Session) -> None:
         if self.sessions.get(session.key) is session:
             del self.sessions[session.key]
+            session.mark.end()
             self.drop_files(session)
             self._changed(session)
 
@@ -387,10 +389,9 @@ class Service:
 
     def _new(self, key: Key, profile: str, limits: SessionLimits) -> Session:
         # One gate a name, kept for as long as any session of that name is still ending.
-        gate = self._gates.get(key)
-        if gate is None:
-            gate = self._gates[key] = asyncio.Lock()
-        return Session(*key, profile, limits=limits, gate=gate, host=self)
+        gate = self._gates.get(key) or self._gates.setdefault(key, asyncio.Lock())
+        mark = self.marks.of(*key)
+        return Session(*key, profile, limits=limits, gate=gate, host=self, mark=mark)
 
     def _own(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)

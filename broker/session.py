@@ -14,6 +14,7 @@ from functools import partial
 from broker.audience import Audience
 from broker.execution import Event
 from broker.executions import Executions
+from broker.marks import Mark, Running, beyond
 from broker.questions import Questions
 from broker.roles import Client, Envelope, Host, SessionKernel, SessionLimits, Workspace
 from broker.transcript import Transcript
@@ -38,6 +39,7 @@ class Session:
         limits: SessionLimits,
         gate: asyncio.Lock,
         host: Host[Session],
+        mark: Mark | None = None,
     ) -> None:
         self.tenant = tenant
         self.name = name
@@ -48,7 +50,9 @@ class Session:
         self.kernel: SessionKernel | None = None
         self.workspace: Workspace | None = None  # of its kernels, one after another
         self.created = time.time()
-        self.audience = Audience(limits.replay_events, limits.replay_bytes, self.pace)
+        self.mark = mark or Mark()
+        events, size = limits.replay_events, limits.replay_bytes
+        self.audience = Audience(events, size, self.pace, self.mark)
         self.transcript = Transcript(limits.transcript_cells, limits.transcript_bytes)
         self.passing = False  # a one-shot: nothing remembers it when it has ended
         self.gate = gate  # held while the host binds or releases
@@ -96,14 +100,17 @@ class Session:
 
     def attach(self, client: Client, after: int | None = None) -> None:
         """Add a client; it gets the session's state and every kept event later than `after`."""
+        if after is not None and after > self.audience.last and not self.generation:
+            self.audience.skip(beyond())  # it has numbers of another broker, which had the session
         missed, kept = self.audience.since(after)
-        if self.kernel is not None or missed is not None:
-            # While a kernel is being bound, the event of its binding is everybody's first.
+        if self.kernel is not None or after is not None:
+            # While a kernel is being bound, the event of its binding is a newcomer's first.
             state = "warm" if self.kernel is not None else "lost" if self.generation else "fresh"
             event = self._description(state, self.lost_reason if state == "lost" else "")
             event["seq"] = self.audience.last
             if waiting := self.work.dialogue.waiting():
                 event["waiting"] = waiting
+            event["open"] = self.work.open
             if missed is not None:
                 event["missed"] = list(missed)
             client.deliver(Envelope(event))
@@ -150,13 +157,26 @@ class Session:
         self._verdict = ""
         self.lost_reason = reason
         kernel.channels.receiver, kernel.channels.turned = self._receive, self._turned
+        running = self._go_on(kernel, generation, warm=state == "warm")
         kernel.channels.broken.add_done_callback(partial(self._distrust, kernel))
         kernel.exited.add_done_callback(partial(self._exited, kernel))
         self.audience.emit(self._description(state, reason))
         if state == "lost":
             self.transcript.lose(reason)
-        self.work.begin(kernel, warm=state == "warm")
+        self.work.begin(kernel, warm=state == "warm", running=running)
         self.questions.begin()
+
+    def _go_on(self, kernel: SessionKernel, generation: int, *, warm: bool) -> Running | None:
+        """Go on with the numbers, and with what the kernel has said since; tell what it runs."""
+        mark, running = self.mark, None
+        if warm and mark.last and mark.generation == generation:
+            kernel.channels.catch_up(mark.taken)
+            running = mark.running
+        elif warm or (generation > 1 and not (mark.last and mark.generation == generation - 1)):
+            # Where it is not known how far its numbers are, they go on above all there were.
+            self.audience.skip(beyond())
+        mark.bound(generation, fresh=not warm)
+        return running
 
     def kill(self, reason: str) -> None:
         """End the kernel at once; its loss is told with this reason."""
@@ -201,6 +221,8 @@ class Session:
         self.audience.gather()
         if channel != "iopub" and self.questions.take(message):
             return True
+        if channel == "iopub" and self.kernel is not None:
+            self.mark.taking(self.kernel.channels.position)
         return self.work.take(channel, message)
 
     def _turned(self, channel: str) -> None:
@@ -237,4 +259,5 @@ class Session:
         if self.state is not SessionState.CLOSED:
             self.advance(SessionEvent.CLOSE)
         self.work.close(reason)
+        (self.mark.forget if self.passing else self.mark.end)()
         self.audience.end(code, reason, spare=spare)

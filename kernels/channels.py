@@ -18,13 +18,15 @@ from typing import Any, ClassVar, Final
 from kernels.errors import BadFrame
 from kernels.link import TURN, Link
 from kernels.messages import Message, Signer
-from kernels.zmtp import Conversation
+from kernels.zmtp import Conversation, after
 
 # The number of each channel, as in jupyter_client's ipc transport: the socket is `<prefix>-<n>`.
 PORTS: Final = {"shell": 1, "iopub": 2, "stdin": 3, "hb": 4, "control": 5}
 KINDS: Final = {"shell": "DEALER", "control": "DEALER", "stdin": "DEALER", "iopub": "SUB"}
 SMALL: Final = 4 << 20  # bytes of a message on channels that carry no output
 SMALL_CHANNELS: Final = ("stdin", "control")
+WELCOME: Final = 4096  # bytes of a welcome: it has little to say
+MOST_MESSAGES: Final = 2**53  # that a kernel can have published
 HANG_UP_PATIENCE: Final = 5.0  # s that a kernel may live on after it has closed a channel
 
 # A message that took longer is followed by a rest of several times its length, so that others get
@@ -48,6 +50,8 @@ Receiver = Callable[[str, Message], bool | None]
 class Channels:
     """Talk to one kernel.
 
+    With an `identity`, the kernel knows this peer again after a broker's death.
+
     `receiver(channel, message)` is called for each message in the order it arrived per channel,
     and `turned(channel)` at the end of each turn of the loop in which it was called.
     `broken` resolves with the fault when the kernel sends bytes that no honest kernel sends, more
@@ -64,10 +68,16 @@ class Channels:
         *,
         max_message: int = 64 << 20,
         patience: float = HANG_UP_PATIENCE,
+        identity: str = "",
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._signer = Signer(key)
         self._name = name
+        self._identity = (identity or name).encode()
+        self.resumable = bool(identity)  # a kernel that knows its peers again
+        self.position = 0  # how many messages the kernel has published, as far as they have come
+        self._early: Message | None = None  # the reply that came before anybody took it
+        self._awaited = b""  # the topic whose welcome ends what is not to be taken in
         self._count = 0
         self._patience = patience
         self._closed = False
@@ -88,7 +98,7 @@ class Channels:
     def _link(self, channel: str, prefix: Path, most: int) -> Link:
         # One identity for all: the kernel sends an input_request to the stdin socket with the
         # identity of the shell request it serves.
-        identity = b"" if channel == "iopub" else self._name.encode()
+        identity = b"" if channel == "iopub" else self._identity
         if channel in SMALL_CHANNELS:
             most = min(most, SMALL) if most >= 0 else SMALL
         return Link(
@@ -128,6 +138,25 @@ class Channels:
         self._links[channel].send(frames)
         self._credit += CREDIT_PER_REQUEST
         return msg_id
+
+    def catch_up(self, count: int) -> None:
+        """Have the kernel publish again what came after so many messages, and take in only that.
+
+        For an adopted kernel, before anything else is taken in. One that is not `resumable`
+        publishes on as before.
+        """
+        if self.resumable:
+            subscription = after(count)
+            self._awaited = subscription[1:]
+            self._links["iopub"].send([subscription])
+            if self._early is not None:
+                self._loop.call_soon(self._take_early, self._early)
+                self._early = None
+
+    def _take_early(self, reply: Message) -> None:
+        if self.receiver is not None and self.turned is not None:
+            self.receiver("shell", reply)
+            self.turned("shell")
 
     def pause(self) -> None:
         """Leave unread what the kernel publishes: its socket fills up, and then it waits."""
@@ -173,13 +202,33 @@ class Channels:
                 return
             message = self._signer.parse(frames)
             self._received = True
-            welcome = channel == "iopub" and message.type == "iopub_welcome"
-            if welcome and not self.subscribed.done():
-                self.subscribed.set_result(None)
-            elif welcome or self.receiver is None or self.receiver(channel, message) is False:
+            if channel == "iopub" and self._is_welcome(message):
+                return
+            if self.receiver is None and channel == "shell":
+                self._early = message
+            if self.receiver is None or self.receiver(channel, message) is False:
                 self._waste()
         except BadFrame as fault:
             self._break(fault)
+
+    def _is_welcome(self, message: Message) -> bool:
+        """Note the place in what is published; tell whether the message is for nobody else."""
+        if message.type != "iopub_welcome":
+            self.position += 1
+            if self._awaited:
+                self._waste()  # it comes again, in its place
+            return bool(self._awaited)
+        content = message.content if len(message.content_bytes) <= WELCOME else {}
+        position = content.get("position")
+        if isinstance(position, int) and 0 <= position < MOST_MESSAGES:
+            self.position = position
+        if self._awaited and content.get("subscription") == self._awaited.decode():
+            self._awaited = b""
+        if self.subscribed.done():
+            self._waste()
+        else:
+            self.subscribed.set_result(None)
+        return True
 
     def _waste(self) -> None:
         now = self._loop.time()

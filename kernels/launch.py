@@ -267,6 +267,7 @@ class Launcher:
             key.encode(),
             uuid.uuid4().hex[:12],
             max_message=max(2 * bound, TEXT_MESSAGE) if bound else UNBOUNDED,
+            identity="" if self._program else self._key(f"peer {kernel_id}")[:24],
         )
         return Kernel(
             kernel_id,

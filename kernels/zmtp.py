@@ -29,6 +29,11 @@ GREETING: Final = b"\xff" + bytes(8) + b"\x7f" + b"\x03\x00" + b"NULL" + bytes(1
 SUBSCRIBE_TO_ALL: Final = b"\x00\x01\x01"  # ZMTP 3.0: a message of one byte, and no topic
 
 
+def after(count: int) -> bytes:
+    """Return a subscription that asks our kernels for all they published after so many messages."""
+    return b"\x01\x00after:%d" % count
+
+
 def frame(flags: int, body: bytes) -> bytes:
     """Return one frame."""
     if len(body) < 256:

@@ -131,7 +131,7 @@ class KernelApp(IPKernelApp):
         self.iopub_thread = self.iopub_socket = Publisher()
         self.iopub_socket.session = self.session
         self.iopub_socket.texts = CellStream.pending
-        self.shell_socket = Router(self.iopub_socket.flush)
+        self.shell_socket = Router(self.iopub_socket.flush, keep=True)
         self.control_socket = Router()
         self.stdin_socket = Router()
         self.configure_tornado_logger()

@@ -19,6 +19,7 @@ from .zmtp import BadPeer, Conversation, packed
 
 READ = 256 << 10  # bytes; more than a unix socket holds, so that one read takes all
 MAX_UNREAD = 4 << 20  # bytes that a peer has not taken, before whoever writes more waits
+MAX_REPLY = 1 << 20  # bytes of a reply that is kept
 SEND_PATIENCE = 1.0  # s that a flush waits for a peer: it may be held back
 
 _AT_ONCE = (socket.MSG_DONTWAIT,)  # whatever a cell has made of the descriptors
@@ -172,10 +173,16 @@ class Peer:
 
 
 class Router:
-    """Whoever asks on one channel, each by its identity: what a ROUTER socket is, to send to."""
+    """Whoever asks on one channel, each by its identity: what a ROUTER socket is, to send to.
 
-    def __init__(self, before: Callable[[], None] | None = None) -> None:
+    With `keep`, the last reply goes once more to whoever comes again by the same name: it may have
+    found nobody, or somebody who was killed before taking it in.
+    """
+
+    def __init__(self, before: Callable[[], None] | None = None, *, keep: bool = False) -> None:
         self._peers: dict[bytes, Peer] = {}
+        self._keep = keep
+        self._kept: tuple[bytes, bytes] = b"", b""  # the last reply, and whose it is
         self._count = 0
         self._before = before or (lambda: None)
         self._holder: threading.Thread | None = None
@@ -191,6 +198,9 @@ class Router:
             self._count += 1
             peer.conversation.identity = b"\x00" + self._count.to_bytes(4, "big")
         self._peers[peer.conversation.identity] = peer
+        whose, reply = self._kept
+        if reply and whose == peer.conversation.identity:
+            peer.send(reply)
 
     def remove(self, peer: Peer) -> None:
         """Forget a connection."""
@@ -200,6 +210,7 @@ class Router:
     def disown(self) -> None:
         """Have nobody to send to: in a child that a cell has forked."""
         self._peers, self._held, self._holder = {}, [], None
+        self._kept = b"", b""
 
     def send_multipart(self, frames: Sequence[bytes], *args: Any, **options: Any) -> None:
         """Send to the peer that the first frame names; dropped if it has gone."""
@@ -207,8 +218,14 @@ class Router:
             self._held.append(frames)
             return
         self._before()
-        peer = self._peers.get(bytes(frames[0]))
-        if peer is not None:
+        whose = bytes(frames[0])
+        peer = self._peers.get(whose)
+        if self._keep and not whose.startswith(b"\x00"):  # those have no name to come again by
+            reply = packed(frames[1:])
+            self._kept = (whose, reply) if len(reply) <= MAX_REPLY else (b"", b"")
+            if peer is not None:
+                peer.send(reply)
+        elif peer is not None:
             peer.send(packed(frames[1:]))
 
     def hold(self) -> None:

@@ -19,13 +19,15 @@ from typing import Any
 from jupyter_client.jsonutil import json_clean, json_default
 from jupyter_client.session import json_unpacker
 
+from .kept import Kept, asked_after
 from .peers import MAX_UNREAD, SEND_PATIENCE, Peer
 from .zmtp import packed
 
 FLUSH_AFTER = 0.01  # s from a message to its sending, at the most, while a cell runs
 MAX_BATCH = 64 << 10  # bytes gathered before they are written
 SHOWN = b"display_data"  # ends the topics of what is shown, and of what replaces it
-ROUTINE = b"status", b"execute_input"  # likewise: what each request has
+INPUT = b"execute_input"
+ROUTINE = b"status", INPUT  # likewise: what each request has
 
 _CLOCK_MONOTONIC, _TFD_NONBLOCK, _TFD_CLOEXEC = 1, 0o4000, 0o2000000
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -66,6 +68,7 @@ class Publisher:
         self._pid = 0
         self._waiter: threading.Thread | None = None  # who must not wait
         self._lock = threading.RLock()
+        self._kept = Kept()
         self._batch: list[bytes] = []
         self._gathered = 0  # bytes, about
         self._has_text = self._has_output = False  # in what is gathered; text is output
@@ -100,6 +103,7 @@ class Publisher:
         self.peers = [] if peer is None else [peer]
         self._pid = 0 if peer is None else os.getpid()
         self._batch, self._gathered = [], 0
+        self._kept = Kept()
         self._has_text = self._has_output = False
 
     @property
@@ -115,13 +119,33 @@ class Publisher:
             return
         if on != b"\x01":
             return
-        self.flush()  # what was said before is not for the new one
-        peer.topics.add(topic)
-        if peer not in self.peers:
-            self.peers = [*self.peers, peer]
-        content = {"subscription": topic.decode(errors="replace")}
-        welcome = self.session.serialize(self.session.msg("iopub_welcome", content))
-        peer.send(packed([topic, *welcome] if topic else welcome))
+        after = asked_after(topic)
+        self.flush()  # what was said before is not for the new one, unless it asks
+        with self._lock:
+            self.write()
+            lost, again = self._kept.since(self._kept.count if after is None else after)
+            if after is None:
+                peer.topics.add(topic)
+            if peer not in self.peers:
+                self.peers = [*self.peers, peer]
+            if lost:
+                again = [self._loss(lost, again), *again]
+            # With where it stands in all that is published, so that it can ask later.
+            position = self._kept.count - len(again)
+            content = {"subscription": topic.decode(errors="replace"), "position": position}
+            welcome = self.session.serialize(self.session.msg("iopub_welcome", content))
+            peer.send(packed([topic, *welcome] if topic else welcome))
+            for each in again:
+                peer.send(packed(each))
+
+    def _loss(self, count: int, before: list[Any]) -> list[bytes]:
+        """Return a message that says how many are gone, of the request that the next one is of."""
+        parent = {}
+        if before:
+            parent = json_unpacker(before[0][list(before[0]).index(b"<IDS|MSG>") + 3])
+        text = f"[{count:,} messages left out: nobody was connected to take them]\n"
+        message = self.session.msg("stream", {"name": "stderr", "text": text}, parent=parent)
+        return [b"stream", *self.session.serialize(message)]
 
     def remove(self, peer: Peer) -> None:
         """Forget a connection."""
@@ -154,12 +178,15 @@ class Publisher:
                 self._gather(msg, is_output=True)
 
     def _gather(self, msg: Any, *, is_output: bool) -> None:
-        if not self.peers:
+        if not self._pid or (self.muted is not None and self.muted is threading.current_thread()):
             return
         data = packed(msg)
-        if self.muted is not None and self.muted is threading.current_thread():
-            return
         with self._lock:
+            if msg[0].endswith(INPUT) and self.peers:
+                self._kept.forget(1)  # who asks anew has had all that was before: but for `busy`
+            self._kept.add(msg, len(data))
+            if not self.peers:
+                return
             self._batch.append(data)
             self._gathered += len(data)
             self._has_output |= is_output

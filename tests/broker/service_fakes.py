@@ -131,6 +131,9 @@ class SilentChannels:
         self.receiver: Any = None
         self.broken: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self.sent: list[str] = []
+        self.position = 0
+
+    def catch_up(self, count: int) -> None: ...
 
     def next_id(self) -> str:
         return f"k_{len(self.sent)}"

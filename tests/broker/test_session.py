@@ -34,6 +34,11 @@ class FakeChannels:
         self.full = False
         self.answers: list[tuple[str, Any]] = []  # to what the kernel asks
         self.briefs: list[Any] = []  # what each request tells beside its code
+        self.position = 0
+        self.caught_up_from: list[int] = []
+
+    def catch_up(self, count: int) -> None:
+        self.caught_up_from.append(count)
 
     def next_id(self) -> str:
         return f"k_{len(self.sent) + 1}"

@@ -1,0 +1,273 @@
+"""Nothing is lost on the way: through cut connections, and through killed brokers."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+
+from broker.client import Broker, OutputLost
+from tests.system.conftest import RunningBroker
+from tests.system.peer import attached, call, execute, gate, new_name, open_gate, row_of
+
+StartBroker = Callable[..., AbstractContextManager[RunningBroker]]
+LEAN = "orphan_ttl = '20s'\n[profiles.python]\npreload = []\nwarm = 1\n"
+
+
+@pytest.fixture
+def place(short_dir: Callable[[], Path]) -> tuple[Path, str, str]:
+    """A state directory with a file of settings, as the arguments that start a broker there."""
+    directory = short_dir()
+    (directory / "broker.toml").write_text(LEAN)
+    return directory, "--config", str(directory / "broker.toml")
+
+
+def kill(broker: RunningBroker) -> None:
+    """End the broker as a crash does, and wait until its process is gone."""
+    broker.process.kill()
+    broker.process.wait(20)
+
+
+async def test_numbers_go_on_after_a_killed_broker_and_the_missed_range_is_exact(
+    start_broker: StartBroker, place: tuple[Path, str, str]
+) -> None:
+    name, quiet = new_name(), new_name()
+    with start_broker(*place) as broker:
+        last = {each: execute(broker, each, "x = 1")["done"]["seq"] for each in (name, quiet)}
+        seen = last[name]
+        last[name] = execute(broker, name, "print(x)")["done"]["seq"]
+        kill(broker)
+    with start_broker(*place) as again:
+        # Its adoption is an event of the session's own: `warm`, numbered next.
+        async with attached(again, quiet, after=last[quiet]) as peer:
+            welcome = await peer.next()
+            assert (welcome["seq"], welcome["open"]) == (last[quiet] + 1, [])
+            assert "missed" not in welcome
+            assert ((await peer.next())["seq"], peer.events[-1]["state"]) == (
+                welcome["seq"],
+                "warm",
+            )
+        async with attached(again, name, after=seen) as peer:
+            welcome = await peer.next()
+            assert welcome["missed"] == [seen + 1, last[name]]
+            await peer.run("x")
+            numbers = [event["seq"] for event in peer.events[1:]]
+            assert numbers == [*range(last[name] + 1, last[name] + 1 + len(numbers))]
+
+
+def test_numbers_go_on_when_the_kernel_was_lost_and_when_the_session_comes_again(
+    start_broker: StartBroker, place: tuple[Path, str, str]
+) -> None:
+    name = new_name()
+    with start_broker(*place) as broker:
+        last = execute(broker, name, "1")["done"]["seq"]
+        lost = execute(broker, name, "import os; os._exit(1)")["done"]["seq"]
+        assert lost > last
+        again = execute(broker, name, "2")
+        assert again["generation"] == 2
+        assert lost < again["done"]["seq"] < lost + 10
+        last = again["done"]["seq"]
+        assert call(broker, "DELETE", f"/v1/sessions/{name}").status == 200
+        reopened = execute(broker, name, "3")
+        assert reopened["generation"] == 3
+        assert last < reopened["done"]["seq"] < last + 10
+        last = reopened["done"]["seq"]
+    with start_broker(*place) as later:  # the one before was told to stop, and ended its kernels
+        assert last < execute(later, name, "4")["done"]["seq"] < last + 10
+
+
+async def test_a_damaged_file_of_numbers_has_everything_told_as_missed(
+    start_broker: StartBroker, place: tuple[Path, str, str]
+) -> None:
+    name = new_name()
+    with start_broker(*place) as broker:
+        seen = execute(broker, name, "x = 20")["done"]["seq"]
+        kill(broker)
+    (place[0] / "marks").write_bytes(b"what is this")
+    with start_broker(*place) as again:
+        async with attached(again, name, after=seen) as peer:
+            welcome = await peer.next()
+            first, last = welcome["missed"]
+            assert first == seen + 1
+            assert last > 10**15
+            assert await peer.value("x") == "20"
+        assert "Traceback" not in again.log
+
+
+async def test_the_running_cells_outputs_and_its_one_done_come_from_the_next_broker(
+    start_broker: StartBroker, place: tuple[Path, str, str]
+) -> None:
+    name = new_name()
+    code = f"print('before')\n{gate()}\nprint('after')\n1/0"
+    with start_broker(*place) as broker:
+        async with attached(broker, name) as peer:
+            await peer.send({"type": "execute", "id": "cell", "code": code})
+            seen = (await peer.until("stream", id="cell"))["seq"]
+            if "up" not in peer.events[-1]["text"]:
+                seen = (await peer.until("stream", id="cell"))["seq"]
+            pid = row_of(broker, name)["pid"]
+            kill(broker)
+    # Nobody listens: what it says, and that it has ended, is kept in the kernel.
+    open_gate(pid)
+    with start_broker(*place) as again:
+        async with attached(again, name, after=seen) as peer:
+            assert "missed" not in await peer.next()
+            done = await peer.until("done", id="cell")
+            assert (done["status"], done["generation"]) == ("error", 1)
+            kinds = [event["type"] for event in peer.events[1:]]
+            assert "started" not in kinds  # which had been told
+            assert kinds.count("done") == 1
+            texts = [event["text"] for event in peer.events if event["type"] == "stream"]
+            assert "".join(texts) == "after\n"
+            numbers = [event["seq"] for event in peer.events[1:]]
+            assert numbers == [*range(seen + 1, seen + 1 + len(numbers))]
+            assert await peer.value("6 * 7") == "42"
+        assert "Traceback" not in again.log
+
+
+async def test_a_cell_that_runs_on_is_open_busy_and_can_be_interrupted_after_a_restart(
+    start_broker: StartBroker, place: tuple[Path, str, str]
+) -> None:
+    name = new_name()
+    with start_broker(*place) as broker:
+        async with attached(broker, name) as peer:
+            await peer.send({"type": "execute", "id": "cell", "code": gate()})
+            seen = (await peer.until("stream", id="cell"))["seq"]
+            kill(broker)
+    with start_broker(*place) as again:
+        async with attached(again, name, after=seen) as peer:
+            assert (await peer.next())["open"] == ["cell"]
+            assert row_of(again, name)["state"] == "busy"
+            await peer.send({"type": "execute", "id": "cell", "code": "1"})
+            assert (await peer.until("fault"))["field"] == "id"
+            await peer.send({"type": "interrupt", "id": "i", "target": "cell"})
+            done = await peer.until("done", id="cell")
+            assert done["status"] == "interrupted"
+            assert await peer.value("6 * 7") == "42"
+
+
+async def test_the_time_of_a_running_cell_goes_on_through_a_restart(
+    start_broker: StartBroker, place: tuple[Path, str, str]
+) -> None:
+    name = new_name()
+    with start_broker(*place) as broker:
+        async with attached(broker, name) as peer:
+            await peer.send({"type": "execute", "id": "cell", "code": gate(), "timeout": 2})
+            await peer.until("stream", id="cell")
+            kill(broker)
+    with start_broker(*place) as again:
+        async with attached(again, name, after=0) as peer:
+            done = await peer.until("done", id="cell")
+            assert (done["status"], done["reason"]) == ("timeout", "timeout")
+            assert done["duration"] >= 2
+
+
+def port_of(broker: RunningBroker) -> str:
+    return broker.url.rpartition(":")[2]
+
+
+def test_a_client_comes_through_a_killed_broker_with_all_output_or_the_exact_loss_and_one_done(
+    start_broker: StartBroker, place: tuple[Path, str, str]
+) -> None:
+    name, lines = new_name(), 4000
+    code = f"import time\nfor i in range({lines}):\n    print(i, flush=True)\n    time.sleep(0.001)"
+    events: list[dict[str, object]] = []
+    begun = threading.Event()
+    outcome: list[object] = []
+
+    def follow(url: str, token: str) -> None:
+        def see(event: dict[str, object]) -> None:
+            events.append(event)
+            if len(events) > 50:
+                begun.set()
+
+        with Broker(url, token).session(name) as session:
+            try:
+                outcome.append(session.execute(code, on_event=see))
+                outcome.append(session.execute("i").value)
+            except Exception as error:
+                outcome.append(error)
+
+    with start_broker(*place) as broker:
+        runner = threading.Thread(target=follow, args=(broker.url, broker.token))
+        runner.start()
+        assert begun.wait(30)
+        kill(broker)
+    with start_broker(*place, "--port", port_of(broker)) as again:
+        runner.join(60)
+        assert not runner.is_alive()
+        assert "Traceback" not in again.log
+    kinds = [event["type"] for event in events]
+    assert kinds.count("done") == 1
+    numbers = [int(str(event["seq"])) for event in events]
+    assert numbers == sorted(set(numbers))
+    text = "".join(str(event["text"]) for event in events if event["type"] == "stream")
+    first = outcome[0]
+    if isinstance(first, OutputLost):
+        assert first.missed is not None
+        gone = set(range(numbers[0], numbers[-1] + 1)) - set(numbers)
+        assert gone == set(range(first.missed[0], first.missed[1] + 1))
+        assert first.result is not None
+    else:
+        assert text == "".join(f"{i}\n" for i in range(lines))
+        assert outcome[1] == str(lines - 1)
+
+
+async def test_a_client_that_only_watches_may_not_execute(broker: RunningBroker) -> None:
+    name = new_name()
+    execute(broker, name, "x = 1")
+    async with attached(broker, name, mode="watch") as peer:
+        await peer.send({"type": "execute", "id": "a", "code": "x = 2"})
+        assert (await peer.until("fault", id="a"))["code"] == "forbidden"
+    assert execute(broker, name, "x")["result"] == {"text/plain": "1"}
+
+
+async def test_all_clients_of_a_session_see_the_same_numbered_events(broker: RunningBroker) -> None:
+    name = new_name()
+    async with (
+        attached(broker, name) as one,
+        attached(broker, name) as two,
+        attached(broker, name, mode="watch") as three,
+    ):
+        last = (await one.run("print(1)\n2"))[-1]["seq"]
+        last = (await two.run("print(3)\n1/0"))[-1]["seq"]
+        streams = []
+        for peer in (one, two, three):
+            while not peer.events or peer.events[-1].get("seq", 0) < last:
+                await peer.next()
+            streams.append({e["seq"]: e for e in peer.events if e["type"] != "session"})
+        assert streams[0] == streams[1] == streams[2]
+        assert [*streams[0]] == [*range(min(streams[0]), last + 1)]
+
+
+async def test_an_execution_goes_on_while_nobody_is_attached_and_its_events_are_kept(
+    broker: RunningBroker,
+) -> None:
+    name = new_name()
+    async with attached(broker, name) as peer:
+        await peer.send({"type": "execute", "id": "a", "code": f"{gate()}\nprint('later')"})
+        seen = (await peer.until("stream", id="a"))["seq"]
+    open_gate(row_of(broker, name)["pid"])
+    async with attached(broker, name, after=seen) as peer:
+        assert (await peer.until("stream", id="a"))["text"] == "later\n"
+        assert (await peer.until("done", id="a"))["status"] == "ok"
+        assert [e["seq"] for e in peer.events[1:]] == [seen + 1, seen + 2]
+
+
+async def test_events_beyond_the_bound_are_missed_with_their_exact_range(
+    broker: RunningBroker,
+) -> None:
+    name = new_name()
+    async with attached(broker, name) as peer:
+        code = "from IPython.display import display\nfor i in range(1500): display(i)"
+        seen = (await peer.run("1"))[-1]["seq"]
+        last = (await peer.run(code))[-1]["seq"]
+    async with attached(broker, name, after=seen) as peer:
+        welcome = await peer.next()
+        assert welcome["missed"][0] == seen + 1
+        while peer.events[-1]["seq"] < last or len(peer.events) == 1:
+            await peer.next()
+        assert [e["seq"] for e in peer.events[1:]] == [*range(welcome["missed"][1] + 1, last + 1)]
