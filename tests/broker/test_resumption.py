@@ -1,0 +1,186 @@
+"""A session whose broker was killed, taken up by the next: on a clock set by hand."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+
+from broker.errors import BadMessage, NotRunning
+from broker.marks import Mark, Running
+from broker.requests import Execute
+from broker.resumption import SETTLE, UNTOLD
+from broker.roles import SessionLimits
+from broker.session import Session
+from kernels.state import SessionState
+from tests.broker.pool_fakes import elapse, on_manual_time
+from tests.broker.test_session import FakeClient, FakeHost, FakeKernel
+
+CELL = "old_7"  # the kernel's id of what the last broker had it run
+
+
+class Again:
+    """The session in the second broker, with what the first has left."""
+
+    def __init__(self, mark: Mark, *, generation: int = 1, bound: bool = True) -> None:
+        self.host = FakeHost()
+        self.session = Session(
+            "acme",
+            "chat",
+            "python",
+            limits=SessionLimits(queue=3, interrupt_grace=2.0),
+            gate=asyncio.Lock(),
+            host=self.host,
+            mark=mark,
+        )
+        self.client = FakeClient()
+        self.kernel = FakeKernel()
+        if bound:
+            self.session.bind(self.kernel, generation, "warm", "")
+            self.session.attach(self.client, 40)
+
+    def say(self, channel: str, kind: str, content: Any) -> None:
+        self.kernel.say(channel, kind, content, parent=CELL)
+
+    def is_free(self) -> None:
+        self.kernel.say("shell", "kernel_info_reply", {}, parent="info")
+
+
+def left(*, started: bool = True, timeout: float = 0, running: bool = True) -> Mark:
+    """Return the mark of a session of which 40 events were numbered, in the middle of a cell."""
+    mark = Mark()
+    mark.bound(1, fresh=True)
+    mark.taking(11)
+    mark.number(40)
+    if running:
+        mark.run(Running("cell", CELL, time.time(), timeout))
+        if started:
+            mark.started()
+    return mark
+
+
+@on_manual_time
+async def test_the_running_cell_goes_on_under_its_own_id_and_has_one_done() -> None:
+    again = Again(left())
+    assert again.kernel.channels.caught_up_from == [11]
+    assert again.client.told("open")[0] == (["cell"],)
+    assert again.session.state is SessionState.BUSY
+    again.say("iopub", "stream", {"name": "stdout", "text": "rest"})
+    again.say("shell", "execute_reply", {"status": "error"})
+    again.say("iopub", "status", {"execution_state": "idle"})
+    again.is_free()
+    await elapse(SETTLE)
+    assert again.client.kinds == ["session", "session", "stream", "done"]
+    assert [event["seq"] for event in again.client.events] == [41, 41, 42, 43]
+    assert again.client.dones == {"cell": "error"}
+    assert (again.session.state, again.session.busy) == (SessionState.READY, False)
+
+
+@on_manual_time
+async def test_a_beginning_that_was_not_told_is_told_with_the_kernels_code() -> None:
+    again = Again(left(started=False))
+    again.say("iopub", "execute_input", {"execution_count": 4, "code": "x = 1"})
+    again.say("iopub", "execute_input", {"execution_count": 4, "code": "x = 1"})
+    assert again.client.told("execution_count", "code") == [(4, "x = 1")]
+
+
+@on_manual_time
+async def test_a_cell_that_ended_without_saying_how_is_told_as_lost_with_the_reason() -> None:
+    again = Again(left())
+    again.is_free()
+    assert again.client.dones == {}  # what tells of it may still be on its way
+    await elapse(SETTLE)
+    (done,) = [event for event in again.client.events if event["type"] == "done"]
+    assert (done["status"], done["reason"], done["generation"]) == ("lost", UNTOLD, 1)
+    assert again.session.state is SessionState.READY
+
+
+@on_manual_time
+async def test_a_reply_without_its_end_on_iopub_still_tells_how_the_cell_ended() -> None:
+    again = Again(left())
+    again.say("shell", "execute_reply", {"status": "ok"})
+    again.is_free()
+    await elapse(SETTLE)
+    assert again.client.dones == {"cell": "ok"}
+
+
+@on_manual_time
+async def test_what_is_asked_meanwhile_waits_and_the_id_is_taken() -> None:
+    again = Again(left())
+    scene_request = {"code": "1"}
+    with pytest.raises(BadMessage):
+        again.session.work.submit(_execute("cell", **scene_request), again.client)
+    again.session.work.submit(_execute("next", **scene_request), again.client)
+    assert again.client.told("position") == [(1,)]
+    again.say("shell", "execute_reply", {"status": "ok"})
+    again.say("iopub", "status", {"execution_state": "idle"})
+    assert again.kernel.codes == ["1"]
+
+
+@on_manual_time
+async def test_the_running_cell_can_be_interrupted_by_its_id() -> None:
+    again = Again(left())
+    with pytest.raises(NotRunning):
+        again.session.work.interrupt("other")
+    assert again.session.work.interrupt("cell") == "cell"
+    assert again.kernel.interrupts == 1
+
+
+@on_manual_time
+async def test_the_time_of_the_running_cell_goes_on() -> None:
+    again = Again(left(timeout=5.0))
+    await elapse(4.5)
+    assert again.kernel.interrupts == 0
+    await elapse(1.0)
+    assert again.kernel.interrupts == 1
+
+
+@on_manual_time
+async def test_a_done_that_was_numbered_is_not_told_again() -> None:
+    mark = left()
+    mark.ending()
+    again = Again(mark)
+    assert again.client.told("open")[0] == (["cell"],)  # not numbered: it is still to come
+    mark = left()
+    mark.ending()
+    mark.number(41)
+    again = Again(mark)
+    assert again.client.told("open")[0] == ([],)
+    assert again.client.told("missed")[0] == ([41, 41],)
+
+
+@on_manual_time
+async def test_a_mark_of_another_generation_is_not_believed() -> None:
+    again = Again(left(), generation=2)
+    assert again.kernel.channels.caught_up_from == []
+    welcome = again.client.events[0]
+    assert welcome["open"] == []
+    assert welcome["missed"][0] == 41
+    assert welcome["missed"][1] > 10**15
+
+
+@on_manual_time
+async def test_a_client_with_another_brokers_numbers_is_told_that_all_since_is_missed() -> None:
+    again = Again(Mark(), bound=False)
+    again.session.attach(again.client, 900)
+    welcome = again.client.events[0]
+    assert welcome["missed"] == [901, welcome["seq"]]
+    again.session.bind(again.kernel, 3, "lost", "node_lost")
+    assert again.client.events[1]["seq"] > welcome["seq"]
+
+
+@on_manual_time
+async def test_a_new_session_counts_from_one_and_its_next_kernel_goes_on() -> None:
+    again = Again(Mark(), bound=False)
+    again.session.attach(again.client)
+    again.session.bind(again.kernel, 1, "fresh", "")
+    again.session.drop_kernel("killed")
+    again.session.bind(FakeKernel("second"), 2, "lost", "killed")
+    assert [event["seq"] for event in again.client.events] == [1, 2, 3]
+
+
+def _execute(request_id: str, code: str) -> Any:
+
+    return Execute(id=request_id, code=code)
