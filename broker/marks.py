@@ -15,8 +15,9 @@ One slot, in numbers of 8 bytes unless said otherwise:
     6  iopub messages of the kernel that have been taken in,
     7  and the last number given before the newest of them
     8  the number that ends what runs: once it is given, nothing runs; 0 while that is not known
-    9  the length of what follows, and its CRC-32: (length << 32) | crc; 0 for nothing
-    10 what runs, as JSON
+    9  1 when an event has told of its beginning
+    10 the length of what follows, and its CRC-32: (length << 32) | crc; 0 for nothing
+    11 what runs, as JSON
 """
 
 from __future__ import annotations
@@ -38,9 +39,9 @@ logger = logging.getLogger(__name__)
 MAGIC = b"broker marks 1\0\0"
 SLOT = 1024  # bytes
 WORDS = SLOT // 8
-RECORD = 10 * 8  # where the record begins
+RECORD = 11 * 8  # where the record begins
 FREE, USED, ENDED = 0, 1, 2
-STATE, GENERATION, LAST, TIME, TAKEN, BEFORE, END, HEAD = 2, 3, 4, 5, 6, 7, 8, 9
+STATE, GENERATION, LAST, TIME, TAKEN, BEFORE, END, TOLD, HEAD = 2, 3, 4, 5, 6, 7, 8, 9, 10
 HIGH = 4  # of the file's own words: the highest slot that was ever used
 MOST = 2**53 - 1  # a number that JSON carries everywhere
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -64,9 +65,9 @@ class Mark:
         if numbers is None:
             numbers = memoryview(bytearray(SLOT)).cast("Q")
         self._numbers = numbers
+        self._bytes = numbers.cast("B")
         self._at = at
         self._last = at + LAST
-        self._record: Running | None = None
 
     def __repr__(self) -> str:
         return f"<Mark {self._at // WORDS}: {self.last}, generation {self.generation}>"
@@ -108,24 +109,21 @@ class Mark:
 
     def run(self, running: Running) -> None:
         """Note what the kernel is about to be asked."""
-        self._record = running
-        numbers, head = self._numbers, self._at + HEAD
-        numbers[head] = numbers[self._at + END] = 0
+        numbers, at = self._numbers, self._at
+        numbers[at + HEAD] = numbers[at + END] = 0
+        numbers[at + TOLD] = running.started
         try:
-            text = orjson.dumps(list(running))
+            text = orjson.dumps(running[:-1])
         except TypeError:  # an id that is no text
             return
-        if len(text) > SLOT - RECORD:  # an id of the longest, of the widest characters
-            return
-        padded = text + b" " * (-len(text) % 8)
-        start = self._at + RECORD // 8
-        numbers[start : start + len(padded) // 8] = memoryview(padded).cast("Q")
-        numbers[head] = len(text) << 32 | zlib.crc32(text)
+        if len(text) <= SLOT - RECORD:  # else an id of the longest, of the widest characters
+            start = at * 8 + RECORD
+            self._bytes[start : start + len(text)] = text
+            numbers[at + HEAD] = len(text) << 32 | zlib.crc32(text)
 
     def started(self) -> None:
         """Note that the beginning of what runs is being told."""
-        if self._record is not None:
-            self.run(self._record._replace(started=True))
+        self._numbers[self._at + TOLD] = 1
 
     def ending(self) -> None:
         """Note that the next number ends what runs."""
@@ -133,7 +131,6 @@ class Mark:
 
     def rest(self) -> None:
         """Note that nothing runs."""
-        self._record = None
         self._numbers[self._at + HEAD] = 0
 
     @property
@@ -145,15 +142,15 @@ class Mark:
         length = head >> 32
         if not 0 < length <= SLOT - RECORD:
             return None
-        start = self._at + RECORD // 8
-        text = self._numbers[start : start + -(-length // 8)].tobytes()[:length]
+        start = self._at * 8 + RECORD
+        text = bytes(self._bytes[start : start + length])
         if zlib.crc32(text) != head & 0xFFFFFFFF:
             return None
         with suppress(ValueError, TypeError):
             match orjson.loads(text):
-                case [str(id), str(message), float(began), int() | float() as timeout, a, b]:
-                    self._record = Running(id, message, began, timeout, bool(a), bool(b))
-                    return self._record
+                case [str(id), str(message), float(began), int() | float() as timeout, silent]:
+                    told = self._numbers[self._at + TOLD] != 0
+                    return Running(id, message, began, timeout, bool(silent), told)
         return None
 
     def end(self) -> None:
@@ -245,8 +242,8 @@ class Marks:
 
     def close(self) -> None:
         """Let go of the file."""
-        self._numbers.release()
         with suppress(BufferError):  # a session is still there: it goes with the process
+            self._numbers.release()
             self._map.close()
 
 
