@@ -39,7 +39,7 @@ def test_each_end_has_its_note() -> None:
     assert "stopped after 2.0 s" in told(collect([done("timeout")]))
     assert "(exit 3): variables are gone" in told(collect([done("lost", reason="exit 3")]))
     cut = {"shown": 1024, "total": 4096, "file": "outputs/1.txt"}
-    assert "1 KB of 4 KB kept; all of it is in outputs/1.txt" in told(
+    assert "1 KB of 4 KB kept; more of it is in outputs/1.txt" in told(
         collect([done(truncated=cut)])
     )
     files = [{"path": "a.csv", "size": 1, "change": "created"}]

@@ -120,7 +120,7 @@ def _notes(result: Result) -> list[str]:
         notes.append(f"stopped after {result.duration:.1f} s; the variables are kept")
     done = result.events[-1] if result.events else {}
     if cut := done.get("truncated"):
-        where = f"; all of it is in {cut['file']}" if cut.get("file") else ""
+        where = f"; more of it is in {cut['file']}" if cut.get("file") else ""
         notes.append(f"output cut: {_size(cut['shown'])} of {_size(cut['total'])} kept{where}")
     files = done.get("files") or []
     names = [f"{one['path']} ({one.get('change') or 'changed'})" for one in files[:FILES]]
