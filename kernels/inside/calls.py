@@ -6,6 +6,7 @@ it, or `data` and `metadata`, how it is shown, where the value itself has no pla
 """
 
 from __future__ import annotations
+import __future__
 
 import ast
 import asyncio
@@ -31,6 +32,11 @@ KIND = "broker_value"
 ENVELOPE = 4096  # bytes of a message beside its value
 KEPT = 64  # sources, compiled
 NEITHER = "function: expected the source of one lambda or one def, or the name of a function"
+# What the session's cells have imported from `__future__`; annotations are never looked at: a
+# function that comes from a module may name there what only that module has.
+FUTURE = 0
+for _name in __future__.all_feature_names:
+    FUTURE |= getattr(__future__, _name).compiler_flag
 
 Reply = dict[str, Any]
 
@@ -135,8 +141,10 @@ class Calls:
         try:
             tree = ast.parse("def made():\n    pass")
             tree.body[0].body = _body(text, file)  # type: ignore[attr-defined]
-            shell = self._kernel.shell
-            code: CodeType = shell.compile(ast.fix_missing_locations(tree), file, "exec")
+            flags = self._kernel.shell.compile.flags & FUTURE | __future__.annotations.compiler_flag
+            code: CodeType = compile(
+                ast.fix_missing_locations(tree), file, "exec", flags, dont_inherit=True
+            )
         except BaseException:
             linecache.cache.pop(file, None)
             raise

@@ -59,6 +59,7 @@ AWAITING = "async def f(x):\n    import asyncio\n    await asyncio.sleep(0)\n   
         (f"\n\n    {RECURSIVE.replace(chr(10), chr(10) + '    ')}\n", [5], {}, 120),
         (AWAITING, [1.5], {}, [1.5]),
         ("@staticmethod\ndef f(x):\n    return x", [None], {}, None),
+        ("def f(x: Nowhere, *, y: 'Else' = 1) -> Never:\n    return x", [1], {}, 1),
         ("len", ["abc"], {}, 3),
         ("print", [], {}, None),
         ("twice", [2], {}, 4),
