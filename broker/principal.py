@@ -19,7 +19,8 @@ STATIC = "static"  # the configuration's token, or the state directory's
 SCOPES = frozenset({RUN, WATCH, ADMIN})
 
 TENANT_WORDS = "1 to 64 characters of A-Z a-z 0-9 . _ : @ -, a letter or digit first"
-_TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@-]{0,63}")
+TENANT = r"[A-Za-z0-9][A-Za-z0-9._:@-]{0,63}"
+_TENANT = re.compile(TENANT)
 
 
 class Deed(StrEnum):

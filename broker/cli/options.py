@@ -17,6 +17,9 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 
 
+of_tenant = click.option("--tenant", help="Whose sessions, for the operator; your own by default.")
+
+
 def connection(command: Command) -> Command:
     """Add --url, --token and --state-dir; the command is called with `broker` instead."""
 
@@ -45,7 +48,8 @@ def complete_session(
     given = ctx.params
     try:
         place = find(given.get("url"), given.get("token"), given.get("state_dir"))
-        names = [str(row["session"]) for row in Door(place, timeout=1.0).sessions()]
+        door = Door(place, timeout=1.0)
+        names = [str(row["session"]) for row in door.sessions(tenant=given.get("tenant"))]
     except BrokerError:
         return []
     return [CompletionItem(name) for name in names if name.startswith(incomplete)]

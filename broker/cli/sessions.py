@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import as_json, complete_session, connection, rows
+from .options import as_json, complete_session, connection, of_tenant, rows
 from .text import Duration, age, console, short, table
 
 if TYPE_CHECKING:
@@ -23,11 +23,14 @@ STYLES = {"busy": "yellow", "ready": "green", "opening": "cyan", "suspended": "r
 @click.command()
 @click.option("--state", type=click.Choice(STATES), help="Only sessions in this state.")
 @click.option("--idle", type=Duration(), help="Only sessions idle for at least this long.")
+@of_tenant
 @connection
 @as_json
-def ls(broker: Broker, state: str | None, idle: float | None, as_json: bool) -> None:
+def ls(
+    broker: Broker, *, state: str | None, idle: float | None, tenant: str | None, as_json: bool
+) -> None:
     """List the sessions."""
-    found = rows(broker, state=state, idle=idle)
+    found = rows(broker, state=state, idle=idle, tenant=tenant)
     if as_json:
         click.echo(json.dumps({"sessions": found}, indent=2))
         return
@@ -63,6 +66,7 @@ def ls(broker: Broker, state: str | None, idle: float | None, as_json: bool) -> 
 @click.option("--idle", type=Duration(), help="End the sessions idle for at least this long.")
 @click.option("--reason", help="What its next execution is told; `killed by operator` by default.")
 @click.option("--yes", is_flag=True, help="Do not ask before ending all.")
+@of_tenant
 @connection
 @as_json
 def kill(
@@ -73,15 +77,16 @@ def kill(
     idle: float | None,
     reason: str | None,
     yes: bool,
+    tenant: str | None,
     as_json: bool,
 ) -> None:
     """End the kernels of sessions: their variables and files are gone."""
     if bool(sessions) + every + (idle is not None) != 1:
         raise click.UsageError("name sessions, or give either --all or --idle")
-    names = list(sessions) or _live(broker, idle)
+    names = list(sessions) or _live(broker, idle, tenant)
     if every and names and not yes and sys.stdin.isatty():
         click.confirm(f"End {len(names)} session(s)?", abort=True, err=True)
-    ended, refused = _end(broker, names, reason, patient=not sessions)
+    ended, refused = _end(broker, names, patient=not sessions, reason=reason, tenant=tenant)
     if as_json:
         click.echo(json.dumps({"killed": ended, "refused": refused}, indent=2))
     else:
@@ -95,17 +100,17 @@ def kill(
         raise SystemExit(1)
 
 
-def _live(broker: Broker, idle: float | None) -> list[str]:
+def _live(broker: Broker, idle: float | None, tenant: str | None) -> list[str]:
     """Return the sessions that have a kernel; a busy one is never idle."""
     return [
         str(row["session"])
-        for row in rows(broker, idle=idle)
+        for row in rows(broker, idle=idle, tenant=tenant)
         if row.get("state") != "closed" and (idle is None or row.get("state") != "busy")
     ]
 
 
 def _end(
-    broker: Broker, names: list[str], reason: str | None, *, patient: bool
+    broker: Broker, names: list[str], *, patient: bool, **how: str | None
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """End sessions one after another; one that is refused does not stop the rest."""
     from broker.client import Refused, UnknownSession
@@ -113,7 +118,7 @@ def _end(
     ended, refused = [], []
     for name in names:
         try:
-            ended.append(broker.kill(name, reason=reason))
+            ended.append(broker.kill(name, **how))
         except UnknownSession as error:
             if not patient:  # one that was listed a moment ago has ended by itself
                 refused.append({"session": name, "code": error.code, "message": error.message})

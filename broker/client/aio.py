@@ -63,17 +63,24 @@ class AsyncBroker:
             await asyncio.to_thread(self._door.execute, code, profile, timeout, limits)
         )
 
-    async def sessions(self, *, state: str | None = None, idle: float | None = None) -> list[Row]:
-        """Return a row per session: those in one state, or idle for so many seconds."""
-        return await asyncio.to_thread(lambda: list(self._door.sessions(state=state, idle=idle)))
+    async def sessions(
+        self, *, state: str | None = None, idle: float | None = None, tenant: str | None = None
+    ) -> list[Row]:
+        """Return a row per session: those in one state, or idle for so many seconds.
+
+        `tenant` is for the operator; others see their own.
+        """
+        return await asyncio.to_thread(
+            lambda: list(self._door.sessions(state=state, idle=idle, tenant=tenant))
+        )
 
     def files(self, name: str) -> AsyncFiles:
         """Return the files of a session that is there already."""
         return AsyncFiles(Files(self._door, name))
 
-    async def kill(self, name: str, *, reason: str | None = None) -> Row:
+    async def kill(self, name: str, *, reason: str | None = None, tenant: str | None = None) -> Row:
         """End a session's kernel; raises UnknownSession."""
-        return await asyncio.to_thread(self._door.kill, name, reason)
+        return await asyncio.to_thread(self._door.kill, name, reason, tenant)
 
     async def notebook(self, name: str) -> Row:
         """Return what a session has run, also one that has ended, as a notebook (nbformat 4.5)."""

@@ -131,20 +131,23 @@ class Door:
     def _lost(self, error: BaseException) -> ConnectionLost:
         return ConnectionLost(f"no answer from {self.place.url}: {_why(error)}")
 
-    def sessions(self, *, state: str | None = None, idle: float | None = None) -> Iterator[Row]:
+    def sessions(
+        self, *, state: str | None = None, idle: float | None = None, tenant: str | None = None
+    ) -> Iterator[Row]:
         """Yield every session, page by page; `idle` in seconds at least."""
         after: str | None = None
         while True:
-            query = {"state": state, "idle": idle, "after": after}
+            query = {"state": state, "idle": idle, "after": after, "tenant": tenant}
             page = self.call("GET", "/v1/sessions", query=query)
             yield from page["sessions"]
             after = page.get("next")
             if not after:
                 return
 
-    def kill(self, name: str, reason: str | None = None) -> Row:
+    def kill(self, name: str, reason: str | None = None, tenant: str | None = None) -> Row:
         """End a session's kernel; its next execution starts the next generation."""
-        answer: Row = self.call("DELETE", session_path(name), query={"reason": reason})
+        query = {"reason": reason, "tenant": tenant}
+        answer: Row = self.call("DELETE", session_path(name), query=query)
         return answer
 
     def notebook(self, name: str) -> Row:

@@ -62,17 +62,22 @@ class Broker:
         """Run code in a fresh kernel that is gone afterwards."""
         return collect_answer(self._door.execute(code, profile, timeout, limits))
 
-    def sessions(self, *, state: str | None = None, idle: float | None = None) -> Iterator[Row]:
-        """Yield a row per session: those in one state, or idle for so many seconds."""
-        return self._door.sessions(state=state, idle=idle)
+    def sessions(
+        self, *, state: str | None = None, idle: float | None = None, tenant: str | None = None
+    ) -> Iterator[Row]:
+        """Yield a row per session: those in one state, or idle for so many seconds.
+
+        `tenant` is for the operator; others see their own.
+        """
+        return self._door.sessions(state=state, idle=idle, tenant=tenant)
 
     def files(self, name: str) -> Files:
         """Return the files of a session that is there already."""
         return Files(self._door, name)
 
-    def kill(self, name: str, *, reason: str | None = None) -> Row:
+    def kill(self, name: str, *, reason: str | None = None, tenant: str | None = None) -> Row:
         """End a session's kernel; raises UnknownSession."""
-        return self._door.kill(name, reason)
+        return self._door.kill(name, reason, tenant)
 
     def notebook(self, name: str) -> Row:
         """Return what a session has run, also one that has ended, as a notebook (nbformat 4.5)."""

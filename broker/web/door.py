@@ -131,6 +131,7 @@ class Face(web.RequestHandler):
 
     public = False
     principal: Principal
+    subject: str | None = None  # what the request is about, where its path does not say: for audits
 
     def initialize(self, house: House) -> None:
         """Take what the handlers share."""

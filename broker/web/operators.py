@@ -14,6 +14,7 @@ from broker import listing
 from broker.errors import BadMessage, UnknownSession
 from broker.parcels import check_surroundings
 from broker.pool import Pool
+from broker.principal import TENANT_WORDS, Deed, is_tenant
 from broker.protocol import check_session_name, open_body, opening_query
 from broker.web.door import Face
 from kernels.state import SessionState
@@ -40,7 +41,7 @@ class Sessions(Face):
         if limit < 1 or limit % 1:
             raise BadMessage("limit: expected a whole number, 1 or more", field="limit")
         after = self.get_query_argument("after", "")
-        rows = await listing.rows(self.service, self.principal.tenant)
+        rows = await listing.rows(self.service, _tenant(self))
         now = time.time()
         rows = [
             row
@@ -59,7 +60,7 @@ class OneSession(Face):
 
     async def get(self, session: str) -> None:
         """Describe it."""
-        key = (self.principal.tenant, check_session_name(session))
+        key = (_tenant(self), check_session_name(session))
         self.answer(await listing.row(self.service, key))
 
     async def post(self, session: str) -> None:
@@ -74,7 +75,7 @@ class OneSession(Face):
 
     async def delete(self, session: str) -> None:
         """End it; `reason` is what its next client is told."""
-        key = (self.principal.tenant, check_session_name(session))
+        key = (_tenant(self), check_session_name(session))
         reason = _reason(self)
         generation = await self.service.end(key, reason)
         self.answer({"session": session, "generation": generation, "reason": reason})
@@ -196,6 +197,18 @@ class MetricsPage(Face):
         text, content_type = self.house.metrics.render()
         self.set_header("Content-Type", content_type)
         self.finish(text)
+
+
+def _tenant(handler: Face) -> str:
+    """Return whose sessions are meant: one's own, or for the operator `tenant`'s."""
+    own = handler.principal.tenant
+    asked = handler.get_query_argument("tenant", own)
+    if not is_tenant(asked):
+        raise BadMessage(f"tenant: expected {TENANT_WORDS}", field="tenant")
+    if asked != own:
+        handler.principal.require(Deed.OPERATE)
+        handler.subject = asked  # for the audit
+    return asked
 
 
 def _live(handler: Face, name: str) -> Any:

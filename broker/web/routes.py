@@ -15,7 +15,7 @@ from tornado.web import Application
 from broker import answers, errors
 from broker.bounds import ASKED
 from broker.grants import TokenBody
-from broker.principal import Deed
+from broker.principal import TENANT, Deed
 from broker.requests import CallBody, ExecuteBody, FileBody, OpenBody, ProfileName, Seq
 from broker.web import (
     call,
@@ -48,6 +48,7 @@ Flag = Literal["true", "false", "1", "0"]
 Number = Annotated[float, Meta(ge=0, lt=1e12)]
 Positive = Annotated[int, Meta(ge=1, lt=10**12)]
 Line = Annotated[str, Meta(pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*$")]
+TenantName = Annotated[str, Meta(pattern=f"^{TENANT}$")]
 State = Literal["", "all", *(state.value for state in SessionState)]  # type: ignore[valid-type]
 
 EVERYBODY = ""  # without a token
@@ -97,6 +98,8 @@ def _runs(summary: str, told: dict[int, Answer], body: type[Struct]) -> Operatio
     errors_ = (*FULL, *BODY, errors.UnknownProfile)
     return Operation(summary, told, scope=Deed.RUN, query=BOUNDS, body={JSON: body}, errors=errors_)
 
+
+OF = Parameter("tenant", "Whose it is, for the operator; one's own by default.", TenantName)
 
 ROUTES: list[Route] = [
     Route(
@@ -219,6 +222,7 @@ ROUTES: list[Route] = [
                 "Describe a session.",
                 answer("The session.", answers.SessionRow),
                 scope=Deed.READ,
+                query=(OF,),
                 errors=(*BUSY, errors.UnknownSession),
             ),
             "post": Operation(
@@ -233,7 +237,7 @@ ROUTES: list[Route] = [
                 answer("Its last generation.", answers.Ended),
                 scope=Deed.END,
                 audited="killed",
-                query=(Parameter("reason", "What its next client is told; one line.", Line),),
+                query=(Parameter("reason", "What its next client is told; one line.", Line), OF),
                 errors=(*BUSY, errors.UnknownSession),
             ),
         },
@@ -251,6 +255,7 @@ ROUTES: list[Route] = [
                     Parameter("idle", "Only those idle for so many seconds.", Number),
                     Parameter("limit", "At most so many.", Positive),
                     Parameter("after", "Only those with a later name."),
+                    OF,
                 ),
                 errors=(errors.StoreUnavailable,),
             )

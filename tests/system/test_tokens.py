@@ -14,8 +14,9 @@ import jwt
 import pytest
 from websockets.exceptions import InvalidStatus
 
+from broker.tokens import FRESH
 from tests.system.conftest import RunningBroker
-from tests.system.peer import Answer, attached, call, execute, new_name
+from tests.system.peer import Answer, attached, call, execute, new_name, row_of
 
 
 @dataclass
@@ -164,6 +165,41 @@ async def test_a_socket_is_closed_with_4401_when_its_token_is_revoked(
         revoke(broker, holder)
         assert await peer.closed() == (4401, "the token was revoked")
         assert await stays.value("x * 7") == "42"
+
+
+def test_the_operator_sees_and_ends_the_sessions_of_any_tenant(broker: RunningBroker) -> None:
+    holder, name = made(broker, tenant="acme"), new_name()
+    execute(holder, name, "x = 1")
+    listed = json.loads(broker.cli("ls", "--tenant", "acme", "--json").stdout)["sessions"]
+    assert name in {row["session"] for row in listed}
+    for who in (holder, made(broker, "admin", tenant="other")):
+        for method in ("GET", "DELETE"):
+            answer = call(who, method, f"/v1/sessions/{name}?tenant=default")
+            assert (answer.status, answer.error["code"]) == (403, "forbidden")
+    assert call(broker, "GET", f"/v1/sessions/{name}").status == 404
+    assert call(broker, "GET", f"/v1/sessions/{name}?tenant=a/b").error["field"] == "tenant"
+    killed = broker.cli("kill", name, "--tenant", "acme")
+    assert killed.stdout == f"{name}: generation 1 ended\n", killed.stderr
+    assert row_of(holder, name)["state"] == "closed"
+
+
+async def test_a_token_revoked_on_another_node_ends_within_seconds(
+    broker: RunningBroker,
+    start_broker: Callable[..., AbstractContextManager[RunningBroker]],
+    short_dir: Callable[[], Path],
+) -> None:
+    store = f"unix://{broker.state_dir}/valkey.sock"
+    flags = ("--redis-url", store, "--node", "second", "--warm", "1", "--preload", "")
+    holder = made(broker)
+    with start_broker(short_dir(), *flags) as second:
+        there = Holder(second.url, holder.token, holder.id)
+        async with attached(there, new_name()) as peer:
+            assert await peer.value("6 * 7") == "42"
+            revoke(broker, holder)
+            began = time.monotonic()
+            assert await peer.closed() == (4401, "the token was revoked")
+            assert time.monotonic() - began < 2 * FRESH
+        assert call(there, "GET", "/v1/sessions").status == 401
 
 
 def test_a_token_is_shown_once_and_kept_nowhere(broker: RunningBroker) -> None:
