@@ -11,6 +11,7 @@ Needs `websockets` and `msgpack`, and nothing of the server.
 
 from typing import TYPE_CHECKING
 
+from .calls import BatchResult, Shown
 from .errors import (
     AtCapacity,
     BadPath,
@@ -59,6 +60,7 @@ __all__ = [
     "AtCapacity",
     "BadPath",
     "BadRequest",
+    "BatchResult",
     "Broker",
     "BrokerError",
     "ConnectionLost",
@@ -89,6 +91,7 @@ __all__ = [
     "SessionElsewhere",
     "SessionGone",
     "SessionMoved",
+    "Shown",
     "SlowClient",
     "StateLost",
     "StoreUnavailable",

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any, Self
 
 from .aio_files import AsyncFiles
 from .aio_line import AsyncDialler, AsyncLine, watch
+from .calls import (
+    BatchResult,
+    Cell,
+    batch_fields,
+    call_fields,
+    collect_batch,
+    execute_fields,
+    returned,
+)
 from .door import Door, Row
 from .errors import BrokerError, OutputLost, SessionGone
 from .files import Files
 from .find import Place, find
+from .functions import Function
 from .result import Event, Result, collect, collect_answer
 from .resume import RECONNECT, OnLost, check_state
 from .socket import PING_INTERVAL
@@ -57,11 +67,28 @@ class AsyncBroker:
         profile: str | None = None,
         timeout: float | None = None,
         limits: Limits | None = None,
+        **options: Any,
     ) -> Result:
-        """Run code in a fresh kernel that is gone afterwards."""
+        """Run code in a fresh kernel that is gone afterwards; see `Broker.execute`."""
+        fields = execute_fields(options.pop("inputs", None), **options)
         return collect_answer(
-            await asyncio.to_thread(self._door.execute, code, profile, timeout, limits)
+            await asyncio.to_thread(self._door.execute, code, profile, timeout, limits, fields)
         )
+
+    async def call(
+        self,
+        function: Function,
+        /,
+        *args: Any,
+        _profile: str | None = None,
+        _timeout: float | None = None,
+        _limits: Limits | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Call a function in a fresh kernel that is gone afterwards; see `Session.call`."""
+        fields = call_fields(function, args, kwargs, profile=_profile, timeout=_timeout)
+        answer = await asyncio.to_thread(self._door.call_function, fields, _limits)
+        return returned(collect_answer(answer), is_json=True)
 
     async def sessions(
         self, *, state: str | None = None, idle: float | None = None, tenant: str | None = None
@@ -97,6 +124,23 @@ class AsyncBroker:
     async def status(self, *, memory: bool = False) -> Row:
         """Return the nodes, the pools and their kernels, with their memory when asked."""
         return await asyncio.to_thread(lambda: self._door.status(memory=memory))
+
+
+async def _heard(
+    asking: AsyncGenerator[Event, None], on_event: Callable[[Event], object] | None
+) -> list[Event]:
+    events: list[Event] = []
+    try:
+        async with aclosing(asking) as coming:
+            async for event in coming:
+                events.append(event)
+                if on_event is not None:
+                    on_event(event)
+    except OutputLost as lost:
+        if events and events[-1].get("type") == "done":
+            lost.result = collect(events)
+        raise
+    return events
 
 
 class AsyncSession:
@@ -146,19 +190,9 @@ class AsyncSession:
         **options: Any,
     ) -> Result:
         """Run code and return what came of it; see `Session.execute`."""
-        events: list[Event] = []
-        asking = self._ask("execute", code=code, timeout=timeout, **options)
-        try:
-            async with aclosing(asking) as coming:
-                async for event in coming:
-                    events.append(event)
-                    if on_event is not None:
-                        on_event(event)
-        except OutputLost as lost:
-            if events and events[-1].get("type") == "done":
-                lost.result = collect(events)
-            raise
-        return check_state(collect(events), self.on_lost)
+        fields = execute_fields(options.pop("inputs", None), **options)
+        asking = self._ask("execute", code=code, timeout=timeout, **fields)
+        return check_state(collect(await _heard(asking, on_event)), self.on_lost)
 
     async def stream(
         self,
@@ -168,9 +202,46 @@ class AsyncSession:
         **options: Any,
     ) -> AsyncGenerator[Event, None]:
         """Run code and yield its events as they come, `done` last; see `Session.stream`."""
-        async with aclosing(self._ask("execute", code=code, timeout=timeout, **options)) as coming:
+        fields = execute_fields(options.pop("inputs", None), **options)
+        async with aclosing(self._ask("execute", code=code, timeout=timeout, **fields)) as coming:
             async for event in coming:
                 yield event
+
+    async def batch(
+        self,
+        cells: Iterable[Cell],
+        *,
+        stop_on_error: bool = True,
+        on_event: Callable[[Event], object] | None = None,
+    ) -> BatchResult:
+        """Run cells one after the other; see `Session.batch`."""
+        fields = batch_fields(cells, stop_on_error=stop_on_error)
+        batch = collect_batch(await _heard(self._ask("batch", **fields), on_event))
+        for result in batch:
+            check_state(result, self.on_lost)
+        return batch
+
+    async def call(
+        self,
+        function: Function,
+        /,
+        *args: Any,
+        _timeout: float | None = None,
+        _env: Mapping[str, str] | None = None,
+        _cwd: str | None = None,
+        _on_event: Callable[[Event], object] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Call a function in the session, and return what it returns; see `Session.call`."""
+        options = {"timeout": _timeout, "env": _env, "cwd": _cwd}
+        asking = self._ask("call", **call_fields(function, args, kwargs, **options))
+        return returned(check_state(collect(await _heard(asking, _on_event)), self.on_lost))
+
+    async def configure(
+        self, env: Mapping[str, str | None] | None = None, cwd: str | None = None
+    ) -> None:
+        """Set what is around all that is asked for from now on; see `Session.configure`."""
+        await self._answer("configure", env=env, cwd=cwd)
 
     async def watch(self, after: int | None = None) -> AsyncGenerator[Event, None]:
         """Yield every event of the session, whoever caused it; see `Session.watch`.
@@ -266,7 +337,7 @@ class AsyncSession:
                 if isinstance(event, BrokerError):
                     raise event
                 yield event
-                if event.get("type") == asked.last:
+                if asked.ends_with(event):
                     asked.check()
                     return
         finally:

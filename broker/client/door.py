@@ -12,6 +12,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from .errors import BadRequest, BrokerError, ConnectionLost, NoServer, ServerFault, from_fault
 from .find import Place
+from .plain import posted
 from .wire import Limits, session_path
 
 EXPECTED = 256 << 10  # bytes of a body before which the broker is asked whether it wants it
@@ -53,7 +54,7 @@ class Door:
         content = None
         if body is not None:
             headers["Content-Type"] = "application/json"
-            content = json.dumps({k: v for k, v in body.items() if v is not None}).encode()
+            content = _json({k: v for k, v in body.items() if v is not None})
         target = path + (f"?{urlencode(asked, errors='surrogateescape')}" if asked else "")
         connection = self._connect(None if wait else self.timeout)
         try:
@@ -177,11 +178,21 @@ class Door:
         }
 
     def execute(
-        self, code: str, profile: str | None, timeout: float | None, limits: Limits | None = None
+        self,
+        code: str,
+        profile: str | None,
+        timeout: float | None,
+        limits: Limits | None = None,
+        fields: Mapping[str, Any] | None = None,
     ) -> Row:
-        """Run code in a fresh kernel that is gone afterwards."""
-        body = {"code": code, "profile": profile, "timeout": timeout}
+        """Run code in a fresh kernel that is gone afterwards; `fields` are more of the body's."""
+        body = {"code": code, "profile": profile, "timeout": timeout, **(fields or {})}
         answer: Row = self.call("POST", "/v1/execute", query=limits, body=body, wait=True)
+        return answer
+
+    def call_function(self, body: Mapping[str, Any], limits: Limits | None = None) -> Row:
+        """Call a function in a fresh kernel that is gone afterwards."""
+        answer: Row = self.call("POST", "/v1/call", query=limits, body=body, wait=True)
         return answer
 
     def _prefix(self) -> str:
@@ -239,6 +250,13 @@ def _send(connection: HTTPConnection, body: Iterable[bytes], *, chunked: bool) -
 def no_server(url: str, error: BaseException) -> NoServer:
     """Return the error for an address at which nothing answers."""
     return NoServer(f"no broker answers at {url}: {_why(error)}", code="no_server")
+
+
+def _json(body: Mapping[str, Any]) -> bytes:
+    try:
+        return json.dumps(posted(body), allow_nan=False).encode()
+    except (ValueError, TypeError) as error:
+        raise BadRequest(f"cannot be sent over HTTP: {error}", code="bad_message") from error
 
 
 def read_answer(url: str, status: int, text: bytes) -> Any:

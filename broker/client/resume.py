@@ -32,7 +32,7 @@ from .errors import (
     from_fault,
 )
 from .result import Event, Result
-from .wire import LAST, Deliver, decode, encode
+from .wire import LAST, RUNS, Deliver, decode, encode
 
 Range = tuple[int, int]
 OnLost = Literal["result", "raise"]
@@ -118,10 +118,9 @@ class Asked:
     lacks: bool = False  # events of it may be gone,
     missed: Range | None = None  # in this range
 
-    @property
-    def last(self) -> str:
-        """Return the type of the event that ends it, apart from a fault."""
-        return LAST.get(self.kind, "reply")
+    def ends_with(self, event: Event) -> bool:
+        """Tell whether an event is its last; each cell of a batch has a `done`, too."""
+        return event.get("type") == LAST.get(self.kind, "reply") and event.get("cell") is None
 
     def check(self) -> None:
         """Raise OutputLost if events of it may be gone."""
@@ -180,7 +179,7 @@ class Link:
                 asked.frame = encode(self._subprotocol, message)
             except (TypeError, ValueError, OverflowError) as error:
                 raise BadRequest(f"cannot be sent: {error}", code="bad_message") from error
-            if kind == "execute":
+            if kind in RUNS:
                 while self._news:
                     deliver(self._news.popleft())
             self._open[request_id] = asked
@@ -241,13 +240,13 @@ class Link:
             self._silent.remove(asked.id)
         if kind == "fault":
             error = from_fault(event)
-            if isinstance(error, SessionElsewhere) and error.url and asked.kind == "execute":
+            if isinstance(error, SessionElsewhere) and error.url and asked.kind in RUNS:
                 asked.sent = False  # it was not taken: the other node gets it
                 raise moved(error.message, error.url)
             self._forget(asked.id)
             told.append((asked.deliver, error))
             return
-        if kind == asked.last:
+        if asked.ends_with(event):
             self._forget(asked.id)
         told.append((asked.deliver, event))
 
@@ -255,7 +254,7 @@ class Link:
         self.generation = _generation(event) or self.generation
         if event.get("state") in ("lost", "restored"):
             self._loss = event
-        executing = [one.deliver for one in self._open.values() if one.kind == "execute"]
+        executing = [one.deliver for one in self._open.values() if one.kind in RUNS]
         told.extend((deliver, event) for deliver in executing)
         if not executing:
             self._news.append(event)
@@ -304,7 +303,7 @@ class Link:
         with self._lock:
             self._socket = self._joining = None
             self._until = None
-            gone = [one for one in self._open.values() if one.sent and one.kind != "execute"]
+            gone = [one for one in self._open.values() if one.sent and one.kind not in RUNS]
             for asked in gone:
                 self._forget(asked.id)
         for asked in gone:

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import queue
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+from .calls import (
+    BatchResult,
+    Cell,
+    batch_fields,
+    call_fields,
+    collect_batch,
+    execute_fields,
+    returned,
+)
 from .door import Door, Row
 from .errors import BrokerError, OutputLost, SessionGone
 from .files import Files
 from .find import Place, find
+from .functions import Function
 from .line import Dialler, Line, Watch
 from .result import Event, Result, collect, collect_answer
 from .resume import RECONNECT, OnLost, check_state
@@ -58,9 +68,28 @@ class Broker:
         profile: str | None = None,
         timeout: float | None = None,
         limits: Limits | None = None,
+        **options: Any,
     ) -> Result:
-        """Run code in a fresh kernel that is gone afterwards."""
-        return collect_answer(self._door.execute(code, profile, timeout, limits))
+        """Run code in a fresh kernel that is gone afterwards.
+
+        `options` are `inputs`, `env` and `cwd`, as of `Session.execute`.
+        """
+        fields = execute_fields(options.pop("inputs", None), **options)
+        return collect_answer(self._door.execute(code, profile, timeout, limits, fields))
+
+    def call(
+        self,
+        function: Function,
+        /,
+        *args: Any,
+        _profile: str | None = None,
+        _timeout: float | None = None,
+        _limits: Limits | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Call a function in a fresh kernel that is gone afterwards; see `Session.call`."""
+        fields = call_fields(function, args, kwargs, profile=_profile, timeout=_timeout)
+        return returned(collect_answer(self._door.call_function(fields, _limits)), is_json=True)
 
     def sessions(
         self, *, state: str | None = None, idle: float | None = None, tenant: str | None = None
@@ -97,6 +126,13 @@ class Broker:
     def status(self, *, memory: bool = False) -> Row:
         """Return the nodes, the pools and their kernels, with their memory when asked."""
         return self._door.status(memory=memory)
+
+
+def _heard(coming: Iterable[Event], on_event: Callable[[Event], object] | None) -> Iterator[Event]:
+    for event in coming:
+        yield event
+        if on_event is not None:
+            on_event(event)
 
 
 class Session:
@@ -155,20 +191,12 @@ class Session:
         """Run code and return what came of it; `on_event` sees each event as it comes.
 
         `timeout` in seconds is the broker's to keep. `options` are further fields of the
-        protocol's `execute`: `silent`, `store_history`, `stop_on_error`, `metadata`.
+        protocol's `execute`: `inputs`, values by the name of the variable that each is to be;
+        `env` and `cwd`, for as long as it runs; `silent`, `store_history`, `stop_on_error`,
+        `metadata`.
         A failure of the code is a result; a refusal of the request raises BrokerError.
         """
-        events: list[Event] = []
-        try:
-            for event in self.stream(code, timeout=timeout, **options):
-                events.append(event)
-                if on_event is not None:
-                    on_event(event)
-        except OutputLost as lost:
-            if events and events[-1].get("type") == "done":
-                lost.result = collect(events)
-            raise
-        return check_state(collect(events), self.on_lost)
+        return self._collected(self.stream(code, timeout=timeout, **options), on_event)
 
     def stream(
         self, code: str, *, timeout: float | None = None, **options: Any
@@ -178,7 +206,56 @@ class Session:
         To stop listening early does not stop the code: `interrupt()` does. OutputLost is raised
         behind `done` when events before it are gone.
         """
-        yield from self._ask("execute", code=code, timeout=timeout, **options)
+        fields = execute_fields(options.pop("inputs", None), **options)
+        yield from self._ask("execute", code=code, timeout=timeout, **fields)
+
+    def batch(
+        self,
+        cells: Iterable[Cell],
+        *,
+        stop_on_error: bool = True,
+        on_event: Callable[[Event], object] | None = None,
+    ) -> BatchResult:
+        """Run cells one after the other, with nothing in between; return their results.
+
+        A cell is code, or {"code": …, "timeout": s}. Those after one that fails do not run, unless
+        told otherwise; the result of each has the status `aborted`.
+        """
+        fields = batch_fields(cells, stop_on_error=stop_on_error)
+        batch = collect_batch(_heard(self._ask("batch", **fields), on_event))
+        for result in batch:
+            check_state(result, self.on_lost)
+        return batch
+
+    def call(
+        self,
+        function: Function,
+        /,
+        *args: Any,
+        _timeout: float | None = None,
+        _env: Mapping[str, str] | None = None,
+        _cwd: str | None = None,
+        _on_event: Callable[[Event], object] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Call a function in the session, and return what it returns, as plain data.
+
+        The function is one of the session's, by its name; or source; or a function here, whose
+        source is sent, and nothing of what is around it. Raises ExecutionFailed if it fails. What
+        has no plain form is returned as `Shown`, its MIME bundle.
+        """
+        options = {"timeout": _timeout, "env": _env, "cwd": _cwd}
+        fields = call_fields(function, args, kwargs, **options)
+        return returned(self._collected(self._ask("call", **fields), _on_event))
+
+    def configure(
+        self, env: Mapping[str, str | None] | None = None, cwd: str | None = None
+    ) -> None:
+        """Set environment variables and the directory of all that is asked for from now on.
+
+        None removes a variable. They hold for the session's later kernels, too.
+        """
+        self._answer("configure", env=env, cwd=cwd)
 
     def watch(self, after: int | None = None) -> Generator[Event, None, None]:
         """Yield every event of the session, whoever caused it, on a connection that only watches.
@@ -259,6 +336,18 @@ class Session:
     def __exit__(self, *_: object) -> None:
         self.detach()
 
+    def _collected(
+        self, coming: Iterable[Event], on_event: Callable[[Event], object] | None
+    ) -> Result:
+        events: list[Event] = []
+        try:
+            events.extend(_heard(coming, on_event))
+        except OutputLost as lost:
+            if events and events[-1].get("type") == "done":
+                lost.result = collect(events)
+            raise
+        return check_state(collect(events), self.on_lost)
+
     def _answer(self, kind: str, **fields: Any) -> Any:
         event: Event = {}
         for event in self._ask(kind, **fields):  # noqa: B007 - the last one is the answer
@@ -274,7 +363,7 @@ class Session:
                 if isinstance(event, BrokerError):
                     raise event
                 yield event
-                if event.get("type") == asked.last:
+                if asked.ends_with(event):
                     asked.check()
                     return
         finally:

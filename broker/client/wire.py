@@ -19,7 +19,8 @@ SUBPROTOCOLS = (MSGPACK, JSON)  # best first
 MAX_FRAME = 64 * 1024 * 1024
 
 # What ends each kind of request, apart from a fault.
-LAST = {"execute": "done", "ping": "pong"}
+RUNS = frozenset({"execute", "batch", "call"})  # what runs in the session
+LAST = {**dict.fromkeys(RUNS, "done"), "ping": "pong"}
 
 Deliver = Callable[[Event | BrokerError], None]
 # Bounds lower than the profile's: `memory` (bytes, or text such as "256M"), `processes`, `cpu`
