@@ -131,8 +131,8 @@ class Notebook(msgspec.Struct):
 
     nbformat: Literal[4]
     nbformat_minor: Literal[5]
-    metadata: dict[str, object]
-    cells: list[dict[str, object]]
+    metadata: dict[str, Any]
+    cells: list[dict[str, Any]]
 
 
 class Drained(Answer):
