@@ -77,7 +77,8 @@ class FileList(FileFace):
         # As bytes: a file's name need not be UTF-8.
         path, after = (given.get(name, [b""])[-1] for name in ("path", "after"))
         text = self.get_query_argument("limit", "1000")
-        if not (text.isascii() and text.isdecimal() and 1 <= int(text[:9]) <= MAX_PAGE):
+        is_short = text.isascii() and text.isdecimal() and len(text) <= len(str(MAX_PAGE))
+        if not (is_short and 1 <= int(text) <= MAX_PAGE):
             raise BadMessage(f"limit: expected 1 to {MAX_PAGE}, got {text[:64]!r}", field="limit")
         limit, recursive = int(text), self.flag("recursive")
         files = (await self.hold(session)).files

@@ -477,6 +477,7 @@ def test_answers_say_nothing_of_the_server_and_stay_out_of_caches(broker: Runnin
         ("/v1/sessions?limit=1.5", "limit"),
         ("/v1/sessions?idel=1", "idel"),
         ("/v1/nodes?memory=true", "memory"),
+        ("/v1/sessions/nobodys/files?limit=00000000120000", "limit"),
         ("/v1/pools?memory=yes", "memory"),
     ],
 )
