@@ -39,11 +39,12 @@ def test_each_end_has_its_note() -> None:
     assert "stopped after 2.0 s" in told(collect([done("timeout")]))
     assert "(exit 3): variables are gone" in told(collect([done("lost", reason="exit 3")]))
     cut = {"shown": 1024, "total": 4096, "file": "outputs/1.txt"}
-    assert "1 KB of 4 KB kept; more of it is in outputs/1.txt" in told(
+    assert "1,024 of 4,096 characters kept; more of it is in outputs/1.txt" in told(
         collect([done(truncated=cut)])
     )
     files = [{"path": "a.csv", "size": 1, "change": "created"}]
-    assert "note: files: a.csv (created)" in told(collect([done(files=files)]))
+    assert "note: files: a.csv (created)\n" in told(collect([stream("a"), done(files=files)]))
+    assert "a.csv (created) and 7 more" in told(collect([done(files=files, files_more=7)]))
 
 
 def test_parts_stand_in_one_order_and_images_are_noted() -> None:

@@ -27,7 +27,7 @@ from . import words
 
 # What an agent's final answer was raised with, in full: an error's message on the wire is bounded.
 _ANSWER = "import sys as _sys\nprint(_sys.last_value.value, end='')\ndel _sys"
-_SET = "{code}\n_sent = {sent!r}\nglobals().update(_deserialize(_sent))\ndel _sent, _deserialize"
+_SET = "\nglobals().update(_deserialize(_sent))\ndel _sent, _deserialize"
 
 
 class SessionExecutor(RemotePythonExecutor):
@@ -78,8 +78,8 @@ class SessionExecutor(RemotePythonExecutor):
         """Set variables in the session; raises SerializationError for what is no data."""
         if variables:
             sent = SafeSerializer.dumps(variables, allow_pickle=False)
-            code = _SET.format(code=SafeSerializer.get_deserializer_code(False), sent=sent)
-            self.session.execute(code, silent=True).raise_for_status()
+            code = SafeSerializer.get_deserializer_code(False) + _SET
+            self.session.execute(code, inputs={"_sent": sent}, silent=True).raise_for_status()
 
     def cleanup(self) -> None:
         """Let go of the session, and keep it."""

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from broker.client.errors import BadRequest, BrokerError, Forbidden, NoServer, Unauthorized
 from broker.client.result import Result, image_bytes
+from broker.client.terminal import shown
 
 S = TypeVar("S")
 
@@ -78,8 +79,8 @@ def refusal(error: BrokerError) -> str:
 def told(result: Result, most: int = MOST) -> str:
     """Return a result in at most about `most` characters; of what is too long, head and tail."""
     parts = {
-        "stdout": result.stdout.strip("\n"),
-        "stderr": result.stderr.strip("\n"),
+        "stdout": shown(result.stdout).strip("\n"),
+        "stderr": shown(result.stderr).strip("\n"),
         "shown": "\n".join(_plain(data) for data in result.displays if "image/png" not in data),
         "result": _plain(result.data) if result.data is not None else "",
         "error": _error(result),
@@ -121,11 +122,12 @@ def _notes(result: Result) -> list[str]:
     done = result.events[-1] if result.events else {}
     if cut := done.get("truncated"):
         where = f"; more of it is in {cut['file']}" if cut.get("file") else ""
-        notes.append(f"output cut: {_size(cut['shown'])} of {_size(cut['total'])} kept{where}")
+        notes.append(f"output cut: {cut['shown']:,} of {cut['total']:,} characters kept{where}")
     files = done.get("files") or []
     names = [f"{one['path']} ({one.get('change') or 'changed'})" for one in files[:FILES]]
     if names:
-        more = f" and {len(files) - FILES} more" if len(files) > FILES else ""
+        further = len(files) - len(names) + done.get("files_more", 0)
+        more = f" and {further} more" if further else ""
         notes.append(f"files: {', '.join(names)}{more}")
     return notes
 
