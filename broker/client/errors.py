@@ -281,7 +281,7 @@ def from_fault(fault: Mapping[str, Any], status: int = 0) -> BrokerError:
         kind = ProfileBroken
     if kind is SessionElsewhere and status != 421 and "node" not in fault:
         kind = KernelBusy
-    if kind is AtCapacity and fault.get("field") == "workspace":
+    if code == "quota" and fault.get("field") == "workspace":
         kind = WorkspaceFull
     message = str(fault.get("message") or code or f"HTTP {status}")
     node, url = str(fault.get("node") or ""), str(fault.get("url") or "")
