@@ -8,7 +8,7 @@ from http.client import responses
 import pytest
 
 from broker import errors
-from broker.client.errors import SessionElsewhere, from_fault
+from broker.client.errors import QuotaExceeded, SessionElsewhere, WorkspaceFull, from_fault
 from broker.web.door import CODES, INTERNAL, code_of, described
 
 FAULTS = (
@@ -88,6 +88,13 @@ def test_a_client_of_the_wrong_node_learns_the_right_one(url: str, step: str) ->
     assert type(told) is SessionElsewhere
     assert (told.code, told.message, told.node, told.url) == ("busy", step, "n2", url)
     assert str(told) == step
+
+
+def test_a_full_workspace_is_told_from_a_tenants_quota() -> None:
+    full = errors.WorkspaceFull("words", field="workspace")
+    assert type(from_fault(described(full), 507)) is WorkspaceFull
+    spent = errors.QuotaExceeded("words", field="cpu_hour")
+    assert type(from_fault(described(spent), 429)) is QuotaExceeded
 
 
 @pytest.mark.parametrize("error", [ValueError("secret"), KeyError("secret"), OSError(13, "secret")])

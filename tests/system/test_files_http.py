@@ -8,7 +8,8 @@ import json
 import os
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
@@ -19,6 +20,7 @@ from tests.system.peer import (
     Answer,
     PeakMemory,
     Place,
+    ask_until,
     attached,
     call,
     execute,
@@ -30,6 +32,14 @@ from tests.system.peer import (
 )
 
 MIB = 1 << 20
+
+
+@dataclass
+class Holder:
+    """Somebody with a token of their own."""
+
+    url: str
+    token: str
 
 
 @pytest.fixture
@@ -222,6 +232,49 @@ def test_only_who_may_sees_the_files_of_a_session_that_is_there(
     assert files(broker, "GET", "nobody", "x").error["code"] == "unknown_session"
     assert files(broker, "PUT", "nobody", "x", "y").error["code"] == "unknown_session"
     assert files(broker, "GET", "a%20b", "x").status == 400
+
+
+def test_each_token_opens_the_files_of_its_own_and_no_others(
+    broker: RunningBroker, session: str
+) -> None:
+    files(broker, "PUT", session, "f", "x")
+
+    def holder(*scopes: str, **fields: str) -> Holder:
+        body = {"scopes": list(scopes), **fields}
+        return Holder(broker.url, call(broker, "POST", "/v1/tokens", body).body["token"])
+
+    watcher, stranger = holder("watch"), holder("run", tenant="acme")
+    assert files(watcher, "GET", session, "f").text == "x"
+    assert files(watcher, "GET", session).status == 200
+    for method, body in (("PUT", "y"), ("DELETE", None), ("POST", {"directory": True})):
+        assert files(watcher, method, session, "f", body).status == 403, method
+        answer = files(stranger, method, session, "f", body)
+        assert (answer.status, answer.error["code"]) == (404, "unknown_session"), method
+    assert files(stranger, "GET", session, "f").error["code"] == "unknown_session"
+    assert files(stranger, "GET", session).error["code"] == "unknown_session"
+    bound = holder("run", session=session)
+    assert files(bound, "PUT", session, "g", "y").status == 201
+    assert files(bound, "GET", new_name(), "g").status in (403, 404)
+    assert files(broker, "GET", session, "f").text == "x"
+
+
+def test_only_so_many_files_are_on_their_way_at_once(broker: RunningBroker, session: str) -> None:
+    execute(broker, session, f"f = open('f', 'wb'); f.truncate({200 * MIB})")
+    head = (
+        f"GET /v1/sessions/{session}/files/f HTTP/1.1\r\nHost: x\r\n"
+        f"Authorization: Bearer {broker.token}\r\n\r\n"
+    )
+    parts = urlsplit(broker.url)
+    with ExitStack() as stack:
+        for _ in range(64):
+            raw = socket.create_connection((parts.hostname, parts.port), timeout=30)
+            stack.enter_context(raw)
+            raw.sendall(head.encode())
+            assert raw.recv(12) == b"HTTP/1.1 200"
+        answer = files(broker, "PUT", session, "g", "x")
+        assert (answer.status, answer.error["code"]) == (503, "capacity")
+        assert value_of(broker, session, "6 * 7") == "42"
+    ask_until(lambda: files(broker, "PUT", session, "g", "x").status < 300, "room again")
 
 
 def test_files_are_there_while_no_kernel_is(broker: RunningBroker, session: str) -> None:
