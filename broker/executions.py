@@ -155,10 +155,10 @@ class Executions:
         self._turn = position
         event: Event = {"type": "queued", "position": position}
         if self._queue:
-            self._queue[0].told = True
-            self._emit(self._queue[0], event | {"id": self._queue[0].id})
-        else:
-            self._place.audience.emit(event)
+            event["id"] = self._queue[0].id
+        for execution in self._queue:  # of a batch, each cell
+            execution.told = execution.told or execution.id == event["id"]
+        self._place.audience.emit(event)
 
     def close(self, reason: str) -> None:
         """End what waits: the session has ended. For those not told of, that end says it."""
