@@ -51,7 +51,7 @@ def test_the_operator_is_the_administrator_of_the_default_tenant(
     assert who.is_operator is who.may(Deed.OPERATE) is is_operator
 
 
-@pytest.mark.parametrize("deed", set(Deed) - {Deed.OPERATE, Deed.ADMINISTER})
+@pytest.mark.parametrize("deed", [Deed.READ, Deed.RUN, Deed.END])
 def test_a_bound_token_finds_no_other_session(deed: Deed) -> None:
     who = Principal("acme", SCOPES, session="mine")
     who.require(deed, "mine")
