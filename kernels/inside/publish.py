@@ -311,7 +311,7 @@ class Publisher:
         note = f"[output of {size:,} bytes left out: the bound is {self.message_bytes:,}]"
         kind = header["msg_type"]
         if kind in ("display_data", "execute_result", "update_display_data"):
-            file = self.outputs.keep(content["data"]) if self.outputs else ""
+            file = self.outputs.keep(content.get("data")) if self.outputs else ""
             if file:
                 note = f"{note[:-1]}; it is in {file}]"
             told = {"file": file} if file else {}

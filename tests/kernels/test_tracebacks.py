@@ -95,7 +95,7 @@ async def test_an_interrupted_cell_tells_the_line_it_was_at(talk: Talk) -> None:
     await talk.interrupt()
     await talk.end(said)
     assert error(said)["ename"] == "KeyboardInterrupt"
-    assert error(said)["line"] in (3, 4)
+    assert error(said)["line"] in (2, 3, 4)  # it may still be about to return from the flush
 
 
 @pytest.mark.parametrize("name", ["plain", "in a library", "awaited", "group", "a magic", "chained",
