@@ -252,6 +252,7 @@ class PoolRow(Answer):
     starting: int
     bound: int
     stopping: int
+    waiting: int
     state: str
     error: str
     retry_in: Seconds | None

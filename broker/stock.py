@@ -119,7 +119,7 @@ class PoolSnapshot:
     bound: int
     binding: int  # of the bound
     stopping: int
-    waiting: int  # callers of acquire()
+    waiting: int  # callers that no kernel was there for
     state: str  # ok, or backoff while kernels are wanted and cannot start
     error: str  # why the last start failed; empty once one has worked
     retry_in: float | None  # seconds to the next attempt
@@ -267,7 +267,7 @@ class Stock(Generic[K]):
             bound=view.bound,
             binding=view.binding,
             stopping=view.stopping,
-            waiting=view.waiting,
+            waiting=view.waiting + view.direct,
             state="backoff" if view.failures and (view.warm < target or view.waiting) else "ok",
             error=error,
             retry_in=retry_in,

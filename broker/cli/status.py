@@ -67,7 +67,7 @@ def _nodes(screen: Console, told: dict[str, Any]) -> None:
 
 
 def _pools(screen: Console, told: dict[str, Any]) -> None:
-    names = ("warm", "target", "starting", "bound", "stopping", "cap")
+    names = ("warm", "target", "starting", "bound", "stopping", "waiting", "cap")
     titles = tuple(map(str.upper, names))
     pools = table("POOL", *titles, "ISOLATION", "", right=titles)
     for pool in told.get("pools", ()):

@@ -44,8 +44,8 @@ def ended(audit: Audit, handler: RequestHandler) -> None:
         names = handler.settings["audited"]
         name = names.get((type(handler), str(request.method).lower()))
         if name:
-            parts = handler.path_kwargs
-            subject = getattr(handler, "subject", None) or parts.get("token_id", parts.get("path"))
+            parts = (handler.path_kwargs.get(part) for part in ("token_id", "path", "node"))
+            subject = getattr(handler, "subject", None) or next(filter(None, parts), None)
             audit.record(name, who, ip, session=session, subject=subject)
 
 

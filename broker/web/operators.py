@@ -155,6 +155,7 @@ class Pools(Face):
             "starting": snapshot.starting,
             "bound": snapshot.bound,
             "stopping": snapshot.stopping,
+            "waiting": snapshot.waiting,
             "state": snapshot.state,
             "error": snapshot.error,
             "retry_in": snapshot.retry_in,

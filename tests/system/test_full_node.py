@@ -94,6 +94,7 @@ async def test_over_its_bound_a_tenant_is_refused_at_once_and_another_waits(
     async with attached(acme, new_name()) as first, attached(acme, new_name()) as second:
         await first.until("queued")
         await second.until("queued")
+        assert call(small, "GET", "/v1/pools").body["pools"][0]["waiting"] == 2
         began = time.monotonic()
         answer = await asyncio.to_thread(call, acme, "POST", "/v1/execute", {"code": "1"})
         assert time.monotonic() - began < 0.5  # within 50 ms, on a machine with nothing else to do

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import jwt
 import pytest
@@ -200,6 +201,31 @@ async def test_a_token_revoked_on_another_node_ends_within_seconds(
             assert await peer.closed() == (4401, "the token was revoked")
             assert time.monotonic() - began < 2 * FRESH
         assert call(there, "GET", "/v1/sessions").status == 401
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        "x" * 8192,
+        "x" * 8193,
+        "kbt_" + "A" * 43,
+        "kbt_" + "é" * 43,
+        "a.b.c",
+        "eyJhbGciOiJub25lIn0.eyJ0ZW5hbnQiOiJkZWZhdWx0In0.",
+        "....",
+        "\x00\x01\x7f",
+        "\xff\xfe",
+        "{}",
+        "",
+    ],
+)
+def test_what_is_no_token_is_401_and_leaves_no_trace(broker: RunningBroker, token: str) -> None:
+    before = broker.log.count("Traceback")
+    in_query = call(broker, "GET", f"/v1/sessions?token={quote(token)}", Authorization="Basic x")
+    assert in_query.status == 401
+    if token.isascii() and token.isprintable():
+        assert call(Holder(broker.url, token, ""), "GET", "/v1/sessions").status == 401
+    assert broker.log.count("Traceback") == before
 
 
 def test_a_token_is_shown_once_and_kept_nowhere(broker: RunningBroker) -> None:
