@@ -7,6 +7,7 @@ import http.client
 import json
 import os
 import socket
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
@@ -15,7 +16,8 @@ from urllib.parse import quote, urlsplit
 
 import pytest
 
-from tests.system.conftest import RunningBroker
+from tests.system.conftest import BROKER, RunningBroker
+from tests.system.ordinary import command_as, uid_of_worker
 from tests.system.peer import (
     Answer,
     PeakMemory,
@@ -363,6 +365,34 @@ def test_without_a_sandbox_files_are_there_too_even_after_the_broker(
         assert files(second, "GET", "s", "a/b").text == "two"
         assert call(second, "DELETE", "/v1/sessions/s").status == 200
     assert not list(directory.rglob("b"))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_an_ordinary_users_broker_serves_files_too(short_dir: Callable[[], Path]) -> None:
+    directory, uid = short_dir(), uid_of_worker(os.environ.get("PYTEST_XDIST_WORKER", ""))
+    os.chown(directory, uid, uid)
+    ready = directory / "ready.json"
+    serve = [str(BROKER), "serve", "--isolation", "standard", "--port", "0", "--warm", "1"]
+    serve += ["--state-dir", str(directory / "state"), "--ready-file", str(ready)]
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("BROKER_")}
+    with subprocess.Popen(
+        command_as(uid, serve), stdout=subprocess.PIPE, text=True, env=clean
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert any("http://" in line for line in process.stdout), "it did not start"
+            told = json.loads(ready.read_text())
+            mine = Holder(told["url"], told["token"])
+            execute(mine, "s", "1")
+            assert files(mine, "PUT", "s", "d/f", "x").status == 201
+            assert value_of(mine, "s", "open('d/f', 'a').write('y'), open('d/g', 'w')") is not None
+            assert files(mine, "GET", "s", "d/f").text == "xy"
+            where = "/v1/sessions/s/files/d?recursive=true"
+            assert call(mine, "DELETE", where).body["removed"] is True
+            assert value_of(mine, "s", "import os; os.path.exists('d')") == "False"
+        finally:
+            process.terminate()
+            process.wait(20)
 
 
 def test_a_half_upload_leaves_nothing(broker: RunningBroker, session: str) -> None:
