@@ -23,6 +23,16 @@ class Batch:
     def __repr__(self) -> str:
         return f"<Batch {self.id}: {len(self._ended)} of {self._cells} cells have ended>"
 
+    def after(self, cell: int) -> int:
+        """Count the cells behind this one."""
+        return self._cells - cell - 1
+
+    def cut(self, status: str, reason: str) -> None:
+        """Note that the cells after those that are known came to nothing."""
+        nothing = {"duration": 0.0, "cpu": None, "memory_peak": None, "output_bytes": 0}
+        event = {"status": status, "reason": reason, "execution_count": None, **nothing}
+        self._ended[1 << 62] = event
+
     def ended(self, cell: int, done: Event, *, started: float, now: float) -> Event | None:
         """Note a cell's `done`, and return the batch's own after the last; `started` 0 for never.
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from functools import partial
 
-from broker.execution import UNKNOWN
+from broker.execution import EXPIRED, UNKNOWN, Execution
 from broker.roles import SessionKernel, SessionLimits
 from kernels.spec import Usage
 
@@ -15,11 +15,19 @@ from kernels.spec import Usage
 RESOLUTION = 0.02
 # The same where each look reads the table of all processes, as nothing meters the kernel.
 UNMETERED = 0.25
+KILLED = "killed"  # why a kernel is lost whose cell an interrupt did not end
 
 
 def usage_of(kernel: SessionKernel | None) -> Usage:
     """Return what a kernel has used, if that costs no more than microseconds."""
     return kernel.usage() if kernel is not None and kernel.is_metered else UNKNOWN
+
+
+def status_of_loss(running: Execution, reason: str) -> str:
+    """Return the status of what ran when its kernel was lost, for this reason."""
+    if running.interrupted in EXPIRED and reason == running.interrupted:
+        return "timeout"
+    return "interrupted" if running.interrupted == "interrupted" and reason == KILLED else "lost"
 
 
 class Deadline:

@@ -13,23 +13,21 @@ from collections.abc import Iterable
 from typing import Any, Protocol
 
 from broker.audience import Audience
-from broker.deadline import Deadline, usage_of
+from broker.deadline import KILLED, Deadline, status_of_loss, usage_of
 from broker.dialogue import Dialogue
 from broker.errors import BadMessage, BrokerError, NotRunning, QueueFull, StoreUnavailable
-from broker.execution import EXPIRED, Event, Execution, are_akin
+from broker.execution import Event, Execution, are_akin
 from broker.marks import Mark, Running
 from broker.orders import Runs, code_only, executions_of
 from broker.parcels import check_surroundings
 from broker.requests import Configure
-from broker.resumption import SETTLE, UNTOLD, resumed
+from broker.resumption import SETTLE, UNTOLD, note, resumed
 from broker.roles import Client, Host, SessionKernel, SessionLimits, Workspace
 from broker.strays import Strays
 from broker.surroundings import NONE
 from broker.transcript import Transcript
 from kernels.messages import Message
 from kernels.state import SessionEvent, SessionState
-
-KILLED = "killed"  # why a kernel is lost whose cell an interrupt did not end
 
 
 class Place(Protocol):
@@ -118,9 +116,7 @@ class Executions:
             self._place.advance(SessionEvent.STARTED)
             self._catching_up = True
             if running is not None:
-                limits, now = self._place.limits.output, time.time()
-                clock = time.monotonic()
-                self._running, left = resumed(running, limits, now=now, clock=clock)
+                self._running, left = resumed(running, self._place.limits.output)
                 self._request_id = running.message
                 self._deadline.set(kernel, left)
             self._greeting_id = kernel.channels.send("shell", "kernel_info_request", {})
@@ -134,7 +130,7 @@ class Executions:
         self._deadline.stop()
         self.dialogue.lose()
         if running is not None:
-            self._finish(running, _ending(running, reason), reason)
+            self._finish(running, status_of_loss(running, reason), reason)
         for execution in waiting:
             self._finish(execution, "aborted", "the kernel was lost before it ran")
 
@@ -267,9 +263,7 @@ class Executions:
         self._request_id = kernel.channels.next_id()
         content = execution.content(self._around_version)
         self.dialogue.brief(kernel, content)
-        timeout = execution.request.timeout or self._place.limits.execution_timeout
-        noted = execution.id, self._request_id, time.time(), timeout or 0, execution.request.silent
-        self._place.mark.run(Running(*noted))
+        note(self._place, execution, self._request_id)
         try:
             kernel.channels.send(
                 "shell",
@@ -343,8 +337,7 @@ class Executions:
         running = self._running
         if running is not None:
             # It has ended; what tells how may still be on its way, or went to the last broker.
-            loop = asyncio.get_running_loop()
-            loop.call_later(SETTLE, self._give_up, running)
+            asyncio.get_running_loop().call_later(SETTLE, self._give_up, running)
             return
         self._catching_up = False
         self._deadline.clear()
@@ -405,10 +398,3 @@ class Executions:
             self._place.mark.started()
         self._place.audience.emit(event)
         self._place.transcript.note(execution, event)
-
-
-def _ending(running: Execution, reason: str) -> str:
-    """Return the status of what ran when its kernel was lost, for this reason."""
-    if running.interrupted in EXPIRED and reason == running.interrupted:
-        return "timeout"
-    return "interrupted" if running.interrupted == "interrupted" and reason == KILLED else "lost"

@@ -44,6 +44,7 @@ FREE, USED, ENDED = 0, 1, 2
 STATE, GENERATION, LAST, TIME, TAKEN, BEFORE, END, TOLD, HEAD = 2, 3, 4, 5, 6, 7, 8, 9, 10
 HIGH = 4  # of the file's own words: the highest slot that was ever used
 MOST = 2**53 - 1  # a number that JSON carries everywhere
+ALONE, CALL = -1, -2  # in place of a cell's number
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -55,6 +56,8 @@ class Running(NamedTuple):
     began: float  # Unix s
     timeout: float  # s from then on, 0 for none
     silent: bool = False
+    cell: int = -1  # its number in a batch; below that, ALONE or CALL
+    rest: int = 0  # cells of the batch that are to run after it
     started: bool = False  # an event has told of its beginning
 
 
@@ -148,9 +151,17 @@ class Mark:
             return None
         with suppress(ValueError, TypeError):
             match orjson.loads(text):
-                case [str(id), str(message), float(began), int() | float() as timeout, silent]:
+                case [
+                    str(id),
+                    str(message),
+                    float(began),
+                    int() | float() as timeout,
+                    bool(silent),
+                    int(cell),
+                    int(rest),
+                ]:
                     told = self._numbers[self._at + TOLD] != 0
-                    return Running(id, message, began, timeout, bool(silent), told)
+                    return Running(id, message, began, timeout, silent, cell, rest, told)
         return None
 
     def end(self) -> None:

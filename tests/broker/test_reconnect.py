@@ -106,11 +106,10 @@ def test_events_that_are_gone_raise_output_lost_with_their_range(
 
 
 def test_a_kernel_lost_on_the_way_raises_state_lost(session: Session, peer: Peer) -> None:
-    peer.attach["a"] = {"generation": 2, "state": "lost", "reason": "node_lost"}
+    session.ping()  # it has seen the first generation
+    peer.attach["a"] = {"generation": 2, "state": "lost", "reason": "node_lost", "seq": 9}
     peer.gone["a"] = 9
-    peer.attach["a"] |= {"seq": 9}
     peer.answers["moved"] = [CUT, {"do": "deaf"}]
-    session.ping()
     with pytest.raises(StateLost) as lost:
         session.execute("moved")
     assert (lost.value.generation, lost.value.reason) == (2, "node_lost")

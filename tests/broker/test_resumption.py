@@ -10,7 +10,7 @@ import pytest
 
 from broker.errors import BadMessage, NotRunning
 from broker.marks import Mark, Running
-from broker.requests import Execute
+from broker.requests import Batch, Call, Cell, Execute
 from broker.resumption import SETTLE, UNTOLD
 from broker.roles import SessionLimits
 from broker.session import Session
@@ -184,3 +184,50 @@ async def test_a_new_session_counts_from_one_and_its_next_kernel_goes_on() -> No
 def _execute(request_id: str, code: str) -> Any:
 
     return Execute(id=request_id, code=code)
+
+
+@on_manual_time
+async def test_a_batch_that_was_cut_has_its_cells_done_and_then_its_own() -> None:
+    mark = left(running=False)
+    mark.run(Running("cells", CELL, time.time(), 0, cell=1, rest=2, started=True))
+    again = Again(mark)
+    again.say("iopub", "stream", {"name": "stdout", "text": "x"})
+    again.say("shell", "execute_reply", {"status": "ok"})
+    again.say("iopub", "status", {"execution_state": "idle"})
+    assert again.client.told("cell", "type") == [(1, "stream"), (1, "done")]
+    cell, batch = again.client.events[-2:]
+    assert cell["status"] == "ok"
+    assert (batch["type"], batch["id"], batch["status"]) == ("done", "cells", "lost")
+    assert (batch["reason"], "cell" in batch) == (UNTOLD, False)
+
+
+@on_manual_time
+async def test_the_last_cell_of_a_batch_ends_it_as_it_ended() -> None:
+    mark = left(running=False)
+    mark.run(Running("cells", CELL, time.time(), 0, cell=2, rest=0, started=True))
+    again = Again(mark)
+    again.say("shell", "execute_reply", {"status": "ok"})
+    again.say("iopub", "status", {"execution_state": "idle"})
+    assert [event["status"] for event in again.client.events[-2:]] == ["ok", "ok"]
+    assert again.session.mark.running is None
+
+
+@on_manual_time
+async def test_what_is_noted_of_a_cell_is_what_it_is() -> None:
+    mark = Mark()
+    again = Again(mark, bound=False)
+    again.session.bind(again.kernel, 1, "fresh", "")
+    for request in (
+        Batch(id="cells", cells=[Cell(code="1"), Cell(code="2", timeout=9.0)]),
+        Call(id="call", function="f"),
+    ):
+        again.session.work.submit(request, again.client)
+    noted = []
+    for _ in range(3):
+        running = mark.running
+        assert running is not None
+        noted.append((running.id, running.cell, running.rest, running.timeout))
+        again.kernel.begin()
+        again.kernel.end()
+    assert noted == [("cells", 0, 1, 300.0), ("cells", 1, 0, 9.0), ("call", -2, 0, 300.0)]
+    assert mark.running is None

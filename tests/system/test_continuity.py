@@ -271,3 +271,42 @@ async def test_events_beyond_the_bound_are_missed_with_their_exact_range(
         while peer.events[-1]["seq"] < last or len(peer.events) == 1:
             await peer.next()
         assert [e["seq"] for e in peer.events[1:]] == [*range(welcome["missed"][1] + 1, last + 1)]
+
+
+def test_what_waited_in_a_killed_brokers_queue_is_asked_for_again_by_its_client(
+    start_broker: StartBroker, place: tuple[Path, str, str]
+) -> None:
+    name = new_name()
+    results: dict[str, object] = {}
+    begun, waits = threading.Event(), threading.Event()
+
+    def see(event: dict[str, object]) -> None:
+        if event["type"] == "stream":
+            begun.set()
+        if event["type"] == "queued":
+            waits.set()
+
+    with start_broker(*place) as broker:
+        session = Broker(broker.url, broker.token).session(name)
+
+        def run(key: str, code: str) -> None:
+            results[key] = session.execute(code, on_event=see)
+
+        runners = [threading.Thread(target=run, args=("first", f"x = 20\n{gate()}\nx += 1"))]
+        runners[0].start()
+        assert begun.wait(30)
+        runners.append(threading.Thread(target=run, args=("second", "x * 2")))
+        runners[1].start()
+        assert waits.wait(30)
+        pid = row_of(broker, name)["pid"]
+        kill(broker)
+    with start_broker(*place, "--port", port_of(broker)):
+        open_gate(pid)
+        for runner in runners:
+            runner.join(60)
+        session.detach()
+    assert {key: getattr(result, "status", None) for key, result in results.items()} == {
+        "first": "ok",
+        "second": "ok",
+    }
+    assert getattr(results["second"], "value", None) == "42"
