@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codeop
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
 LEAVE = {"exit", "quit", "exit()", "quit()"}
 
 
-def converse(session: Session, printer: Printer, timeout: float | None) -> int:
+def converse(
+    session: Session, printer: Printer, timeout: float | None, around: Mapping[str, Any]
+) -> int:
     """Read and run code until Ctrl-D; returns the exit status."""
     from broker.client import BrokerError, user_state_dir
 
@@ -44,7 +47,7 @@ def converse(session: Session, printer: Printer, timeout: float | None) -> int:
         if not code.strip():
             continue
         try:
-            execute(session, printer, code, timeout)
+            execute(session, printer, code, timeout, around)
         except KeyboardInterrupt:
             return exit_status("interrupted")
         except BrokerError as error:

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 @click.option("--file", type=click.Path(path_type=Path), help="Run this file, whatever its name.")
 @click.option("--profile", help="The kernel's profile, if the session is new.")
 @click.option("--timeout", type=Duration(), help="Stop the code after this time, such as 30s.")
+@click.option(
+    "--env", multiple=True, metavar="NAME=VALUE", help="Set a variable for the code; repeatable."
+)
+@click.option("--cwd", metavar="DIRECTORY", help="Run the code there, from its home on.")
 @click.option("--cpu-time", metavar="DURATION", help="CPU time of each execution, if it is new.")
 @click.option("--memory", metavar="SIZE", help="Its kernel's memory, such as 256M, if it is new.")
 @click.option("--processes", metavar="N", help="Its kernel's processes, if it is new.")
@@ -48,6 +52,8 @@ def run(
     profile: str | None,
     timeout: float | None,
     save_images: Path | None,
+    env: tuple[str, ...],
+    cwd: str | None,
     **limits: str | None,
 ) -> None:
     """Run code in a session, and print what a REPL would.
@@ -60,6 +66,7 @@ def run(
         raise click.UsageError("give either code or --file")
     if timeout is not None and timeout <= 0:
         raise click.UsageError("--timeout is over 0; leave it out for the server's own")
+    around = {"env": read_env(env), "cwd": cwd}
     source = read_source(code, file)
     printer = Printer(sys.stdout, sys.stderr, save_images)
     asked = {limit: text for limit, text in limits.items() if text is not None}
@@ -68,9 +75,9 @@ def run(
         if source is None:
             from .prompt import converse
 
-            status = converse(session, printer, timeout)
+            status = converse(session, printer, timeout, around)
         else:
-            status = execute(session, printer, source, timeout)
+            status = execute(session, printer, source, timeout, around)
     except KeyboardInterrupt:
         status = exit_status("interrupted")
     finally:
@@ -99,8 +106,28 @@ def read_source(code: str | None, file: Path | None) -> str | None:
     return code
 
 
-def execute(session: Session, printer: Printer, code: str, timeout: float | None) -> int:
-    """Run code, print its events, and return the exit status that tells how it ended."""
+def read_env(given: tuple[str, ...]) -> dict[str, str] | None:
+    """Return the variables, or None without any."""
+    found = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise click.UsageError("--env is NAME=VALUE")  # the value may be nobody's business
+        found[name] = value
+    return found or None
+
+
+def execute(
+    session: Session,
+    printer: Printer,
+    code: str,
+    timeout: float | None,
+    around: Mapping[str, Any],
+) -> int:
+    """Run code, print its events, and return the exit status that tells how it ended.
+
+    `around` is what it has around it: `env` and `cwd`.
+    """
     session.attach()
     seen: dict[str, str] = {}  # `queued` or `started` of our execution, and its id
 
@@ -110,7 +137,7 @@ def execute(session: Session, printer: Printer, code: str, timeout: float | None
         printer.event(event)
 
     with interrupting(session, seen):
-        result = session.execute(code, timeout=timeout, on_event=event)
+        result = session.execute(code, timeout=timeout, on_event=event, **around)
     return exit_status(result.status)
 
 

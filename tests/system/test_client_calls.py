@@ -77,3 +77,18 @@ async def test_one_call_needs_no_session(broker: RunningBroker) -> None:
     with pytest.raises(BadRequest, match="over HTTP"):
         once.call("lambda x: x", float("nan"))
     assert await AsyncBroker(broker.url, broker.token).call("lambda: 1") == 1
+
+
+def test_the_command_line_sets_variables_and_a_directory(broker: RunningBroker) -> None:
+    session, code = new_name(), "import os; print(os.environ.get('A'), os.getcwd() == '/')"
+    ran = broker.cli("run", "-s", session, "--env", "A=b=c", "--cwd", "/", code)
+    assert (ran.returncode, ran.stdout) == (0, "b=c True\n"), ran.stderr
+    ran = broker.cli("run", "-s", session, "-", stdin=code)
+    assert ran.stdout == "None False\n"
+    refused = broker.cli("run", "-s", session, "--env", "a secret", code)
+    assert refused.returncode == 2
+    assert "NAME=VALUE" in refused.stderr
+    assert "a secret" not in refused.stderr
+    refused = broker.cli("run", "-s", session, "--env", "A-B=a secret", code)
+    assert refused.returncode != 0
+    assert "a secret" not in refused.stderr
