@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.system.conftest import RunningBroker
-from tests.system.peer import execute, value_of
+from tests.system.peer import call, execute, value_of
 
 StartBroker = Callable[..., AbstractContextManager[RunningBroker]]
 SETTINGS = """
@@ -47,6 +47,14 @@ def test_its_sessions_are_shut_in_and_outlive_the_broker_and_their_kernels(
     with begin() as first:
         assert value_of(first, "a", "__import__('os').getuid()") == "1000"
         assert value_of(first, "a", "(x := open('kept', 'w').write('text'))") == "4"
+        for action, body, field in (
+            ("execute", {"code": "print(1)", "inputs": {"a": 1}}, "inputs"),
+            ("execute", {"code": "print(1)", "cwd": "/"}, "cwd"),
+            ("call", {"function": "len", "args": [[]]}, "function"),
+        ):
+            refused = call(first, "POST", f"/v1/sessions/a/{action}", body)
+            assert (refused.status, refused.error["field"]) == (400, field)
+            assert "of another kernelspec" in refused.error["message"]
         full = execute(first, "a", "open('big', 'wb').write(bytes(64 << 20))")
         assert "No space left" in full["error"]["message"]
         os.kill(first.pid, signal.SIGKILL)
