@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import getpass
 import re
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -136,14 +137,18 @@ def execute(
             seen["queued" if event["type"] == "queued" else "started"] = event["id"]
         printer.event(event)
 
-    with interrupting(session, seen):
-        result = session.execute(code, timeout=timeout, on_event=event, **around)
+    with interrupting(session, seen) as press:
+        on_input = ask_on(press) if sys.stdin.isatty() else None
+        result = session.execute(code, timeout=timeout, on_event=event, on_input=on_input, **around)
     return exit_status(result.status)
 
 
 @contextmanager
-def interrupting(session: Session, seen: Mapping[str, str]) -> Iterator[None]:
-    """Make the first Ctrl-C interrupt our own execution, and the second one leave."""
+def interrupting(session: Session, seen: Mapping[str, str]) -> Iterator[Callable[[], None]]:
+    """Make the first Ctrl-C interrupt our own execution, and the second one leave.
+
+    Yields what does as the first one.
+    """
     pressed = 0
 
     def press(_: int, __: FrameType | None) -> None:
@@ -170,6 +175,28 @@ def interrupting(session: Session, seen: Mapping[str, str]) -> Iterator[None]:
 
     earlier = signal.signal(signal.SIGINT, press)
     try:
-        yield
+        yield ask
     finally:
         signal.signal(signal.SIGINT, earlier)
+
+
+def ask_on(interrupt: Callable[[], None]) -> Callable[[str, bool], str | None]:
+    """Return what asks on the terminal for a line that the code wants.
+
+    Ctrl-D is the end of input, and Ctrl-C interrupts the code.
+    """
+
+    def on_input(prompt: str, password: bool) -> str | None:
+        earlier = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            return getpass.getpass(prompt) if password else input(prompt)
+        except EOFError:
+            click.echo()
+        except KeyboardInterrupt:
+            click.echo()
+            interrupt()
+        finally:
+            signal.signal(signal.SIGINT, earlier)
+        return None
+
+    return on_input

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from .aio_files import AsyncFiles
 from .aio_line import AsyncDialler, AsyncLine, watch
+from .aio_serving import AsyncToolServer
 from .calls import (
     BatchResult,
     Cell,
@@ -24,6 +25,7 @@ from .errors import BrokerError, OutputLost, SessionGone
 from .files import Files
 from .find import Place, find
 from .functions import Function
+from .inputs import answering_async
 from .result import Event, Result, collect, collect_answer
 from .resume import RECONNECT, OnLost, check_state
 from .socket import PING_INTERVAL
@@ -169,6 +171,9 @@ class AsyncSession:
         self._place = place
         self._reconnect = reconnect
         self._ping_interval = ping_interval
+        self.tools = AsyncToolServer(
+            place, lambda: socket_url(place.url, name, profile=profile, limits=limits)
+        )
         self._line = AsyncLine(name, self._dialler())
 
     @property
@@ -190,8 +195,7 @@ class AsyncSession:
         **options: Any,
     ) -> Result:
         """Run code and return what came of it; see `Session.execute`."""
-        fields = execute_fields(options.pop("inputs", None), **options)
-        asking = self._ask("execute", code=code, timeout=timeout, **fields)
+        asking = self.stream(code, timeout=timeout, **options)
         return check_state(collect(await _heard(asking, on_event)), self.on_lost)
 
     async def stream(
@@ -202,8 +206,13 @@ class AsyncSession:
         **options: Any,
     ) -> AsyncGenerator[Event, None]:
         """Run code and yield its events as they come, `done` last; see `Session.stream`."""
-        fields = execute_fields(options.pop("inputs", None), **options)
-        async with aclosing(self._ask("execute", code=code, timeout=timeout, **fields)) as coming:
+        on_input, inputs = options.pop("on_input", None), options.pop("inputs", None)
+        fields = execute_fields(inputs, **options)
+        asking = self._ask("execute", code=code, timeout=timeout, **fields)
+        async with (
+            aclosing(asking),
+            aclosing(answering_async(asking, on_input, self._line)) as coming,
+        ):
             async for event in coming:
                 yield event
 
@@ -312,6 +321,7 @@ class AsyncSession:
 
     async def detach(self) -> None:
         """Disconnect, and keep the session; an execution goes on without us."""
+        await self.tools.close()
         await self._line.close()
 
     async def __aenter__(self) -> Self:

@@ -21,9 +21,11 @@ from .errors import BrokerError, OutputLost, SessionGone
 from .files import Files
 from .find import Place, find
 from .functions import Function
+from .inputs import answering
 from .line import Dialler, Line, Watch
 from .result import Event, Result, collect, collect_answer
 from .resume import RECONNECT, OnLost, check_state
+from .serving import ToolServer
 from .socket import PING_INTERVAL
 from .wire import Limits, socket_url
 
@@ -167,6 +169,9 @@ class Session:
         self._place = place
         self._reconnect = reconnect
         self._ping_interval = ping_interval
+        self.tools = ToolServer(
+            place, lambda: socket_url(place.url, name, profile=profile, limits=limits)
+        )
         self._line = Line(name, self._dialler())
         self._watches: set[Watch] = set()
 
@@ -193,7 +198,8 @@ class Session:
         `timeout` in seconds is the broker's to keep. `options` are further fields of the
         protocol's `execute`: `inputs`, values by the name of the variable that each is to be;
         `env` and `cwd`, for as long as it runs; `silent`, `store_history`, `stop_on_error`,
-        `metadata`.
+        `metadata`. `on_input(prompt, password)` returns the line that code asks for, or None for
+        the end of input, which is what such code gets without it.
         A failure of the code is a result; a refusal of the request raises BrokerError.
         """
         return self._collected(self.stream(code, timeout=timeout, **options), on_event)
@@ -206,8 +212,10 @@ class Session:
         To stop listening early does not stop the code: `interrupt()` does. OutputLost is raised
         behind `done` when events before it are gone.
         """
-        fields = execute_fields(options.pop("inputs", None), **options)
-        yield from self._ask("execute", code=code, timeout=timeout, **fields)
+        on_input, inputs = options.pop("on_input", None), options.pop("inputs", None)
+        fields = execute_fields(inputs, **options)
+        asking = self._ask("execute", code=code, timeout=timeout, **fields)
+        yield from answering(asking, on_input, self._line)
 
     def batch(
         self,
@@ -327,6 +335,7 @@ class Session:
         """Disconnect, and keep the session; an execution goes on without us."""
         for watch in tuple(self._watches):
             watch.close()
+        self.tools.close()
         self._line.close()
 
     def __enter__(self) -> Self:

@@ -1,0 +1,114 @@
+"""What the client tells of a function, and how it keeps calls apart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, Optional
+
+import pytest
+
+from broker.client import BadRequest
+from broker.client.tools import KEPT, Register, describe, failure, may_concern, named, schema_of
+from broker.client.wire import JSON, MSGPACK, encode
+
+
+def weather(
+    city: str, days: int = 1, *, unit: Literal["C", "F"] = "C", raw: bytes | None = None
+) -> str:
+    """Tell the weather.
+
+    Of a city.
+    """
+    return city
+
+
+def test_a_function_is_told_of_by_its_signature_and_docstring() -> None:
+    assert describe("weather", weather) == {
+        "name": "weather",
+        "description": "Tell the weather.\n\nOf a city.",
+        "parameters": {
+            "type": "object",
+            "properties": {
+                "city": {"type": "string"},
+                "days": {"type": "integer", "default": 1},
+                "unit": {"enum": ["C", "F"], "default": "C"},
+                "raw": {
+                    "anyOf": [{"type": "string", "format": "binary"}, {"type": "null"}],
+                    "default": None,
+                },
+            },
+            "required": ["city"],
+        },
+    }
+
+
+@pytest.mark.parametrize(
+    ("hint", "schema"),
+    [
+        (float, {"type": "number"}),
+        (Optional[int], {"type": ["integer", "null"]}),  # noqa: UP045
+        (list[str], {"type": "array", "items": {"type": "string"}}),
+        (Sequence[int], {"type": "array", "items": {"type": "integer"}}),
+        (tuple[int, str], {"type": "array"}),
+        (dict[str, int], {"type": "object"}),
+        (Mapping[str, int], {"type": "object"}),
+        (Annotated[int, "a", []], {"type": "integer"}),
+        (int | Any, {}),
+        (Any, {}),
+        (object, {}),
+    ],
+)
+def test_a_hint_is_a_schema(hint: Any, schema: dict[str, Any]) -> None:
+    assert schema_of(hint) == schema
+
+
+def test_what_takes_any_arguments_is_told_of_without_a_schema() -> None:
+    assert "parameters" not in describe("f", lambda *args: args)
+    assert "parameters" not in describe("p", print)
+    assert describe("f", lambda a, **more: a)["parameters"]["additionalProperties"] is True
+
+
+def test_a_default_that_is_no_json_is_left_out() -> None:
+    assert describe("f", lambda a=print: a)["parameters"]["properties"] == {"a": {}}
+
+
+def test_two_functions_of_one_name_are_refused() -> None:
+    assert named((weather,), {"other": weather}) == {"other": weather, "weather": weather}
+    for wrong in ((weather, weather), (lambda: 1,)):
+        with pytest.raises(BadRequest):
+            named(wrong, {})
+
+
+def test_an_error_is_its_name_and_message_alone() -> None:
+    class Odd(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError
+
+    error = failure("c", ValueError("x" * 9999))["error"]
+    assert (error["name"], len(error["message"])) == ("ValueError", 4096)
+    assert failure("c", Odd())["error"] == {"name": "Odd", "message": ""}
+
+
+def test_a_call_is_taken_once_and_by_its_own_registration() -> None:
+    register = Register()
+    register.functions = {"f": weather}
+    request = register.message()["id"]
+    event = {"type": "tool_call", "call": "1", "name": "f", "tools": request}
+    assert register.take({**event, "tools": "another's"}) is None
+    assert register.take(event) is weather
+    assert register.take(event) is None
+    assert register.again(event) is None  # it is being called
+    register.note("1", {"value": 5})
+    again = {**event, "tools": register.message()["id"]}
+    assert register.again(again) == {"value": 5}
+    for number in range(2 * KEPT):
+        register.take({**again, "call": f"c{number}"})
+        register.note(f"c{number}", {})
+    assert len(register._taken) == KEPT
+
+
+@pytest.mark.parametrize("subprotocol", [JSON, MSGPACK])
+def test_other_frames_are_not_looked_at(subprotocol: str) -> None:
+    for kind in ("tool_call", "reply", "fault", "stream", "display", "done", "session"):
+        frame = encode(subprotocol, {"type": kind, "id": "x", "text": "é tool_call" * 20})
+        assert may_concern(frame) is (kind in ("tool_call", "reply", "fault"))
