@@ -59,6 +59,11 @@ class Kept:
 class Recording:
     """The cell that runs."""
 
+    __slots__ = (
+        *("_clear_due", "_outputs", "_places", "_rich", "_sizes", "_text", "_texts"),
+        *("cell", "left_out"),
+    )
+
     def __init__(self, code: str, execution_id: str) -> None:
         self.left_out = max(0, len(code) - MOST_TEXT)
         self.cell: Cell = {"id": execution_id, "code": code[:MOST_TEXT], "started": time.time()}
@@ -172,7 +177,11 @@ class Recording:
 
     def _fitted(self, data: Event, metadata: Event) -> tuple[Event, Event, int]:
         """Return as many forms of what is shown as there is room for, the smallest first."""
-        size = size_of([data, metadata], MOST_RICH) + EVENT_COST
+        size = EVENT_COST + (size_of(metadata, MOST_RICH) if metadata else 0)
+        for value in data.values():
+            # Text and bytes, which most of it is, are not worth a walk.
+            plain = isinstance(value, str | bytes)
+            size += len(value) if plain else size_of(value, MOST_RICH)
         if size <= self._rich:
             return data, metadata, size
         sizes = {form: size_of(value, MOST_RICH) for form, value in data.items()}
