@@ -156,10 +156,9 @@ class ToolServer:
             self._send(socket, failure(name, error))
         elif (answer := self._register.again(event)) is not None:
             self._send(socket, answer)
-        elif (function := self._register.take(event)) is not None:
-            if self._pool is not None:
-                with suppress(RuntimeError):  # closed meanwhile
-                    self._pool.submit(self._call, function, event)
+        elif (function := self._register.take(event)) is not None and self._pool is not None:
+            with suppress(RuntimeError):  # closed meanwhile
+                self._pool.submit(self._call, function, event)
 
     def _call(self, function: Function, event: Event) -> None:
         call = str(event["call"])
