@@ -336,7 +336,8 @@ async def test_values_are_written_nowhere_and_shown_to_nobody(
 ) -> None:
     directory, secret = short_dir(), "s3cret-of-this-test"
     flags = ("--log-level", "debug", "--warm", "1", "--preload", "json")
-    with start_broker(directory, *flags) as first:
+    audited = {"BROKER_AUDIT_LOG": "on", "BROKER_AUDIT_CODE": "on"}
+    with start_broker(directory, *flags, **audited) as first:
         body = {"env": {"OPENED": secret}}
         answers = [call(first, "POST", "/v1/sessions/kept", body).text]
         async with attached(first, "kept", subprotocols=[MSGPACK]) as peer:
@@ -352,6 +353,7 @@ async def test_values_are_written_nowhere_and_shown_to_nobody(
         paths = "/v1/sessions", "/v1/sessions/kept", "/v1/pools", "/v1/nodes", "/metrics"
         answers += [call(first, "GET", path).text for path in paths]
         assert secret not in "".join(answers)
+        assert "broker.audit" in first.log
         assert secret not in first.log
         store = redis.Redis(unix_socket_path=str(directory / "valkey.sock"))
         for key in store.scan_iter():
@@ -363,7 +365,7 @@ async def test_values_are_written_nowhere_and_shown_to_nobody(
         assert value_of(first, "kept", "__import__('os').environ['SET']") == repr(secret)
         os.kill(first.pid, signal.SIGKILL)
         first.process.wait(20)
-    with start_broker(directory, *flags) as second:
+    with start_broker(directory, *flags, **audited) as second:
         # The kernel has it still; the broker, who was killed, has kept it for no other.
         assert value_of(second, "kept", "__import__('os').environ['SET']") == repr(secret)
         assert row_of(second, "kept")["generation"] == 1
