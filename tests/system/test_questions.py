@@ -172,3 +172,42 @@ def test_questions_leave_executions_as_they_were(broker: RunningBroker) -> None:
     done = execute(broker, name, "x + 1")
     assert done["execution_count"] == 2
     assert done["result"]["text/plain"] == "42"
+
+
+FORGE = """
+kernel = get_ipython().kernel
+asked, _, number = get_ipython().parent_header["msg_id"].rpartition("_")
+row = {"name": "forged", "type": "x", "preview": "y"}
+def flood(count):  # with one message, again and again: the broker looks at each
+    [ident] = kernel.control_stream._peers
+    message = kernel.session.msg("question_reply", {"status": "ok"}, {"header": {"msg_id": "x"}})
+    frames = [ident, *kernel.session.serialize(message)]
+    for _ in range(count):
+        kernel.control_stream.send_multipart(frames)
+def forge(count):
+    for step in range(count):
+        parent = {"header": {"msg_id": f"{asked}_{int(number) + step % 100}"}}
+        for ident in list(kernel.control_stream._peers):
+            content = {"status": "ok", "variables": [row]}
+            kernel.session.send(kernel.control_stream, "question_reply", content, parent, [ident])
+"""
+
+
+async def test_answers_that_nobody_waits_for_are_answers_to_nothing(broker: RunningBroker) -> None:
+    async with attached(broker, new_name()) as peer:
+        assert (await peer.run(FORGE))[-1]["status"] == "ok"
+        assert (await peer.run("forge(500)"))[-1]["status"] == "ok"
+        told = await ask(peer, "variables", names=["number", "forged"])
+        assert [row["name"] for row in told["variables"]] == ["number"]
+        assert told["missing"] == ["forged"]
+
+
+async def test_a_flood_of_forged_answers_ends_its_kernel_alone(broker: RunningBroker) -> None:
+    other = new_name()
+    execute(broker, other, "kept = 1")
+    async with attached(broker, new_name()) as peer:
+        await peer.run(FORGE)
+        done = (await peer.run("flood(400_000)"))[-1]
+        assert (done["status"], done["reason"]) == ("lost", "bad_frame")
+        assert await peer.value("1 + 1") == "2"
+    assert execute(broker, other, "kept")["result"]["text/plain"] == "1"
