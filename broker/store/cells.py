@@ -70,8 +70,9 @@ class Cells:
                 break
             end = f"({found[-1][0]}"
         found.reverse()
-        twice = {at for at in range(1, len(found)) if found[at][1] == found[at - 1][1]}
-        return [one for at, one in enumerate(found) if one[1] and at not in twice]
+        # With its id and its time in it, no cell is like another.
+        first = {cell: entry for entry, cell in reversed(found)}
+        return [(entry, cell) for entry, cell in found if cell and first[cell] == entry]
 
     def _key(self, owner: Owner) -> str:
         return f"{self._prefix}:cells:{{{owner[0]}/{owner[1]}}}"
