@@ -134,6 +134,7 @@ def test_a_clear_that_waits_for_nothing_clears_nothing() -> None:
     assert [output["text"] for output in cell["outputs"]] == ["old"]
 
 
+@pytest.mark.row("transcript of a session")
 def test_the_oldest_cells_go() -> None:
     transcript = Transcript(3, 1 << 20)
     for number in range(5):

@@ -69,6 +69,7 @@ def make_likely(case: schemathesis.Case, known: bool) -> None:
             case.body.pop(name, None)
 
 
+@pytest.mark.row("GET /openapi.json")
 def test_the_broker_serves_the_description_that_is_tried_here(broker: RunningBroker) -> None:
     with urllib.request.urlopen(f"{broker.url}/openapi.json") as answer:  # noqa: S310
         assert json.loads(answer.read()) == document(ROUTES)

@@ -119,6 +119,7 @@ async def test_an_unknown_type_is_refused_with_the_known_ones(
     ],
     ids=str,
 )
+@pytest.mark.row("fault")
 async def test_a_message_that_breaks_a_rule_gets_a_fault_naming_the_field(
     broker: RunningBroker, message: dict[str, Any], field: str
 ) -> None:
@@ -128,6 +129,7 @@ async def test_a_message_that_breaks_a_rule_gets_a_fault_naming_the_field(
 
 
 @pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.row("one incoming frame")
 async def test_an_oversize_frame_gets_too_large_and_the_connection_stays(
     broker: RunningBroker, codec: str
 ) -> None:
@@ -146,6 +148,7 @@ async def test_a_frame_at_the_bound_is_taken(broker: RunningBroker) -> None:
 
 @pytest.mark.parametrize("codec", CODECS)
 @pytest.mark.parametrize("depth", [33, 5000])
+@pytest.mark.row("nesting of a message")
 async def test_too_deep_nesting_is_refused(broker: RunningBroker, codec: str, depth: int) -> None:
     if codec == JSON:
         nested: str | bytes = '{"type":"execute","id":"a","code":"1","metadata":'
@@ -160,6 +163,7 @@ async def test_too_deep_nesting_is_refused(broker: RunningBroker, codec: str, de
         assert "32 levels" in event["message"]
 
 
+@pytest.mark.row("bad frames in a row")
 async def test_ten_bad_frames_in_a_row_close_with_4400(broker: RunningBroker) -> None:
     name = new_name()
     async with attached(broker, name) as peer:

@@ -49,6 +49,7 @@ def said(peer: Peer, kind: str, name: str = "x") -> list[Event]:
     return [event for event in peer.events if event["type"] == kind and event.get("id") == name]
 
 
+@pytest.mark.row("input_request", "input_reply")
 async def test_a_cell_asks_and_the_answer_comes_back(peer: Peer) -> None:
     await start(peer, "import getpass\nprint('hello', end='')\na = input('name? ')\n"
                       "b = getpass.getpass('secret: ')\na, b")  # fmt: skip
@@ -141,6 +142,7 @@ async def test_a_debugger_is_talked_to(peer: Peer) -> None:
     assert "6" in "".join(event["text"] for event in said(peer, "stream"))
 
 
+@pytest.mark.row("tools", "tool_call", "tool_result")
 async def test_a_cell_calls_a_tool_as_a_function(peer: Peer) -> None:
     assert (await serve(peer, WEATHER))["tools"] == ["get_weather"]
     await start(peer, "get_weather(city='Oslo')")

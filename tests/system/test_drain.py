@@ -47,6 +47,7 @@ async def test_what_runs_is_let_end_and_what_is_idle_goes_away(
     assert row_of(broker, idle)["reason"] == "drained"
 
 
+@pytest.mark.row("POST /v1/nodes/{n}/drain")
 def test_a_draining_node_says_so_and_takes_nothing_new(broker: RunningBroker, node: str) -> None:
     call(broker, "POST", f"/v1/nodes/{node}/drain")
     [told] = call(broker, "GET", "/v1/nodes").body["nodes"]

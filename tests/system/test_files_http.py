@@ -62,6 +62,7 @@ def refused(answer: Answer) -> tuple[int, str, str | None]:
     return answer.status, answer.error["code"], answer.error.get("field")
 
 
+@pytest.mark.row("GET /v1/sessions/{s}/files/{path}", "PUT /v1/sessions/{s}/files/{path}")
 def test_what_is_put_is_the_kernels_and_what_it_writes_comes_back(
     broker: RunningBroker, session: str
 ) -> None:
@@ -91,6 +92,7 @@ def test_what_is_put_is_the_kernels_and_what_it_writes_comes_back(
     assert refused(files(broker, "GET", session, "data/in é.csv")) == (404, "no_such_file", "path")
 
 
+@pytest.mark.row("GET /v1/sessions/{s}/files")
 def test_listing_goes_in_pages_and_into_directories(broker: RunningBroker, session: str) -> None:
     for path in ("b", "a/x", "a/y/z", "c"):
         assert files(broker, "PUT", session, path, path).status == 201
@@ -137,6 +139,7 @@ def test_parts_of_a_file_are_sent_as_asked(broker: RunningBroker, session: str) 
     assert files(broker, "GET", session, "f", None, {"If-None-Match": version}).status == 200
 
 
+@pytest.mark.row("POST /v1/sessions/{s}/files/{path}", "DELETE /v1/sessions/{s}/files/{path}")
 def test_names_are_changed_directories_made_and_files_removed(
     broker: RunningBroker, session: str
 ) -> None:

@@ -96,6 +96,7 @@ async def test_a_flood_of_text_is_cut_and_said_so_in_bounded_memory(
         await kept(flooded, peer)
 
 
+@pytest.mark.row("rich outputs of one execution")
 async def test_a_flood_of_displays_is_cut_and_said_so_in_bounded_memory(
     flooded: RunningBroker,
 ) -> None:
@@ -176,6 +177,7 @@ async def test_a_thread_that_goes_on_printing_after_its_cell_is_bounded(
         await kept(flooded, peer)
 
 
+@pytest.mark.row("unread bytes of one client")
 async def test_a_client_that_never_reads_is_let_go_and_costs_nobody_else(
     flooded: RunningBroker,
 ) -> None:
@@ -340,6 +342,7 @@ async def test_300_opens_and_closes_leave_nothing_behind(flooded: RunningBroker)
     assert row_of(flooded, session)["generation"] == 1
 
 
+@pytest.mark.row("queued", "queued executions")
 async def test_a_queue_at_its_bound_refuses_and_goes_on(flooded: RunningBroker) -> None:
     session = new_name()
     async with attached(flooded, session) as peer:

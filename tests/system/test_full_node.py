@@ -87,6 +87,7 @@ async def test_a_place_is_told_before_anything_is_asked(
         assert (await peer.until("session"))["generation"] == 1
 
 
+@pytest.mark.row("sessions that wait for a full node")
 async def test_over_its_bound_a_tenant_is_refused_at_once_and_another_waits(
     small: RunningBroker, taken: list[str]
 ) -> None:

@@ -63,6 +63,7 @@ def bare(broker: RunningBroker, path: str, **headers: str) -> Answer:
 # Executions
 
 
+@pytest.mark.row("POST /v1/sessions/{s}/execute")
 def test_an_execution_answers_what_the_protocol_says(broker: RunningBroker) -> None:
     name = new_name()
     code = "import sys\nprint('out')\nprint('err', file=sys.stderr)\ndisplay('shown')\n6 * 7"
@@ -183,6 +184,7 @@ def test_a_refusal_of_a_stream_is_an_error_like_any_other(broker: RunningBroker)
 
 
 @pytest.mark.parametrize("code", ["x = 20; x", "1 / 0", "import os; os._exit(3)"])
+@pytest.mark.row("POST /v1/execute")
 def test_a_one_shot_leaves_no_session_behind(broker: RunningBroker, code: str) -> None:
     answer = call(broker, "POST", "/v1/execute", {"code": code})
     assert answer.status == 200
@@ -216,6 +218,7 @@ def test_a_caller_that_vanishes_from_a_stream_is_no_error_of_ours(broker: Runnin
 # Sessions
 
 
+@pytest.mark.row("GET /v1/sessions", "GET /v1/sessions/{s}", "DELETE /v1/sessions/{s}")
 def test_a_session_is_described_listed_and_ended(broker: RunningBroker) -> None:
     name = new_name()
     execute(broker, name, "x = 20")
@@ -311,6 +314,7 @@ def test_an_absent_session_is_404(broker: RunningBroker, method: str, path: str)
     assert "absent" in answer.error["message"]
 
 
+@pytest.mark.row("POST /v1/sessions/{s}/interrupt")
 def test_interrupting_an_idle_session_is_409(broker: RunningBroker) -> None:
     name = new_name()
     execute(broker, name, "1")
@@ -331,6 +335,7 @@ def test_a_restart_that_does_not_say_whether_to_keep_files_changes_nothing(
     assert answer.body["generation"] == 2
 
 
+@pytest.mark.row("POST /v1/sessions/{s}/restart")
 def test_a_restart_is_the_next_generation_without_variables(broker: RunningBroker) -> None:
     name = new_name()
     execute(broker, name, "x = 20")
@@ -343,6 +348,7 @@ def test_a_restart_is_the_next_generation_without_variables(broker: RunningBroke
 # Operators
 
 
+@pytest.mark.row("GET /v1/nodes", "GET /v1/pools")
 def test_nodes_and_pools_show_what_there_is(broker: RunningBroker) -> None:
     name = new_name()
     execute(broker, name, "1")
@@ -366,6 +372,7 @@ def test_nodes_and_pools_show_what_there_is(broker: RunningBroker) -> None:
     assert "rss" not in call(broker, "GET", "/v1/pools").body["broker"]
 
 
+@pytest.mark.row("GET /healthz", "GET /readyz")
 def test_health_and_readiness_need_no_token(broker: RunningBroker) -> None:
     steady(broker)
     healthy, ready = bare(broker, "/healthz"), bare(broker, "/readyz")
@@ -373,6 +380,7 @@ def test_health_and_readiness_need_no_token(broker: RunningBroker) -> None:
     assert (ready.status, ready.body) == (200, {"ready": True, "reasons": []})
 
 
+@pytest.mark.row("GET /metrics")
 def test_metrics_are_prometheus_text_and_count(broker: RunningBroker) -> None:
     def sample(name: str, **labels: str) -> float:
         text = call(broker, "GET", "/metrics")

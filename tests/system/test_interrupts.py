@@ -48,6 +48,7 @@ def impatient(short_dir) -> Iterator[RunningBroker]:  # type: ignore[no-untyped-
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("name", STOPS)
+@pytest.mark.row("interrupt")
 async def test_an_interrupt_stops_it_and_keeps_the_kernel(
     impatient: RunningBroker, name: str
 ) -> None:

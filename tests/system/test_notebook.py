@@ -36,6 +36,7 @@ def sources(broker: Place, session: str) -> list[str]:
     return [cell["source"] for cell in book(broker, session)["cells"]]
 
 
+@pytest.mark.row("GET /v1/sessions/{s}/notebook")
 def test_a_session_is_a_notebook_that_validates(broker: RunningBroker) -> None:
     name = new_name()
     execute(broker, name, "print('a')\nx = 20")
@@ -80,6 +81,7 @@ def test_what_never_was_has_no_notebook(broker: RunningBroker) -> None:
 
 
 @pytest.mark.parametrize("subprotocol", [JSON, MSGPACK])
+@pytest.mark.row("history")
 async def test_history_tells_the_last_cells(broker: RunningBroker, subprotocol: str) -> None:
     name = new_name()
     async with attached(broker, name, subprotocols=[subprotocol]) as peer:

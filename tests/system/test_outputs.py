@@ -37,6 +37,7 @@ def assert_few(result: Result) -> None:
 # Text
 
 
+@pytest.mark.row("text of one execution")
 def test_a_long_text_is_cut_and_all_of_it_is_in_a_file_of_the_session(session: Session) -> None:
     session.execute("first = 1")
     result = session.execute("for i in range(100_000): print(f'line {i:06}')")
@@ -101,6 +102,7 @@ def test_a_display_updated_a_thousand_times_is_a_few_events_and_the_last_state(
     assert len(result.events) < 100
 
 
+@pytest.mark.row("clear")
 def test_a_loop_that_clears_and_shows_is_told_in_order(session: Session) -> None:
     result = session.execute(
         "from IPython.display import clear_output\n"
@@ -169,6 +171,7 @@ async def test_sound_and_other_bytes_arrive_as_bytes(peer: Peer, mime: str) -> N
     assert shown["data"] == {mime: b"\0\xff" * 1000}
 
 
+@pytest.mark.row("one rich output")
 def test_an_output_over_the_bound_is_in_a_file_of_the_session(session: Session) -> None:
     result = session.execute("display({'text/html': 'x' * 20_000_000}, raw=True)")
     [shown] = [event for event in result.events if event["type"] == "display"]
@@ -203,6 +206,7 @@ def test_a_form_that_never_comes_ends_with_the_time_of_its_execution(
         ("import asyncio\nawait asyncio.sleep(0)\n[][0]", "IndexError: list index out of range, "),
     ],
 )
+@pytest.mark.row("error")
 def test_an_error_has_one_line_for_a_model(session: Session, code: str, short: str) -> None:
     error = session.execute(code).error
     assert error is not None

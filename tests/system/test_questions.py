@@ -40,6 +40,7 @@ async def ask(peer: Peer, kind: str, **fields: Any) -> dict[str, Any]:
 
 
 @BOTH
+@pytest.mark.row("complete", "inspect", "variables")
 async def test_an_idle_session_answers_what_it_is_asked(
     broker: RunningBroker, subprotocol: str
 ) -> None:
@@ -125,6 +126,7 @@ async def test_who_only_watches_may_not_ask(broker: RunningBroker) -> None:
         assert (await ask(peer, "variables"))["code"] == "forbidden"
 
 
+@pytest.mark.row("open questions of a session")
 async def test_open_questions_of_a_session_are_bounded(broker: RunningBroker) -> None:
     async with attached(broker, new_name()) as peer:
         await peer.run(STUCK)
@@ -150,6 +152,7 @@ async def test_a_lost_kernel_ends_what_it_was_asked(broker: RunningBroker) -> No
         assert (await ask(peer, "variables"))["variables"] == []
 
 
+@pytest.mark.row("GET /v1/sessions/{s}/variables")
 def test_variables_over_http(broker: RunningBroker) -> None:
     name = new_name()
     execute(broker, name, "a = 1; b = 'two'")

@@ -92,6 +92,7 @@ def test_memory_over_the_quota_is_refused_and_less_of_it_is_not(strict: RunningB
     end(small, *names)
 
 
+@pytest.mark.row("sessions, executions, CPU and memory of a tenant")
 async def test_one_at_a_time_is_one_at_a_time(strict: RunningBroker) -> None:
     one, names = made(strict, tenant="one"), [new_name(), new_name()]
     async with attached(one, names[0]) as first, attached(one, names[1]) as second:

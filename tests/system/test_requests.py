@@ -83,6 +83,7 @@ async def test_a_name_that_is_none_is_refused_and_nothing_runs(broker: RunningBr
 
 
 @BOTH
+@pytest.mark.row("call", "value")
 async def test_a_call_is_answered_with_plain_data(broker: RunningBroker, subprotocol: str) -> None:
     async with attached(broker, new_name(), subprotocols=[subprotocol]) as peer:
         source = "def f(x, *, y):\n    print(x)\n    return [x, y, b'\\xff', float('nan'), 2**70]"
@@ -181,6 +182,7 @@ async def test_a_call_is_interrupted_and_timed_out_like_code(broker: RunningBrok
 
 
 @BOTH
+@pytest.mark.row("batch")
 async def test_the_cells_of_a_batch_run_one_after_the_other(
     broker: RunningBroker, subprotocol: str
 ) -> None:
@@ -244,6 +246,7 @@ async def test_an_environment_and_a_directory_hold_for_one_execution(
         assert "absent" in told[1]["message"]
 
 
+@pytest.mark.row("configure")
 async def test_what_is_configured_holds_in_order_and_for_later_kernels(
     broker: RunningBroker,
 ) -> None:
@@ -268,6 +271,7 @@ async def test_what_is_configured_holds_in_order_and_for_later_kernels(
 # Over HTTP
 
 
+@pytest.mark.row("POST /v1/sessions/{s}/call", "POST /v1/call")
 def test_a_call_over_http_is_answered_with_its_value(broker: RunningBroker) -> None:
     session = new_name()
     body = {"function": "lambda x: [x, b'\\xff', float('inf')]", "args": [{"base64": "AA=="}]}
@@ -312,6 +316,7 @@ def test_a_body_that_is_refused_opens_no_session(broker: RunningBroker) -> None:
         assert call(broker, "GET", f"/v1/sessions/{session}").status == 404
 
 
+@pytest.mark.row("POST /v1/sessions/{s}")
 def test_a_session_is_opened_with_an_environment(broker: RunningBroker) -> None:
     session = new_name()
     body = {"env": {"A": "1"}, "cwd": "/usr", "limits": {"execution_timeout": 90}}

@@ -172,6 +172,7 @@ def test_an_interrupt_ends_the_cell_and_keeps_the_variables(client: Broker) -> N
             session.interrupt()
 
 
+@pytest.mark.row("cancel")
 async def test_cancel_takes_only_what_waits(broker: RunningBroker) -> None:
     async with attached(broker, new_name()) as peer:
         await begin(peer, "import time; time.sleep(60)", "a")

@@ -49,6 +49,7 @@ def refused(status: int, code: str) -> Iterator[None]:
     assert json.loads(caught.value.response.body)["error"]["code"] == code
 
 
+@pytest.mark.row("GET /v1/tokens", "POST /v1/tokens", "DELETE /v1/tokens/{id}")
 def test_a_token_works_over_http_until_it_is_revoked(broker: RunningBroker) -> None:
     holder, name = made(broker), new_name()
     assert execute(holder, name, "6 * 7")["result"]["text/plain"] == "42"

@@ -39,6 +39,7 @@ async def settled(peer: Peer) -> None:
 
 
 @BOTH
+@pytest.mark.row("execute", "started", "stream", "result", "done")
 async def test_an_execution_is_started_then_its_outputs_then_exactly_one_done(
     broker: RunningBroker, subprotocol: str
 ) -> None:
@@ -67,6 +68,7 @@ async def test_an_execution_is_started_then_its_outputs_then_exactly_one_done(
 
 
 @BOTH
+@pytest.mark.row("session")
 async def test_the_first_event_describes_the_session(
     broker: RunningBroker, subprotocol: str
 ) -> None:
@@ -160,6 +162,7 @@ async def test_after_a_number_every_event_since_is_sent_again(
         assert numbers(again.events[1:]) == list(range(seen + 1, numbers(again.events)[-1] + 1))
 
 
+@pytest.mark.row("events kept for a reconnect", "ack")
 async def test_what_is_gone_from_the_buffer_is_told_as_a_range(
     start_broker: Callable[..., AbstractContextManager[RunningBroker]],
     short_dir: Callable[[], Path],
@@ -189,6 +192,7 @@ async def test_what_is_gone_from_the_buffer_is_told_as_a_range(
             assert (await again.next())["seq"] == last
 
 
+@pytest.mark.row("reply")
 async def test_a_watcher_sees_everything_and_may_not_change_anything(
     broker: RunningBroker,
 ) -> None:
@@ -237,6 +241,7 @@ async def test_create_false_is_404_for_an_absent_session_and_joins_a_present_one
 
 
 @BOTH
+@pytest.mark.row("ping", "pong")
 async def test_a_ping_is_answered_to_the_asker_alone(
     broker: RunningBroker, subprotocol: str
 ) -> None:
@@ -262,6 +267,7 @@ async def test_a_silent_execution_has_a_start_and_an_end_and_leaves_no_number(
         assert loud[0]["execution_count"] == 1
 
 
+@pytest.mark.row("display")
 async def test_output_updated_in_place_carries_its_display_id(broker: RunningBroker) -> None:
     code = """
 from IPython.display import clear_output
