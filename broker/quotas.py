@@ -82,12 +82,13 @@ class Hour:
 
     def below_at(self, bound: float, now: float) -> float:
         """Return when the total is below the bound, if nothing is added."""
-        left = self.total(now)
-        for begin, used in self._minutes:
-            if left < bound:
-                break
-            left -= used
-            now = begin + GRAIN + HOUR
+        if self.total(now) < bound:
+            return now
+        minutes = list(self._minutes)
+        for gone, (begin, _) in enumerate(minutes, 1):
+            # Summed as `total` does: what is taken away from a sum leaves another rest.
+            if sum(used for _, used in minutes[gone:]) < bound:
+                return begin + GRAIN + HOUR
         return now
 
 
