@@ -94,8 +94,10 @@ class Mark:
         """Note the session's kernel; a fresh one has said nothing and runs nothing."""
         self._numbers[self._at + GENERATION] = generation
         self._numbers[self._at + TIME] = int(time.time())
+        # What is numbered from here on says nothing of the message that was taken in last.
+        self._numbers[self._at + TAKEN] = 0 if fresh else self.taken
+        self._numbers[self._at + BEFORE] = 0
         if fresh:
-            self._numbers[self._at + TAKEN] = self._numbers[self._at + BEFORE] = 0
             self.rest()
 
     def taking(self, count: int) -> None:

@@ -55,6 +55,19 @@ def test_a_message_that_had_given_no_number_is_taken_in_again() -> None:
     assert mark.taken == 5
 
 
+def test_a_message_that_is_to_come_again_does_so_after_a_second_death() -> None:
+    mark = Mark()
+    mark.bound(1, fresh=True)
+    mark.number(7)
+    mark.taking(5)
+    mark.bound(1, fresh=False)
+    mark.number(8)  # of the adoption itself
+    assert mark.taken == 4
+    mark.taking(5)
+    mark.number(9)
+    assert mark.taken == 5
+
+
 def test_a_fresh_kernel_runs_nothing_and_the_numbers_go_on() -> None:
     mark = Mark()
     mark.number(7)

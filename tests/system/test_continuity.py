@@ -172,8 +172,8 @@ def port_of(broker: RunningBroker) -> str:
 def test_a_client_comes_through_a_killed_broker_with_all_output_or_the_exact_loss_and_one_done(
     start_broker: StartBroker, place: tuple[Path, str, str]
 ) -> None:
-    name, lines = new_name(), 4000
-    code = f"import time\nfor i in range({lines}):\n    print(i, flush=True)\n    time.sleep(0.001)"
+    name, lines = new_name(), 600  # fewer than a kernel keeps, however long nobody listens
+    code = f"import time\nfor i in range({lines}):\n    print(i, flush=True)\n    time.sleep(0.01)"
     events: list[dict[str, object]] = []
     begun = threading.Event()
     outcome: list[object] = []
