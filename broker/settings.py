@@ -75,7 +75,11 @@ class Session:
         none=True,
     )
     interrupt_grace: float = setting(
-        "3s", DURATION, "between the interrupt and the kill of a timeout", low="10ms", high="10m"
+        "3s",
+        DURATION,
+        "between an interrupt, or the end of its time, and the kill",
+        low="10ms",
+        high="10m",
     )
     record_ttl: float = setting(
         "24h", DURATION, "an ended session's generation is remembered", low="1s", high="365d"

@@ -225,7 +225,7 @@ class AsyncSession:
     ) -> BatchResult:
         """Run cells one after the other; see `Session.batch`."""
         fields = batch_fields(cells, stop_on_error=stop_on_error)
-        batch = collect_batch(await _heard(self._ask("batch", **fields), on_event))
+        batch = collect_batch(await _heard(self._ask_unheard("batch", **fields), on_event))
         for result in batch:
             check_state(result, self.on_lost)
         return batch
@@ -243,7 +243,7 @@ class AsyncSession:
     ) -> Any:
         """Call a function in the session, and return what it returns; see `Session.call`."""
         options = {"timeout": _timeout, "env": _env, "cwd": _cwd}
-        asking = self._ask("call", **call_fields(function, args, kwargs, **options))
+        asking = self._ask_unheard("call", **call_fields(function, args, kwargs, **options))
         return returned(check_state(collect(await _heard(asking, _on_event)), self.on_lost))
 
     async def configure(
@@ -352,6 +352,15 @@ class AsyncSession:
                     return
         finally:
             self._line.link.forget(asked.id)
+
+    async def _ask_unheard(self, kind: str, **fields: Any) -> AsyncGenerator[Event, None]:
+        """Ask for what runs, and tell it that no input comes."""
+        async with (
+            aclosing(self._ask(kind, **fields)) as asking,
+            aclosing(answering_async(asking, None, self._line)) as coming,
+        ):
+            async for event in coming:
+                yield event
 
     def _dialler(self, *, watch: bool = False) -> AsyncDialler:
         def address(url: str, after: int | None) -> str:

@@ -230,7 +230,8 @@ class Session:
         told otherwise; the result of each has the status `aborted`.
         """
         fields = batch_fields(cells, stop_on_error=stop_on_error)
-        batch = collect_batch(_heard(self._ask("batch", **fields), on_event))
+        asking = answering(self._ask("batch", **fields), None, self._line)
+        batch = collect_batch(_heard(asking, on_event))
         for result in batch:
             check_state(result, self.on_lost)
         return batch
@@ -254,7 +255,8 @@ class Session:
         """
         options = {"timeout": _timeout, "env": _env, "cwd": _cwd}
         fields = call_fields(function, args, kwargs, **options)
-        return returned(self._collected(self._ask("call", **fields), _on_event))
+        asking = answering(self._ask("call", **fields), None, self._line)
+        return returned(self._collected(asking, _on_event))
 
     def configure(
         self, env: Mapping[str, str | None] | None = None, cwd: str | None = None

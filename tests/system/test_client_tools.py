@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from broker.client import AsyncBroker, BadRequest, Broker
+from broker.client import AsyncBroker, BadRequest, Broker, ExecutionFailed
 from tests.system.conftest import RunningBroker
 from tests.system.peer import new_name
 
@@ -41,6 +41,13 @@ def test_without_a_callable_input_is_at_its_end(broker: RunningBroker) -> None:
         result = session.execute("input()")
         assert result.error is not None
         assert result.error.name == "EOFError"
+
+
+def test_a_batch_and_a_call_have_no_input(broker: RunningBroker) -> None:
+    with Broker(broker.url, broker.token).session(new_name()) as session:
+        assert session.batch(["input()"])[0].error.name == "EOFError"  # type: ignore[union-attr]
+        with pytest.raises(ExecutionFailed, match="StdinNotImplementedError"):
+            session.call("lambda: input()")
 
 
 def test_a_callable_that_raises_ends_the_input_and_is_raised(broker: RunningBroker) -> None:
