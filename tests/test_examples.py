@@ -22,7 +22,7 @@ __all__ = ["chromium", "short_dir"]
 
 EXAMPLES = examples("clients.md", "protocol.md")
 FRAMES = "chat-50"  # the session of what is typed
-PROGRAMS = {"python": [sys.executable, "-c"], "sh": ["bash", "-euo", "pipefail", "-c"]}
+PROGRAMS = {"python": [sys.executable], "sh": ["bash", "-euo", "pipefail"]}
 
 
 def of(*languages: str) -> pytest.MarkDecorator:
@@ -57,12 +57,16 @@ def test_there_is_no_example_that_nothing_runs() -> None:
 
 
 @of(*PROGRAMS)
-def test_a_program_prints_what_the_document_says(broker: RunningBroker, example: Example) -> None:
+def test_a_program_prints_what_the_document_says(
+    broker: RunningBroker, example: Example, tmp_path: Path
+) -> None:
     if "curl" in example.code and not shutil.which("curl"):
         pytest.skip("no curl here")
     environment = os.environ | {"BROKER_URL": broker.url, "BROKER_TOKEN": broker.token}
+    program = tmp_path / "example"  # as people keep it, and so that its functions have a source
+    program.write_text(example.code)
     ran = subprocess.run(
-        [*PROGRAMS[example.language], example.code],
+        [*PROGRAMS[example.language], str(program)],
         env=environment,
         capture_output=True,
         text=True,

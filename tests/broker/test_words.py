@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.client.adapters.words import clipped, refusal, shown_images, told
-from broker.client.errors import AtCapacity
+from broker.client.errors import AtCapacity, ConnectionLost, StateLost
 from broker.client.result import collect
 
 PNG = b"\x89PNG" + bytes(3000)
@@ -95,3 +95,15 @@ def test_a_refusal_says_when_to_try_again() -> None:
     assert refusal(AtCapacity("full", retry_after=2.0)) == (
         "status: not run\nnote: full; try again in 2 s"
     )
+
+
+def test_what_may_have_run_is_not_told_as_not_run() -> None:
+    text = refusal(ConnectionLost("the connection was lost"))
+    assert text == "status: not known to have run\nnote: the connection was lost"
+
+
+def test_a_session_that_raises_its_losses_has_its_result_told() -> None:
+    lost = {"type": "session", "state": "lost", "reason": "oom"}
+    result = collect([lost, stream("out"), done()])
+    error = StateLost(2, "oom", result=result)
+    assert refusal(error) == told(result)

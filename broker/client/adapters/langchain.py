@@ -43,7 +43,7 @@ class PythonTool(BaseTool):
         try:
             result = session.execute(code, timeout=timeout)
         except BrokerError as error:
-            raise ToolException(words.refusal(error)) from error
+            raise ToolException(words.refusal(error, self.most)) from error
         return words.told(result, self.most), result
 
     async def _arun(self, code: str, timeout: float | None = None) -> tuple[str, Result]:
@@ -52,7 +52,7 @@ class PythonTool(BaseTool):
         try:
             result = await self.session.execute(code, timeout=timeout)
         except BrokerError as error:
-            raise ToolException(words.refusal(error)) from error
+            raise ToolException(words.refusal(error, self.most)) from error
         return words.told(result, self.most), result
 
 

@@ -52,7 +52,7 @@ class PythonTool:
             code, timeout = words.arguments(_arguments(call))
             return words.told(session.execute(code, timeout=timeout), self.most)
         except BrokerError as error:
-            return words.refusal(error)
+            return words.refusal(error, self.most)
 
     async def arun(self, call: object) -> str:
         """Do as `run`."""
@@ -61,7 +61,7 @@ class PythonTool:
             code, timeout = words.arguments(_arguments(call))
             return words.told(await session.execute(code, timeout=timeout), self.most)
         except BrokerError as error:
-            return words.refusal(error)
+            return words.refusal(error, self.most)
 
     def answer(self, call: object) -> dict[str, Any]:
         """Run a call and return the message, or the input item, that answers it."""

@@ -6,7 +6,16 @@ import json
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from broker.client.errors import BadRequest, BrokerError, Forbidden, NoServer, Unauthorized
+from broker.client.errors import (
+    BadRequest,
+    BrokerError,
+    ConnectionLost,
+    Forbidden,
+    NoServer,
+    SessionGone,
+    StateLost,
+    Unauthorized,
+)
 from broker.client.result import Result, image_bytes
 from broker.client.terminal import shown
 
@@ -65,14 +74,17 @@ def arguments(given: object) -> tuple[str, float | None]:
     return given["code"], timeout
 
 
-def refusal(error: BrokerError) -> str:
-    """Return what a model is told of a request that was not taken.
+def refusal(error: BrokerError, most: int = MOST) -> str:
+    """Return what a model is told of a request that has no result.
 
     What only the program around the model can mend is raised again.
     """
     if isinstance(error, Unauthorized | Forbidden | NoServer):
         raise error
-    text = f"status: not run\nnote: {error.message}"
+    if isinstance(result := getattr(error, "result", None), Result):
+        return told(result, most)  # of a session that is to raise what it has lost
+    is_open = isinstance(error, ConnectionLost | SessionGone | StateLost)
+    text = f"status: {'not known to have run' if is_open else 'not run'}\nnote: {error.message}"
     return text if error.retry_after is None else f"{text}; try again in {error.retry_after:.0f} s"
 
 
