@@ -226,7 +226,7 @@ def test_the_image_asks_the_port_and_the_route_that_there_are() -> None:
     dockerfile = (DEPLOY / "Dockerfile").read_text()
     assert f"http://127.0.0.1:{DEFAULTS.port}/readyz" in dockerfile
     assert f"EXPOSE {DEFAULTS.port}" in dockerfile
-    assert 'r"/readyz"' in (ROOT / "broker/app.py").read_text()
+    assert '"/readyz"' in (ROOT / "broker/web/node_routes.py").read_text()
     assert 'ENTRYPOINT ["tini", "--", "broker"]' in dockerfile
 
 
