@@ -15,13 +15,13 @@ from typing import Any, Protocol
 import orjson
 
 from broker.audience import Audience
-from broker.crossing import decode, encode
 from broker.errors import BadMessage, Forbidden, NotRunning, QueueFull, TooLarge
 from broker.execution import Execution
 from broker.outputs import Event, plain
 from broker.replay import size_of
 from broker.requests import InputReply, ToolResult, Tools
 from broker.roles import Client, SessionKernel
+from broker.tagged import packed, unpacked
 from broker.tools import Offer, Offers
 from kernels.messages import Message
 
@@ -236,7 +236,7 @@ class Dialogue:
         if (error := result.error) is not None:
             self._settle(call, error={"name": error.name, "message": error.message})
             return
-        value = encode(result.value)
+        value = packed(result.value)
         if (size := len(orjson.dumps(value))) > MOST_RESULT:
             raise TooLarge(f"value: {size:,} bytes; at most {MOST_RESULT:,}", field="value")
         self._settle(call, value=value)
@@ -309,6 +309,6 @@ def _arguments(content: dict[str, Any]) -> dict[str, Any]:
     args, kwargs = content.get("args"), content.get("kwargs")
     if not isinstance(args, list) or not isinstance(kwargs, dict):
         raise ValueError("the arguments are a list and a map")
-    # Names as they are: `decode` would take one that begins with `$` for something else.
-    args = decode(args)
-    return {"args": args, "kwargs": {name: decode(value) for name, value in kwargs.items()}}
+    # Names as they are: one that begins with `$` is no tag.
+    named = {name: unpacked(value) for name, value in kwargs.items()}
+    return {"args": unpacked(args), "kwargs": named}

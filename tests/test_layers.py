@@ -55,7 +55,7 @@ ROWS: list[list[str]] = [
     ],
     ["broker.refusals"],
     ["broker.callers"],
-    ["broker.replay", "broker.pool", "broker.crossing"],
+    ["broker.replay", "broker.pool"],
     ["broker.pools", "broker.outputs", "broker.batches"],
     ["broker.values"],
     ["broker.execution"],
@@ -132,7 +132,6 @@ PURE = {
     "broker.outputs",
     "broker.notebook",
     "broker.web.delivery",
-    "broker.crossing",
     "broker.tools",
 }
 IMPURE_NAMES = {"asyncio", "os", "time", "random", "zmq", "redis", "tornado", "socket", "threading"}

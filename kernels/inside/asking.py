@@ -19,9 +19,9 @@ from typing import Any
 
 from IPython.core.error import StdinNotImplementedError
 
-from .crossing import decode, encode
 from .publish import pack
 from .streams import CellStream
+from .tagged import packed, unpacked
 
 MOST_OPEN = 64  # calls that are out at once; more wait here for one of them
 MOST_ARGUMENTS = 1 << 20  # bytes of one call's, as JSON
@@ -123,8 +123,8 @@ class Asking:
 
         Raises TypeError for arguments that are no plain data, ToolError where it cannot be called.
         """
-        named = {name: encode(value) for name, value in kwargs.items()}
-        body = pack({"args": encode(args), "kwargs": named})
+        named = {name: packed(value) for name, value in kwargs.items()}
+        body = pack({"args": packed(args), "kwargs": named})
         if len(body) > MOST_ARGUMENTS:
             size = f"{len(body):,} bytes; at most {MOST_ARGUMENTS:,}"
             raise ToolError("TooLarge", f"the arguments of {name} take {size}")
@@ -226,7 +226,7 @@ class Asking:
             return
         error = content.get("error")
         if error is None:
-            _settle(call.answer, None, decode(content["value"]))
+            _settle(call.answer, None, unpacked(content["value"]))
         else:
             _settle(call.answer, ToolError(str(error["name"]), str(error["message"])))
         with self._lock:

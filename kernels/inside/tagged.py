@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from base64 import b64decode, b64encode
+from numbers import Integral, Real
 from typing import Any, Final
 
 MAX_DEPTH: Final = 64  # levels
@@ -19,22 +20,26 @@ _LEAST: Final = -(2**63)
 _MOST: Final = 2**63
 
 
-def packed(value: Any) -> Any:
-    """Return plain data as JSON has it. Raises TypeError for what is none."""
-    kind = type(value)
-    if value is None or kind is str or kind is bool:
+def packed(value: Any, level: int = 0) -> Any:
+    """Return plain data as JSON has it. Raises TypeError for what is none.
+
+    What code makes of plain data is as good: numpy's numbers, tuples, its own kinds of text.
+    """
+    if value is None or isinstance(value, bool):
         return value
-    if kind is int:
-        return value if _LEAST <= value < _MOST else {"$int": hex(value)}
-    if kind is float:
-        return value if math.isfinite(value) else {"$float": repr(value)}
-    if kind is bytes:
-        return {"$bytes": b64encode(value).decode()}
-    if kind is list:
-        return [packed(item) for item in value]
-    if kind is dict:
-        return {f"${key}" if key[:1] == "$" else key: packed(item) for key, item in value.items()}
-    raise TypeError(f"a {kind.__name__} is no plain data")
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, Integral | Real):
+        return _number(value)
+    if isinstance(value, bytes | bytearray | memoryview):
+        return {"$bytes": b64encode(bytes(value)).decode()}
+    if level >= MAX_DEPTH:
+        raise TypeError(f"data that nests deeper than {MAX_DEPTH} levels")
+    if isinstance(value, list | tuple):
+        return [packed(item, level + 1) for item in value]
+    if isinstance(value, dict):
+        return {_tagged(key): packed(item, level + 1) for key, item in value.items()}
+    raise TypeError(f"{type(value).__name__} is not plain data")
 
 
 def unpacked(value: Any, level: int = 0) -> Any:
@@ -52,6 +57,21 @@ def unpacked(value: Any, level: int = 0) -> Any:
                 raise ValueError(f"{tag} without text")
             return _READ[tag](text)
     return {_key(key): unpacked(item, level + 1) for key, item in value.items()}
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, Integral):
+        number = int(value)
+        return number if _LEAST <= number < _MOST else {"$int": hex(number)}
+    real = float(value)
+    return real if math.isfinite(real) else {"$float": repr(real)}
+
+
+def _tagged(key: Any) -> str:
+    if not isinstance(key, str):
+        raise TypeError(f"a key that is no text: {type(key).__name__}")
+    name = str.__str__(key)  # and not what a kind of text says of itself
+    return f"${name}" if name[:1] == "$" else name
 
 
 def _key(key: str) -> str:

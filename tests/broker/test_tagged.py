@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import enum
 import json
+from array import array
+from fractions import Fraction
 from typing import Any
 
 import orjson
@@ -28,6 +31,13 @@ PLAIN = st.recursive(
 def same(one: Any, other: Any) -> bool:
     """Compare with types, signs of zero and nan."""
     return type(one) is type(other) and repr(one) == repr(other)
+
+
+def deep(levels: int) -> Any:
+    value: Any = 1
+    for _ in range(levels):
+        value = [value]
+    return value
 
 
 @given(PLAIN)
@@ -60,17 +70,54 @@ def test_what_json_cannot_say_has_a_tag(value: object, written: object) -> None:
     assert ours.packed(value) == written
 
 
+class Name(str):
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return "another"
+
+
+class Level(enum.IntEnum):
+    HIGH = 2**70
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        ((1, (2.5,)), [1, [2.5]]),
+        (bytearray(b"\x00a"), {"$bytes": "AGE="}),
+        (memoryview(array("H", [1])), {"$bytes": "AQA="}),
+        (Name("a"), "a"),
+        ({Name("$a"): 1}, {"$$a": 1}),
+        (Level.HIGH, {"$int": "0x400000000000000000"}),
+        (Fraction(1, 4), 0.25),
+    ],
+)
+def test_what_code_makes_of_plain_data_leaves_a_kernel_as_that(
+    value: object, written: object
+) -> None:
+    assert same(theirs.packed(value), written)
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        (object(), "object is not plain data"),
+        ([{1}], "set is not plain data"),
+        ({1: 2}, "a key that is no text: int"),
+        (1j, "complex is not plain data"),
+        (deep(65), "nests deeper than 64 levels"),
+    ],
+)
+def test_what_is_no_plain_data_does_not_leave_a_kernel(value: object, why: str) -> None:
+    with pytest.raises(TypeError, match=why):
+        theirs.packed(value)
+
+
 @pytest.mark.parametrize("value", [object(), 1j, {1, 2}, (1,), ["a", [object()]]])
 def test_what_is_no_plain_data_is_refused(value: object) -> None:
     with pytest.raises(TypeError, match="no plain data"):
         ours.packed(value)
-
-
-def deep(levels: int) -> Any:
-    value: Any = 1
-    for _ in range(levels):
-        value = [value]
-    return value
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from kernels.inside.crossing import decode
+from kernels.inside.tagged import unpacked
 from kernels.launch import Launcher
 from kernels.messages import Message
 from tests.kernels.talk import Said, Talk, talking
@@ -219,7 +219,7 @@ async def test_arguments_cross_as_plain_data(asked: Asked) -> None:
     code = "x = {'b': b'\\xff', 'big': 2**70, 'nan': float('inf'), '$int': 5, 'd': {'$bytes': 1}}"
     said = await asked.run(f"{code}\necho(x) == x", tools=[FREE])
     assert said.value == "True"
-    assert decode(asked.requests[0].content["args"][0])["b"] == b"\xff"
+    assert unpacked(asked.requests[0].content["args"][0])["b"] == b"\xff"
 
 
 async def test_what_a_tool_fails_with_is_raised_in_the_cell(asked: Asked) -> None:
