@@ -26,6 +26,9 @@ TOLD: Final = {
     "status": "status",
     "generation": "generation",
 }  # of a cell, where its outputs are not
+RECORDED: Final = frozenset(("stream", "display", "result", "error", "clear"))
+SMALL: Final = 8 << 10  # bytes of a cell's events that are kept as they are
+ENDING: Final = ("execution_count", "status", "reason", "duration", "generation")  # of a `done`
 KEEPING: Final = 512  # bytes that a cell takes beside what it holds
 CODEC: Final = JsonCodec(Bounds())
 
@@ -38,7 +41,7 @@ class Kept:
 
     __slots__ = ("_cell", "_packed", "size")
 
-    def __init__(self, cell: Cell | None, size: int, packed: bytes = b"") -> None:
+    def __init__(self, cell: Cell | Recording | None, size: int, packed: bytes = b"") -> None:
         self._cell = cell
         self._packed = packed
         self.size = size
@@ -46,27 +49,115 @@ class Kept:
     @property
     def cell(self) -> Cell:
         """Return the cell; binary values are bytes, and {"base64": text} once it was packed."""
+        if isinstance(self._cell, Recording):
+            self._cell = self._cell.made()
         return CODEC.unpacked(self._packed) if self._cell is None else self._cell
 
     @property
     def packed(self) -> bytes:
         """Return the cell as JSON. From then on it takes no more memory than that."""
         if self._cell is not None:
-            self._packed, self._cell = CODEC.encode(self._cell), None
+            self._packed, self._cell = CODEC.encode(self.cell), None
         return self._packed
 
 
 class Recording:
-    """The cell that runs."""
+    """The cell that runs.
+
+    Most have a few small outputs: their events are kept as they are, and nothing is made of them
+    before somebody asks, which whoever waits for the cell need not wait for.
+    """
 
     __slots__ = (
-        *("_clear_due", "_outputs", "_places", "_rich", "_sizes", "_text", "_texts"),
-        *("cell", "left_out"),
+        "_code",
+        "_cut",
+        "_done",
+        "_events",
+        "_lost",
+        "_outputs",
+        "_size",
+        "_started",
+        "id",
     )
 
     def __init__(self, code: str, execution_id: str) -> None:
-        self.left_out = max(0, len(code) - MOST_TEXT)
-        self.cell: Cell = {"id": execution_id, "code": code[:MOST_TEXT], "started": time.time()}
+        self.id = execution_id
+        self._code = code[:MOST_TEXT]
+        self._cut = max(0, len(code) - MOST_TEXT)
+        self._started = time.time()
+        self._events: list[Event] = []
+        self._size = 0  # bytes of these
+        self._outputs: Outputs | None = None  # in place of them, when there are more
+        self._done: Event = {}
+        self._lost = ""
+
+    def take(self, kind: str, event: Event) -> None:
+        """Take in one event of the cell, which does not change any more."""
+        if kind not in RECORDED:
+            return
+        if self._outputs is None:
+            self._events.append(event)
+            self._size += _cost(kind, event)
+            if self._size > SMALL:
+                self._write()
+        else:
+            self._outputs.take(kind, event)
+
+    def end(self, done: Event, lost: str = "") -> Kept:
+        """Return the cell as it is kept; `lost` says why its variables were, before it."""
+        # What it may tell of files takes more memory than all the rest.
+        self._done = {name: done.get(name) for name in ENDING} if "files" in done else done
+        self._lost = lost
+        size = len(self._code) + KEEPING
+        if self._outputs is None:
+            return Kept(self, size + self._size)
+        return Kept(self.made(), size + self._outputs.size)
+
+    def made(self) -> Cell:
+        """Return the cell, which has ended, with its outputs."""
+        outputs, done = self._outputs or self._write(), self._done
+        cell: Cell = {"id": self.id, "code": self._code, "started": self._started}
+        cell["count"] = done["execution_count"]
+        cell |= {name: done[name] for name in ENDING[1:] if done.get(name) is not None}
+        if self._lost:
+            cell["lost"] = self._lost
+        cell["outputs"] = outputs.end()
+        if left_out := outputs.left_out + self._cut:
+            cell["left_out"] = left_out
+        return cell
+
+    def _write(self) -> Outputs:
+        self._outputs = outputs = Outputs()
+        for event in self._events:
+            outputs.take(event["type"], event)
+        self._events = []
+        return outputs
+
+
+def _cost(kind: str, event: Event) -> int:
+    """Return the bytes that an event takes, or more than are kept where they are not told soon."""
+    if kind == "stream":
+        return EVENT_COST + len(event["text"])
+    if kind not in ("display", "result") or event["metadata"] or "display_id" in event:
+        return SMALL + 1
+    size = EVENT_COST
+    for form, value in event["data"].items():
+        if not isinstance(value, str | bytes):
+            return SMALL + 1
+        size += len(form) + len(value)
+    return size
+
+
+class Outputs:
+    """The outputs of one cell, as far as they are worth keeping."""
+
+    __slots__ = (
+        *("_clear_due", "_outputs", "_places", "_rich", "_sizes", "_text", "_texts"),
+        "left_out",
+    )
+
+    def __init__(self) -> None:
+        self.left_out = 0  # bytes
         self._clear()
         self._clear_due = False
 
@@ -78,14 +169,12 @@ class Recording:
         self._text, self._rich = MOST_TEXT, MOST_RICH
 
     def take(self, kind: str, event: Event) -> None:
-        """Take in one event of the cell."""
+        """Take in one event of the cell, of a kind that is RECORDED."""
         if kind == "clear":
             if event.get("wait"):
                 self._clear_due = True
             else:
                 self._clear()
-            return
-        if kind not in ("stream", "display", "result", "error"):
             return
         if self._clear_due:
             self._clear_due = False
@@ -97,19 +186,15 @@ class Recording:
         else:
             self._show(kind, event)
 
-    def end(self, done: Event) -> Kept:
-        """Return the cell as it is kept."""
+    @property
+    def size(self) -> int:
+        """Return the bytes they take."""
+        return MOST_TEXT - self._text + MOST_RICH - self._rich
+
+    def end(self) -> list[Event]:
+        """Return what they are."""
         self._join()
-        cell = self.cell
-        cell["count"] = done["execution_count"]
-        for name in ("status", "reason", "duration", "generation"):
-            if name in done:
-                cell[name] = done[name]
-        cell["outputs"] = self._outputs
-        if self.left_out:
-            cell["left_out"] = self.left_out
-        size = len(cell["code"]) + MOST_TEXT - self._text + MOST_RICH - self._rich
-        return Kept(cell, size + KEEPING)
+        return self._outputs
 
     def _add(self, output: Event, size: int) -> None:
         self._join()
@@ -178,13 +263,13 @@ class Recording:
     def _fitted(self, data: Event, metadata: Event) -> tuple[Event, Event, int]:
         """Return as many forms of what is shown as there is room for, the smallest first."""
         size = EVENT_COST + (size_of(metadata, MOST_RICH) if metadata else 0)
-        for value in data.values():
+        for form, value in data.items():
             # Text and bytes, which most of it is, are not worth a walk.
             plain = isinstance(value, str | bytes)
-            size += len(value) if plain else size_of(value, MOST_RICH)
+            size += len(form) + (len(value) if plain else size_of(value, MOST_RICH))
         if size <= self._rich:
             return data, metadata, size
-        sizes = {form: size_of(value, MOST_RICH) for form, value in data.items()}
+        sizes = {form: len(form) + size_of(value, MOST_RICH) for form, value in data.items()}
         fitted: Event = {}
         total = EVENT_COST
         for form in sorted(sizes, key=sizes.__getitem__):
@@ -236,10 +321,11 @@ class Transcript:
             request = execution.request
             if self._max_cells and request.store_history and not request.silent:
                 self._recording = Recording(request.code, execution.id)
-        elif recording is not None and execution.id == recording.cell["id"]:
+        elif recording is not None and execution.id == recording.id:
             if kind == "done":
                 self._recording = None
-                self._keep(recording.end(event))
+                lost, self._lost = self._lost, ""
+                self._keep(recording.end(event, lost))
             else:
                 recording.take(kind, event)
 
@@ -264,8 +350,6 @@ class Transcript:
         return [{to: cell.get(name) for to, name in TOLD.items()} for cell in last]
 
     def _keep(self, kept: Kept) -> None:
-        if self._lost:
-            kept.cell["lost"], self._lost = self._lost, ""
         self._cells.append(kept)
         self.unwritten.append(kept)
         self._bytes += kept.size

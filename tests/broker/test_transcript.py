@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
+from weakref import ref
 
 import nbformat
 import pytest
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 from broker.execution import Execution
 from broker.notebook import notebook
 from broker.requests import Execute
-from broker.transcript import MOST_RICH, MOST_TEXT, Cell, Transcript
+from broker.transcript import MOST_RICH, MOST_TEXT, Cell, Outputs, Transcript
 
 Event = dict[str, Any]
 
@@ -95,6 +97,36 @@ def test_text_over_the_bound_is_left_out_and_counted() -> None:
     assert len(cell["outputs"][0]["text"]) == MOST_TEXT
     assert cell["left_out"] == 1000
     assert cell["outputs"][-1]["type"] == "error"
+
+
+class Told(dict[str, Any]):
+    """An event whose end can be seen."""
+
+
+@pytest.mark.parametrize("flood", [text("x" * 1000), display({"a": "b" * 1000}), display({})])
+def test_the_events_of_a_flood_are_not_kept(flood: Event) -> None:
+    transcript, one = Transcript(10, 1 << 20), execution()
+    transcript.note(one, {"type": "started", "id": "e"})
+    events = [Told(flood, id="e") for _ in range(1000)]
+    for event in events:
+        transcript.note(one, event)
+    known = [ref(event) for event in events]
+    del event, events
+    gc.collect()
+    assert [each() for each in known if each() is not None] == []
+
+
+def test_of_a_cell_that_wrote_many_files_their_names_are_not_kept() -> None:
+    transcript, one = Transcript(10, 1 << 20), execution()
+    done = Told(type="done", id="e", status="ok", execution_count=1, files={"created": ["a"]})
+    transcript.note(one, {"type": "started", "id": "e"})
+    transcript.note(one, done)
+    kept = ref(done)
+    del done
+    gc.collect()
+    assert kept() is None
+    [cell] = transcript.cells
+    assert (cell["status"], cell["count"], "files" in cell) == ("ok", 1, False)
 
 
 def test_many_small_pieces_of_text_are_bounded_too() -> None:
@@ -231,6 +263,18 @@ EVENTS = st.one_of(
         lambda data: {"type": "result", "data": data, "metadata": {}, "execution_count": 1}, BUNDLES
     ),
 )
+
+
+@given(st.lists(EVENTS, max_size=8))
+def test_what_is_made_of_a_cell_later_is_what_would_have_been_made_at_once(
+    events: list[Event],
+) -> None:
+    outputs = Outputs()
+    for event in events:
+        outputs.take(event["type"], event)
+    cell = kept(*events)
+    assert repr(cell["outputs"]) == repr(outputs.end())
+    assert cell.get("left_out", 0) == outputs.left_out
 
 
 @settings(max_examples=150, deadline=None)
