@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Iterable
 from typing import Any, Protocol
 
 from broker.audience import Audience
 from broker.deadline import KILLED, Deadline, status_of_loss, usage_of
 from broker.dialogue import Dialogue
-from broker.errors import BadMessage, BrokerError, NotRunning, QueueFull, StoreUnavailable
+from broker.errors import BadMessage, BrokerError, NotRunning, StoreUnavailable
 from broker.execution import Event, Execution, are_akin
 from broker.marks import Mark, Running
 from broker.orders import Runs, code_only, executions_of
@@ -26,6 +25,7 @@ from broker.roles import Client, Host, SessionKernel, SessionLimits, Workspace
 from broker.strays import Strays
 from broker.surroundings import NONE
 from broker.transcript import Transcript
+from broker.waiting import Waiting
 from kernels.messages import Message
 from kernels.state import SessionEvent, SessionState
 
@@ -65,7 +65,7 @@ class Executions:
         limits = place.limits
         self.count = 0  # of those that have ended after they had begun
         self.last_used = time.time()  # Unix s
-        self._queue: deque[Execution] = deque()
+        self._queue = Waiting(limits.queue)
         self._running: Execution | None = None
         self._catching_up = False  # an adopted kernel may still run what it was given before
         self._request_id = ""  # the kernel's id of what runs
@@ -125,7 +125,7 @@ class Executions:
     def lose(self, reason: str) -> None:
         """End everything: the kernel is lost, for this reason."""
         running, self._running = self._running, None
-        waiting, self._queue = self._queue, deque()
+        waiting = self._queue.take()
         self._catching_up = False
         self._deadline.stop()
         self.dialogue.lose()
@@ -137,8 +137,7 @@ class Executions:
     def refuse(self, error: BrokerError) -> None:
         """Give back everything that waits for a kernel that cannot be had."""
         self._turn = 0
-        waiting, self._queue = self._queue, deque()
-        for execution in waiting:
+        for execution in self._queue.take():
             clients = self._place.audience.clients
             owner = next((one for one in clients if one is execution.owner), None)
             if owner is not None and not execution.order.cell:  # once for a batch
@@ -150,17 +149,15 @@ class Executions:
         """Tell the place among those who wait for a kernel, from 1; of the first execution's."""
         self._turn = position
         event: Event = {"type": "queued", "position": position}
-        if self._queue:
-            event["id"] = self._queue[0].id
         for execution in self._queue:  # of a batch, each cell
+            event.setdefault("id", execution.id)
             execution.told = execution.told or execution.id == event["id"]
         self._place.audience.emit(event)
 
     def close(self, reason: str) -> None:
         """End what waits: the session has ended. For those not told of, that end says it."""
         self.dialogue.close()
-        waiting, self._queue = self._queue, deque()
-        for execution in waiting:
+        for execution in self._queue.take():
             if execution.told:
                 self._finish(execution, "aborted", reason)
 
@@ -191,13 +188,7 @@ class Executions:
         self._place.host.submitting(self._place)
         if self._place.state is SessionState.SUSPENDED:
             raise StoreUnavailable("the session store is out of reach; the session is safe")
-        if (count := len(self._queue)) + number > self._place.limits.queue:
-            raise QueueFull(
-                f"{count} executions wait already, as many as the session's queue holds"
-                if number == 1
-                else f"{count} executions wait already; the session's queue has no room for"
-                f" {number} more"
-            )
+        self._queue.check(number)
         # Whoever's it is: `target` of an interrupt or a cancel, and all events, name no client.
         if any(one.id == request_id for one in self._all()):
             raise BadMessage(f"id: {request_id!r} is still open in this session", field="id")
@@ -210,7 +201,7 @@ class Executions:
                 execution.told = True
             event: Event = {"type": "queued", "id": executions[0].id, "position": position}
             self._place.audience.emit(event)
-        self._queue.extend(executions)
+        self._queue.add(executions)
         if self._place.kernel is None:
             self._place.host.need_kernel(self._place)
         else:
@@ -241,11 +232,10 @@ class Executions:
 
     def cancel(self, target: str) -> None:
         """Take an execution out of the queue. Raises NotRunning."""
-        found = [execution for execution in self._queue if execution.id == target]
+        found = self._queue.take(lambda waiting: waiting.id == target)
         if not found:
             raise NotRunning(f"{target!r} is not in the queue", field="target")
         for execution in found:
-            self._queue.remove(execution)
             self._finish(execution, "cancelled", "")
 
     # One after the other
@@ -256,7 +246,7 @@ class Executions:
         if self._place.state is not SessionState.READY or not self._queue or kernel is None:
             return
         self._place.advance(SessionEvent.STARTED)
-        execution = self._running = self._queue.popleft()
+        execution = self._running = self._queue.next()
         execution.started = time.monotonic()
         self._strays.renew()
         execution.used_before = self._deadline.set(kernel, execution.request.timeout)
@@ -363,8 +353,7 @@ class Executions:
         self._place.advance(SessionEvent.FINISHED)
         status = self._finish(execution, status, reason)
         if status not in ("ok", "aborted") and execution.request.stop_on_error:
-            for waiting in [one for one in self._queue if one.owner is execution.owner]:
-                self._queue.remove(waiting)
+            for waiting in self._queue.take(lambda one: one.owner is execution.owner):
                 self._finish(waiting, "aborted", f"{execution.id} failed before it")
         self.start_next()
 

@@ -59,7 +59,7 @@ ROWS: list[list[str]] = [
     ["broker.pools", "broker.outputs", "broker.batches"],
     ["broker.values"],
     ["broker.execution"],
-    ["broker.roles", "broker.transcript"],
+    ["broker.roles", "broker.transcript", "broker.waiting"],
     [
         "broker.audience",
         "broker.deadline",
