@@ -1,7 +1,8 @@
 """The examples of the documents: what stands in them, and whether what came out is what they say.
 
 An example is a fenced block under `<!-- example: name -->`; a fenced block of the language `text`
-right after it is what it prints. `…` in it stands for anything.
+right after it is what it prints. `…` in it stands for anything. One of the language `console` is
+what a terminal shows: lines that begin with `$ ` are commands, those below each what it prints.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-DOCS = Path(__file__).parent.parent / "deploy" / "docs"
+ROOT = Path(__file__).parent.parent
 _EXAMPLE = re.compile(
     r"^<!-- example: (?P<name>[\w-]+) -->\n+"
     r"```(?P<language>\w+)\n(?P<code>.*?)^```$"
@@ -34,14 +35,21 @@ class Example:
 
 
 def examples(*documents: str) -> list[Example]:
-    """Return the examples of documents, in their order."""
+    """Return the examples of documents (paths from the root), in their order."""
     found = []
     for document in documents:
-        text = (DOCS / document).read_text()
-        parts = [Example(document, **match.groupdict()) for match in _EXAMPLE.finditer(text)]
-        assert len(parts) == text.count("<!-- example:"), f"{document}: an example has no block"
+        text = (ROOT / document).read_text()
+        name = Path(document).name
+        parts = [Example(name, **match.groupdict()) for match in _EXAMPLE.finditer(text)]
+        assert len(parts) == text.count("<!-- example: "), f"{document}: an example has no block"
         found += parts
     return found
+
+
+def commands(example: Example) -> list[tuple[str, str]]:
+    """Return the commands that a terminal shows, each with what it shows below."""
+    lines = example.code.removeprefix("$ ").split("\n$ ")
+    return [(command, shown) for command, _, shown in (line.partition("\n") for line in lines)]
 
 
 def agrees(said: str, came: str) -> bool:

@@ -13,22 +13,31 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser
 
-from tests.examples import Example, agrees, examples
+from tests.examples import Example, agrees, commands, examples
 from tests.faces.chromium import chromium, site
-from tests.system.conftest import RunningBroker, broker_process, short_dir
+from tests.system.conftest import BROKER, RunningBroker, broker_process, short_dir
 from tests.system.peer import attached
 
 __all__ = ["chromium", "short_dir"]
 
-EXAMPLES = examples("clients.md", "protocol.md")
+EXAMPLES = examples("README.md", "deploy/docs/clients.md", "deploy/docs/protocol.md")
+OUTAGE = "outage"  # the one that a broker is killed under
 FRAMES = "chat-50"  # the session of what is typed
 PROGRAMS = {"python": [sys.executable], "sh": ["bash", "-euo", "pipefail"]}
 
 
 def of(*languages: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize(
-        "example", [one for one in EXAMPLES if one.language in languages], ids=str
+        "example",
+        [one for one in EXAMPLES if one.language in languages and one.name != OUTAGE],
+        ids=str,
     )
+
+
+def environment(broker: RunningBroker) -> dict[str, str]:
+    """Return that of a terminal in which the broker's commands are found, and this broker."""
+    path = f"{BROKER.parent}{os.pathsep}{os.environ['PATH']}"
+    return os.environ | {"BROKER_URL": broker.url, "BROKER_TOKEN": broker.token, "PATH": path}
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +61,7 @@ def broker(running: RunningBroker) -> Iterator[RunningBroker]:
 
 
 def test_there_is_no_example_that_nothing_runs() -> None:
-    assert {one.language for one in EXAMPLES} <= {*PROGRAMS, "websocket", "js"}
+    assert {one.language for one in EXAMPLES} <= {*PROGRAMS, "console", "websocket", "js"}
     assert len({one.name for one in EXAMPLES}) == len(EXAMPLES)
 
 
@@ -62,12 +71,11 @@ def test_a_program_prints_what_the_document_says(
 ) -> None:
     if "curl" in example.code and not shutil.which("curl"):
         pytest.skip("no curl here")
-    environment = os.environ | {"BROKER_URL": broker.url, "BROKER_TOKEN": broker.token}
     program = tmp_path / "example"  # as people keep it, and so that its functions have a source
     program.write_text(example.code)
     ran = subprocess.run(
         [*PROGRAMS[example.language], str(program)],
-        env=environment,
+        env=environment(broker),
         capture_output=True,
         text=True,
         timeout=60,
@@ -76,6 +84,54 @@ def test_a_program_prints_what_the_document_says(
     assert ran.returncode == 0, ran.stderr
     assert example.output is not None
     assert agrees(example.output, ran.stdout), f"{ran.stdout}\n{ran.stderr}"
+
+
+@of("console")
+def test_a_terminal_shows_what_the_document_says(
+    broker: RunningBroker, example: Example, tmp_path: Path
+) -> None:
+    for command, shown in commands(example):
+        ran = subprocess.run(
+            ["bash", "-c", command],
+            env=environment(broker),
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert agrees(shown, ran.stdout), f"{command}\n{ran.stdout}"
+
+
+def test_a_program_goes_on_through_a_killed_broker_as_the_document_says(
+    short_dir: Callable[[], Path], tmp_path: Path
+) -> None:
+    (example,) = (one for one in EXAMPLES if one.name == OUTAGE)
+    assert example.output is not None
+    directory, program = short_dir(), tmp_path / "example"
+    program.write_text(example.code)
+    with broker_process(directory, "--warm", "1") as first:
+        running = subprocess.Popen(
+            [sys.executable, str(program)],
+            env=environment(first),
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        with running:
+            assert running.stdout is not None
+            printed = []
+            for line in running.stdout:
+                printed.append(line)
+                if line == "1\n":
+                    break
+            first.process.kill()
+            first.process.wait(20)
+            port = first.url.rpartition(":")[2]
+            with broker_process(directory, "--warm", "1", "--port", port):
+                printed.append(running.stdout.read())
+    came = "".join(printed)
+    assert agrees(example.output, came), came
 
 
 @of("websocket")
