@@ -92,7 +92,7 @@ def test_a_terminal_shows_what_the_document_says(
 ) -> None:
     for command, shown in commands(example):
         ran = subprocess.run(
-            ["bash", "-c", command],
+            ["/bin/bash", "-c", command],
             env=environment(broker),
             cwd=tmp_path,
             stdout=subprocess.PIPE,
