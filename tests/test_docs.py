@@ -32,3 +32,16 @@ def test_every_link_to_a_file_of_ours_leads_somewhere(document: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", document.read_text()):
         if "://" not in target:
             assert (document.parent / target).exists(), target
+
+
+def test_every_test_that_the_readme_names_for_a_guarantee_is_there() -> None:
+    guarantees = (
+        (ROOT / "README.md").read_text().partition("## Guarantees")[2].partition("\n## ")[0]
+    )
+    promises, _, _ = guarantees.partition("Not guaranteed:")
+    for promise in promises.split("\n- ")[1:]:
+        named = re.findall(r"`([\w/]+\.py)`", promise)
+        assert named, promise
+        for name in named:
+            path = ROOT / name if "/" in name else ROOT / "tests/system" / name
+            assert path.exists(), name
