@@ -11,8 +11,8 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -115,6 +115,13 @@ def refuse_long(directory: Path) -> None:
             f"{directory} is {excess} bytes too long to hold socket files;"
             " use a shorter state directory"
         )
+
+
+@contextmanager
+def listening(paths: Iterable[Path]) -> Iterator[list[socket.socket]]:
+    """Give the sockets that a kernel will serve; ours are closed with the block."""
+    with ExitStack() as stack:
+        yield [stack.enter_context(listen(path)) for path in paths]
 
 
 def listen(path: Path) -> socket.socket:

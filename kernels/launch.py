@@ -25,7 +25,7 @@ from kernels.channels import PORTS, Channels
 from kernels.deed import Deed
 from kernels.errors import KernelDied, LaunchError, LaunchTimeout, ZygoteFailed
 from kernels.examine import why_not
-from kernels.fork import Child, Room, clear, fork, listen, refuse_long
+from kernels.fork import Child, Room, clear, fork, listening, refuse_long
 from kernels.isolation import Isolation, isolate
 from kernels.kernel import Kernel, Workspace
 from kernels.kernelspecs import Program, look_up
@@ -323,14 +323,9 @@ class Launcher:
         if self._shut_in.sandbox is None and order is None:
             self._home(room.workspace).mkdir(mode=0o700, exist_ok=True)
         names = (*CHANNELS, "hb") if self._heartbeat else CHANNELS
-        listeners: list[socket.socket] = []
-        try:
-            listeners.extend(listen(directory / f"k-{PORTS[name]}") for name in names)
+        with listening(directory / f"k-{PORTS[name]}" for name in names) as listeners:
             options = self._options(key, directory, order, room.workspace)
             child = await self._fork(zygote, directory.name, options, room, listeners)
-        finally:
-            for listener in listeners:
-                listener.close()
         if child.forked.files >= 0:
             room.workspace.close()
             room.workspace.descriptor = child.forked.files
