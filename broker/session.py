@@ -93,8 +93,9 @@ class Session:
     def expires(self) -> float:
         """Return when it ends if nothing more is executed; Unix seconds, 0 for never."""
         idle, life = self.limits.idle_timeout, self.limits.max_lifetime
-        both = (self.work.last_used, idle), (self.created, life)
-        return min([since + most for since, most in both if most], default=0.0)
+        unused = self.work.last_used + idle if idle else 0.0
+        old = self.created + life if life else 0.0
+        return min(unused, old) if unused and old else unused or old
 
     # Clients
 
