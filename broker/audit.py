@@ -92,8 +92,9 @@ class AuditFile:
     def _write_now(self, data: bytes) -> None:
         try:
             if not _is_same(self._path, self._descriptor):  # it was moved away, or removed
-                os.close(self._descriptor)
-                self._descriptor = _opened(self._path)
+                # The old one last: a number that was closed may be somebody else's by now.
+                before, self._descriptor = self._descriptor, _opened(self._path)
+                os.close(before)
             while data:
                 data = data[os.write(self._descriptor, data) :]
         except OSError as error:
@@ -101,15 +102,16 @@ class AuditFile:
             logger.error("audit: lines are lost: %s: %s", self._path, error.strerror)
 
     async def aclose(self) -> None:
-        """Write what waits, and close the file."""
+        """Write what waits, and close the file. Safe to call again."""
         if self._timer is not None:
             self._timer.cancel()
         if self._writing is not None:
             await self._writing
         if self._pending:
             self._write_now(self._taken())
-        os.close(self._descriptor)
-        self._descriptor = -1
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
 
 
 class Audit:

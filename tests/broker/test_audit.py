@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import os
 import stat
 from pathlib import Path
 from typing import Any
@@ -152,6 +153,27 @@ async def test_a_file_that_was_moved_away_is_begun_anew(tmp_path: Path, how: str
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     if how == "rename":
         assert [line["event"] for line in read(old)] == ["one"]
+
+
+async def test_a_file_that_cannot_be_begun_anew_costs_lines_and_nobody_elses_file(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "audit.log"
+    file = AuditFile(path)
+    path.unlink()
+    path.mkdir()
+    others = []
+    for _ in range(2):
+        file._write_now(b'{"event": "one"}\n')
+        others.append(os.open(tmp_path, os.O_RDONLY))  # gets the lowest number that is free
+    for other in others:
+        os.fstat(other)
+        os.close(other)
+    path.rmdir()
+    file.add(b'{"event": "two"}\n')
+    await file.aclose()
+    await file.aclose()
+    assert [line["event"] for line in read(path)] == ["two", "lost"]
 
 
 async def test_what_cannot_be_written_is_lost_and_counted(
