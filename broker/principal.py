@@ -8,7 +8,7 @@ tenant, and a token that is bound to a session reaches nothing beside it.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from broker.errors import Forbidden, UnknownSession
@@ -47,7 +47,8 @@ TAKES: dict[Deed, frozenset[str]] = {
 class Principal:
     """Who a token speaks for, and what it opens.
 
-    `expires` is Unix seconds; `token_id` names the token and does not help to guess it.
+    `expires` is Unix seconds; `token_id` names the token and does not help to guess it. `digest` is
+    a stored token's, by which it is looked up, and empty for all others.
     """
 
     tenant: str = DEFAULT_TENANT
@@ -55,6 +56,7 @@ class Principal:
     session: str | None = None  # the only one, where there is one
     expires: float | None = None
     token_id: str = STATIC
+    digest: str = field(default="", repr=False, compare=False)
 
     @property
     def is_operator(self) -> bool:

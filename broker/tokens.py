@@ -47,7 +47,6 @@ class _Guest:
 
     expel: Expel
     principal: Principal
-    digest: str = ""
     deadline: asyncio.TimerHandle | None = None
 
 
@@ -67,7 +66,7 @@ class Tokens:
         self._signed = signed
         self._clock = clock
         self._known: OrderedDict[str, tuple[Principal, float]] = OrderedDict()  # until when
-        self._ids: dict[str, str] = {}  # digests of those known, by id
+        self._revoked: dict[str, None] = {}  # digests of the last that were, oldest first
         self._guests: set[_Guest] = set()
         self._asking: asyncio.Task[None] | None = None
         self._revocations = 0
@@ -86,8 +85,9 @@ class Tokens:
         """Let go of every deadline."""
         for guest in tuple(self._guests):
             self._leave(guest)
-        if self._asking is not None:
-            self._asking.cancel()
+        if (asking := self._asking) is not None:
+            asking.cancel()
+            await asyncio.wait((asking,))
 
     # Who is asking
 
@@ -129,13 +129,11 @@ class Tokens:
     def _remember(self, digest: str, principal: Principal, until: float) -> None:
         self._known[digest] = principal, until
         self._known.move_to_end(digest)
-        self._ids[principal.token_id] = digest
         if len(self._known) > KNOWN:
             self._forget(next(iter(self._known)))
 
     def _forget(self, digest: str) -> None:
         self._known.pop(digest, None)
-        self._ids.pop(digest[:ID], None)
 
     # Making and revoking
 
@@ -179,7 +177,10 @@ class Tokens:
         return [one for one in found if asker.is_operator or one.tenant == asker.tenant]
 
     async def revoke(self, asker: Principal, token_id: str) -> TokenRecord:
-        """End a token and every connection that it opened here. Raises UnknownToken."""
+        """End a token and every socket that it opened here. Raises UnknownToken.
+
+        What an HTTP request with it has begun, a stream or a file as well, runs to its end.
+        """
         found = [one for one in await self.listed(asker) if one.digest[:ID] == token_id]
         if not found:
             raise UnknownToken(f"no token {token_id[:64]!r}", field="id")
@@ -196,12 +197,15 @@ class Tokens:
 
     def hold(self, principal: Principal, expel: Expel) -> Callable[[], None]:
         """Have a connection ended with its token; return what to call when it ends by itself."""
-        if principal.expires is None and principal.token_id not in self._ids:
+        if principal.expires is None and not principal.digest:
             return _nothing
-        guest = _Guest(expel, principal, self._ids.get(principal.token_id, ""))
+        guest = _Guest(expel, principal)
         self._guests.add(guest)
+        if principal.digest in self._revoked:  # since it was let in
+            self._expel(guest, REVOKED)
+            return _nothing
         self._await_end(guest)
-        if guest.digest and self._asking is None:
+        if principal.digest and self._asking is None:
             self._asking = asyncio.create_task(self._ask_again())
         return lambda: self._leave(guest)
 
@@ -219,12 +223,14 @@ class Tokens:
     async def _ask_again(self) -> None:
         """Look, while stored tokens hold connections open, which were revoked elsewhere."""
         try:
-            while digests := sorted({guest.digest for guest in self._guests if guest.digest}):
+            while digests := sorted({guest.principal.digest for guest in self._guests} - {""}):
                 await asyncio.sleep(FRESH)
                 try:
                     self._expel_all(set(await self._stored_rows().gone(digests)))
                 except StoreUnavailable as error:  # which says nothing about the tokens
                     logger.warning("tokens are not asked about: %s", error)
+                except Exception:  # a fault of ours is no reason to look no more
+                    logger.exception("tokens are not asked about")
         finally:
             self._asking = None
 
@@ -232,8 +238,11 @@ class Tokens:
         self._revocations += 1
         for digest in digests:
             self._forget(digest)
+            self._revoked[digest] = None
+        while len(self._revoked) > KNOWN:
+            del self._revoked[next(iter(self._revoked))]
         for guest in tuple(self._guests):
-            if guest.digest in digests:
+            if guest.principal.digest in digests:
                 self._expel(guest, REVOKED)
 
     def _expel(self, guest: _Guest, why: str) -> None:
@@ -254,6 +263,7 @@ def principal_of(record: TokenRecord) -> Principal:
         record.session or None,
         record.expires or None,
         record.digest[:ID],
+        record.digest,
     )
 
 

@@ -29,6 +29,7 @@ class Rows:
         self.records: dict[str, TokenRecord] = {}
         self.asked = 0
         self.down = False
+        self.faults = 0  # of ours, in so many looks for what is gone
         self.may_answer = asyncio.Event()
         self.may_answer.set()
         self.looked = asyncio.Event()
@@ -49,6 +50,9 @@ class Rows:
         del self.records[digest]
 
     async def gone(self, digests: list[str]) -> list[str]:
+        if self.faults:
+            self.faults -= 1
+            raise RuntimeError("a fault")
         return [one for one in digests if one not in self.records]
 
     async def count(self) -> int:
@@ -179,7 +183,7 @@ async def test_those_remembered_have_a_bound(scene: Scene, monkeypatch: pytest.M
     made = [(await scene.tokens.create(OPERATOR, RUNS))[0] for _ in range(3)]
     for token in made:
         await scene.tokens.check(token)
-    assert len(scene.tokens._known) == len(scene.tokens._ids) == 2
+    assert len(scene.tokens._known) == 2
 
 
 # Who may make what
@@ -267,6 +271,56 @@ async def test_a_connection_ends_when_its_token_was_revoked_elsewhere(
     await scene.rows.drop(record.digest)
     async with asyncio.timeout(5):
         assert await ended == REVOKED
+
+
+async def test_a_connection_whose_token_is_revoked_while_it_opens_ends_at_once(
+    scene: Scene,
+) -> None:
+    token, record = await scene.tokens.create(OPERATOR, RUNS)
+    principal = await scene.tokens.check(token)
+    await scene.tokens.revoke(OPERATOR, record.digest[:16])
+    told: list[str] = []
+    scene.tokens.hold(principal, told.append)
+    assert told == [REVOKED]
+    assert not scene.tokens._guests
+
+
+async def test_a_connection_whose_token_is_remembered_no_longer_ends_with_it_all_the_same(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "KNOWN", 1)
+    first, record = await scene.tokens.create(OPERATOR, RUNS)
+    second, _ = await scene.tokens.create(OPERATOR, RUNS)
+    principal = await scene.tokens.check(first)
+    await scene.tokens.check(second)  # the first has made room for it
+    told: list[str] = []
+    scene.tokens.hold(principal, told.append)
+    await scene.tokens.revoke(OPERATOR, record.digest[:16])
+    assert told == [REVOKED]
+
+
+async def test_a_look_that_fails_for_a_fault_of_ours_is_not_the_last(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "FRESH", 0.02)
+    token, record = await scene.tokens.create(OPERATOR, RUNS)
+    ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    scene.tokens.hold(await scene.tokens.check(token), ended.set_result)
+    scene.rows.faults = 1
+    await scene.rows.drop(record.digest)
+    async with asyncio.timeout(5):
+        assert await ended == REVOKED
+    assert scene.rows.faults == 0
+    assert "tokens are not asked about" in caplog.text
+
+
+async def test_closing_ends_the_looks(scene: Scene) -> None:
+    token, _ = await scene.tokens.create(OPERATOR, RUNS)
+    scene.tokens.hold(await scene.tokens.check(token), lambda _: None)
+    asking = scene.tokens._asking
+    assert asking is not None
+    await scene.tokens.aclose()
+    assert asking.done()
 
 
 async def test_the_static_token_holds_nothing(scene: Scene) -> None:
