@@ -15,6 +15,7 @@ MAX_CELLS = 100
 MAX_TOOLS = 256
 MAX_INPUTS = 256
 MAX_VARIABLES = 1000
+MAX_NAME = 256  # characters of a variable's
 MAX_ENV_VALUE = 32 << 10  # characters
 
 RequestId = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
@@ -22,7 +23,7 @@ ProfileName = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 Timeout = Annotated[float, msgspec.Meta(gt=0, le=MAX_TIMEOUT)]
 Seq = Annotated[int, msgspec.Meta(ge=0, le=MAX_SEQ)]
 Cursor = Annotated[int, msgspec.Meta(ge=0, le=MAX_SEQ)]
-VariableName = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+VariableName = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_NAME)]
 # Which of these names can be a variable, the kernel says: it knows all of Python's letters.
 Inputs = Annotated[dict[VariableName, Any], msgspec.Meta(max_length=MAX_INPUTS)]
 EnvName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,255}$")]

@@ -90,6 +90,7 @@ ROWS: list[list[str]] = [
         "broker.web.outbox",
         "broker.web.desk",
         "broker.web.route",
+        "broker.web.queries",
     ],
     ["broker.web.delivery"],
     ["broker.web"],

@@ -20,6 +20,7 @@ from broker.protocol import check_session_name, file_body
 from broker.requests import FileBody
 from broker.web.delivery import content_type, disposition, etag, requested_range
 from broker.web.door import Face, code_of, only
+from broker.web.queries import flag, whole
 from broker.workspaces import Holding, hold, told
 from kernels.files import Opened, Upload
 from kernels.walk import Entry
@@ -59,13 +60,6 @@ class FileFace(Face):
     def compute_etag(self) -> None:
         """Have no version made of what was written: a file has its own."""
 
-    def flag(self, name: str) -> bool:
-        """Return a yes or no of the query. Raises BadMessage."""
-        text = self.get_query_argument(name, "false")
-        if text not in ("true", "false", "1", "0"):
-            raise BadMessage(f"{name}: expected true or false, got {text[:64]!r}", field=name)
-        return text in ("true", "1")
-
 
 class FileList(FileFace):
     """`GET /v1/sessions/{session}/files`."""
@@ -76,11 +70,7 @@ class FileList(FileFace):
         given = self.request.query_arguments
         # As bytes: a file's name need not be UTF-8.
         path, after = (given.get(name, [b""])[-1] for name in ("path", "after"))
-        text = self.get_query_argument("limit", "1000")
-        is_short = text.isascii() and text.isdecimal() and len(text) <= len(str(MAX_PAGE))
-        if not (is_short and 1 <= int(text) <= MAX_PAGE):
-            raise BadMessage(f"limit: expected 1 to {MAX_PAGE}, got {text[:64]!r}", field="limit")
-        limit, recursive = int(text), self.flag("recursive")
+        limit, recursive = whole(self, "limit", 1000, MAX_PAGE), flag(self, "recursive")
         files = (await self.hold(session)).files
         with told():
             found = await self.aside(
@@ -218,7 +208,7 @@ class OneFile(FileFace):
         """Remove a file, or with `recursive=true` a directory and what is in it."""
         self._raise_refusal()
         only(self, "recursive")
-        recursive = self.flag("recursive")
+        recursive = flag(self, "recursive")
         holding = await self.hold(session)
         with told():
             await self.aside(partial(holding.files.remove, path, recursive=recursive))

@@ -17,6 +17,7 @@ from broker.pool import Pool
 from broker.principal import TENANT_WORDS, Deed, is_tenant
 from broker.protocol import check_session_name, open_body, opening_query
 from broker.web.door import Face
+from broker.web.queries import flag, number, whole
 from kernels.state import SessionState
 
 Json = dict[str, Any]
@@ -36,10 +37,8 @@ class Sessions(Face):
         if state not in STATES:
             known = ", ".join(sorted(STATES - {""}))
             raise BadMessage(f"state: expected one of {known}", field="state")
-        idle = _number(self, "idle", 0.0)
-        limit = _number(self, "limit", 1000.0)
-        if limit < 1 or limit % 1:
-            raise BadMessage("limit: expected a whole number, 1 or more", field="limit")
+        idle = number(self, "idle", 0.0)
+        limit = whole(self, "limit", 1000)
         after = self.get_query_argument("after", "")
         rows = await listing.rows(self.service, _tenant(self))
         now = time.time()
@@ -51,7 +50,7 @@ class Sessions(Face):
             and row["session"] > after
             and self.principal.session in (None, row["session"])
         ]
-        cut = rows[: int(limit)]
+        cut = rows[:limit]
         self.answer({"sessions": cut, "next": cut[-1]["session"] if len(rows) > len(cut) else None})
 
 
@@ -95,7 +94,7 @@ class RestartSession(Face):
 
     async def post(self, session: str) -> None:
         """Give it a new kernel; `keep_files=false` without the files of the old one."""
-        keep = _flag(self, "keep_files", True)
+        keep = flag(self, "keep_files", default=True)
         found = _live(self, session)
         generation = await self.service.restart(found, keep_files=keep)
         self.answer({"session": session, "generation": generation})
@@ -116,7 +115,7 @@ class Pools(Face):
 
     async def get(self) -> None:
         """List this node's pools and their kernels."""
-        measured = _flag(self, "memory", False)
+        measured = flag(self, "memory")
         body = self.house.processes()
         body["pools"] = [self._pool(name, pool) for name, pool in self.service.pools.items()]
         if measured:
@@ -227,26 +226,6 @@ def _reason(handler: Face) -> str:
     if any(unicodedata.category(character) in LINE_BREAKERS for character in text):
         raise BadMessage(f"reason: expected one line of text, got {text[:64]!r}", field="reason")
     return text.strip()[:200]
-
-
-def _flag(handler: Face, name: str, default: bool) -> bool:
-    text = handler.get_query_argument(name, "true" if default else "false")
-    if text not in ("true", "false", "1", "0"):
-        raise BadMessage(f"{name}: expected true or false, got {text[:64]!r}", field=name)
-    return text in ("true", "1")
-
-
-def _number(handler: Face, name: str, default: float) -> float:
-    text = handler.get_query_argument(name, None)
-    if text is None:
-        return default
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < 1e12:
-        raise BadMessage(f"{name}: expected a number, got {text[:64]!r}", field=name)
-    return value
 
 
 def _measure(rows: list[Json]) -> None:

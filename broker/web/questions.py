@@ -8,11 +8,12 @@ from msgspec import Meta
 
 from broker import answers, errors
 from broker.errors import UnknownSession
-from broker.faults import bad_field, clip
+from broker.faults import bad_field
 from broker.principal import Deed
 from broker.protocol import check_session_name
-from broker.requests import MAX_VARIABLES, Variables
+from broker.requests import MAX_NAME, MAX_VARIABLES, Variables
 from broker.web.door import Face
+from broker.web.queries import whole
 from broker.web.route import Operation, Parameter, Route, answer
 
 Most = Annotated[int, Meta(ge=1, le=MAX_VARIABLES)]
@@ -30,14 +31,20 @@ class SessionVariables(Face):
         self.answer({"session": session, **await found.questions.ask(self._question())})
 
     def _question(self) -> Variables:
-        most = self.get_query_argument("max", "200")
-        if not (most.isascii() and most.isdecimal() and 1 <= int(most[:5]) <= MAX_VARIABLES):
-            raise bad_field("max", f"expected a number from 1 to {MAX_VARIABLES}: {clip(most)!r}")
-        text = self.get_query_argument("names", None)
-        names = None if text is None else [name for name in text.split(",") if name]
-        if names is not None and len(names) > MAX_VARIABLES:
-            raise bad_field("names", f"expected at most {MAX_VARIABLES}")
-        return Variables(id="http", names=names, max=int(most))
+        names = names_of(self.get_query_argument("names", None))
+        return Variables(id="http", names=names, max=whole(self, "max", 200, MAX_VARIABLES))
+
+
+def names_of(text: str | None) -> list[str] | None:
+    """Return the names of a list with commas. Raises BadMessage."""
+    if text is None:
+        return None
+    names = [name for name in text.split(",") if name]
+    if len(names) > MAX_VARIABLES:
+        raise bad_field("names", f"expected at most {MAX_VARIABLES}")
+    if any(len(name) > MAX_NAME for name in names):
+        raise bad_field("names", f"expected at most {MAX_NAME} characters in each")
+    return names
 
 
 ROUTE = Route(
