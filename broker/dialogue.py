@@ -76,6 +76,7 @@ class Dialogue:
         self._offers = Offers()
         self._told: object = ()  # the tools that the kernel knows of
         self._away: dict[Client, asyncio.TimerHandle] = {}
+        self._closed = False
 
     def __repr__(self) -> str:
         asks = "asks" if self._question is not None else "asks nothing"
@@ -94,8 +95,10 @@ class Dialogue:
             content["broker"] = {**content.get("broker", {}), "tools": self._offers.told()}
 
     def end(self) -> None:
-        """End what is open: the execution has."""
-        self._question = None
+        """End what is open: the execution has, and a thread that it left may still wait."""
+        question, self._question = self._question, None
+        if question is not None and _number(question.asked):  # others might keep it for the next
+            self._refuse(ENDED, question.asked)
         for call in [*self._calls.values()]:
             self._fail(call, "Cancelled", ENDED)
 
@@ -243,6 +246,8 @@ class Dialogue:
 
     def leave(self, client: Client) -> None:
         """Note that a client has gone: what it serves waits for it, for a while."""
+        if self._closed:
+            return
         serves = any(call.client is client for call in self._calls.values())
         if self._offers.leave(client) or serves:
             loop = asyncio.get_running_loop()
@@ -250,6 +255,7 @@ class Dialogue:
 
     def close(self) -> None:
         """Forget everything: the session has ended."""
+        self._closed = True
         for timer in self._away.values():
             timer.cancel()
         self._away.clear()

@@ -160,6 +160,24 @@ async def test_the_end_of_the_cell_ends_its_question() -> None:
 
 
 @on_manual_time
+async def test_a_thread_that_outlives_its_cell_is_told_that_nobody_answers_it() -> None:
+    scene = Talking()
+    scene.ask()
+    scene.kernel.end()
+    assert scene.replies == [
+        ("input_reply", {"value": "\x04", "refused": "the execution has ended", "asked": "7"})
+    ]
+
+
+@on_manual_time
+async def test_a_kernel_that_numbers_no_questions_is_told_nothing_at_the_end_of_its_cell() -> None:
+    scene = Talking()
+    scene.kernel.say("stdin", "input_request", {"prompt": ""})
+    scene.kernel.end()
+    assert scene.replies == []
+
+
+@on_manual_time
 async def test_who_comes_meanwhile_is_told_what_waits() -> None:
     scene, late, later = Talking(), FakeClient(), FakeClient()
     scene.offer(CITY)
@@ -437,6 +455,15 @@ async def test_the_calls_of_a_client_that_stays_away_fail_after_the_grace() -> N
     assert scene.errors == [("1", "NotServed"), ("2", "NotServed")]
     scene.call("3")
     assert scene.errors[-1] == ("3", "NotServed")
+
+
+@on_manual_time
+async def test_a_client_that_leaves_a_session_that_has_ended_is_not_waited_for() -> None:
+    scene = Talking()
+    scene.offer(CITY)
+    scene.dialogue.close()
+    scene.dialogue.leave(scene.client)
+    assert scene.dialogue._away == {}
 
 
 @on_manual_time
