@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -68,8 +69,9 @@ class Call:
 class Dialogue:
     """The questions and calls of one session's cell."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, emit: Callable[[Execution, Event], None]) -> None:
         self._place = place
+        self._emit = emit  # an event of an execution, as all others of it are
         self._question: Question | None = None
         self._calls: dict[str, Call] = {}  # by the id that clients see
         self._numbers: dict[str, str] = {}  # of kernel's own numbers, the ids
@@ -282,9 +284,12 @@ class Dialogue:
         del self._calls[call.event["call"]], self._numbers[call.number]
 
     def _tell(self, execution: Execution | None, event: Event) -> None:
-        if execution is not None and (started := execution.late_start()) is not None:
-            self._place.audience.emit(started)
-        self._place.audience.emit(dict(event))
+        if execution is None:
+            self._place.audience.emit(dict(event))
+            return
+        if (started := execution.late_start()) is not None:
+            self._emit(execution, started)
+        self._emit(execution, dict(event))
 
     def _send(self, kind: str, content: dict[str, Any]) -> None:
         try:

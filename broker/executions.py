@@ -74,7 +74,7 @@ class Executions:
         self._deadline = Deadline(
             limits, expired=self._expire, insist=self._insist, overdue=place.kill
         )
-        self.dialogue = Dialogue(place)
+        self.dialogue = Dialogue(place, self._emit)
         self._answered = False  # by the kernel it has now
         self._around = NONE  # what clients have set for all that runs
         self._around_version = 0  # which of it the kernel has

@@ -15,7 +15,7 @@ from broker.dialogue import (
 )
 from broker.errors import BadMessage, BrokerError, Forbidden, NotRunning, QueueFull, TooLarge
 from broker.execution import OutputLimits
-from broker.requests import InputReply, Tool, ToolFailure, ToolResult, Tools
+from broker.requests import Batch, Cell, InputReply, Tool, ToolFailure, ToolResult, Tools
 from broker.tools import check
 from tests.broker.pool_fakes import elapse, on_manual_time
 from tests.broker.test_session import FakeClient, FakeKernel, Scene
@@ -175,6 +175,30 @@ async def test_a_kernel_that_numbers_no_questions_is_told_nothing_at_the_end_of_
     scene.kernel.say("stdin", "input_request", {"prompt": ""})
     scene.kernel.end()
     assert scene.replies == []
+
+
+@on_manual_time
+async def test_what_a_cell_of_a_batch_asks_names_the_cell() -> None:
+    scene = Scene()
+    batch = Batch(id="b", cells=[Cell(code="input()")])
+    scene.session.work.submit(batch, scene.client, answers=True)
+    scene.kernel.begin()
+    scene.session.work.dialogue.register(scene.client, Tools(id="t", tools=[CITY]))
+    scene.kernel.say("stdin", "input_request", {"prompt": ""}, metadata={"asked": "7"})
+    named = {"call": "1", "name": "weather"}
+    scene.kernel.say("stdin", "broker_tool_call", {"args": [], "kwargs": {}}, metadata=named)
+    told = {event["type"]: event.get("cell") for event in scene.client.events}
+    assert (told["input_request"], told["tool_call"]) == (0, 0)
+
+
+@on_manual_time
+async def test_a_cell_that_asks_before_it_says_that_it_runs_is_kept_all_the_same() -> None:
+    scene = Scene()
+    scene.submit("a", answers=True)
+    scene.kernel.say("stdin", "input_request", {"prompt": ""}, metadata={"asked": "7"})
+    assert scene.client.kinds[-2:] == ["started", "input_request"]
+    scene.kernel.end()
+    assert [cell["code"] for cell in scene.session.transcript.history(9)] == ["code a"]
 
 
 @on_manual_time
