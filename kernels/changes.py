@@ -143,13 +143,20 @@ class Changes:
         self.watches: set[int] = set()
         self._watches = watches
         self._known: dict[str, Version] = {}
+        self._is_known = False
         self._is_watched = False
         self._is_cut = False
         self._credit, self._counted = CREDIT, time.monotonic()
 
     def begin(self, root: int) -> None:
-        """Take the files as they are; what changes from now on is told."""
-        self._known = self._look(root)
+        """Take the files as they are; what changes from now on is told.
+
+        Where this host cannot have them read now, it is from a later `take` on.
+        """
+        try:
+            self._known, self._is_known = self._look(root), True
+        except OSError:
+            self.dirty = True
 
     def stop(self) -> None:
         """Watch nothing; at the next `take` everything is looked at again."""
@@ -172,7 +179,11 @@ class Changes:
         if self._credit <= 0:
             return {"files_cut": True}  # told the next time, what has changed by then
         before = time.thread_time()
-        told = self._compared(root)
+        try:
+            told = self._compared(root)
+        except OSError:  # no descriptor is left: no reason to lose the end of an execution
+            self.dirty = True
+            told = {"files_cut": True}
         self._credit -= time.thread_time() - before
         return told
 
@@ -201,6 +212,9 @@ class Changes:
 
     def _compared(self, root: int) -> dict[str, Any]:
         old, new = self._known, self._look(root)
+        if not self._is_known:
+            self._known, self._is_known = new, True
+            return {"files_cut": True} if self._is_watched else {}
         if self._is_cut:  # what was not seen need not be gone
             new = {**old, **new} if len(old) <= ENTRIES else new
         self._known = new

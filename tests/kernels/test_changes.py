@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import resource
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -236,3 +238,34 @@ def test_where_nothing_can_be_watched_nothing_is_told(caplog: pytest.LogCaptureF
             os.close(place.root)
     with_limit.close()
     assert len([one for one in caplog.records if "will not be told" in one.message]) == 1
+
+
+@contextmanager
+def no_more_descriptors() -> Iterator[None]:
+    """Have none opened; those that are open stay so."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_host_without_descriptors_delays_what_is_told_and_fails_nobody(place: Place) -> None:
+    (place.home / "a").write_text("x")
+    with no_more_descriptors():
+        assert place.take() == {"files_cut": True}
+    assert place.told() == [("a", 1, "created")]
+
+
+def test_files_that_could_not_be_read_at_first_are_no_change_later(place: Place) -> None:
+    (place.home / "old").write_text("x")
+    later = Changes(place.watches)
+    with no_more_descriptors():
+        later.begin(place.root)
+        assert later.take(place.root) == {"files_cut": True}
+    assert later.take(place.root) == {"files_cut": True}
+    (place.home / "new").write_text("x")
+    [told] = later.take(place.root)["files"]
+    assert (told["path"], told["change"]) == ("new", "created")
+    later.stop()
