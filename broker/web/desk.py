@@ -145,3 +145,4 @@ SERVED: Mapping[type[Request], Callable[[Any, Any], Answer]] = {
 }
 WATCHING = {Ping, Ack, History}  # what they may do, too, who only watch
 LAST = {Close}  # after the answer to this, nothing more is served
+ALONE = {Restart, Close}  # a connection may have one of each under way: nothing else bounds them

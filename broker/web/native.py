@@ -10,7 +10,7 @@ from typing import Any
 
 from tornado import websocket
 
-from broker.errors import BadFrame, BadMessage, BrokerError, TooLarge
+from broker.errors import BadFrame, BadMessage, BrokerError, QueueFull, TooLarge
 from broker.principal import Deed, Principal
 from broker.protocol import (
     Codec,
@@ -56,6 +56,7 @@ class NativeSocket(websocket.WebSocketHandler):
         self._attached = False
         self._release: Callable[[], None] = lambda: None  # of the token that let it in
         self._tasks: set[asyncio.Task[None]] = set()
+        self._alone: set[type[Request]] = set()  # kinds of which one is under way
 
     @property
     def service(self) -> Service:
@@ -157,12 +158,18 @@ class NativeSocket(websocket.WebSocketHandler):
     # Requests
 
     def _serve(self, request: Request) -> None:
+        if type(request) in self._alone:
+            raise QueueFull("one of these is under way already: wait for its reply")
         answer = desk.serve(self, request)
-        audited.asked(self.house.audit, self, self.session.name, request)
-        if isinstance(answer, dict):
-            self._reply(request, answer)
-        elif answer is not None:
+        if answer is not None and not isinstance(answer, dict):
             self._background(request, answer)
+            return
+        self._note(request)
+        if answer is not None:
+            self._reply(request, answer)
+
+    def _note(self, request: Request) -> None:
+        audited.asked(self.house.audit, self, self.session.name, request)
 
     def pong(self, request_id: str) -> None:
         """Answer a ping."""
@@ -176,14 +183,20 @@ class NativeSocket(websocket.WebSocketHandler):
     def _background(self, request: Request, work: Awaitable[desk.Fields]) -> None:
         async def run() -> None:
             try:
-                if (fields := await work) is not None:
+                fields = await work
+                self._note(request)  # it is done only now
+                if fields is not None:
                     self._reply(request, fields)
             except BrokerError as error:
                 self.fault(request.id or "", error)
             except Exception as error:
                 logger.exception("session=%s/%s request failed", *self.session.key)
                 self.fault(request.id or "", error)
+            finally:
+                self._alone.discard(type(request))
 
+        if type(request) in desk.ALONE:
+            self._alone.add(type(request))
         task = asyncio.create_task(run())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
