@@ -19,7 +19,7 @@ from broker.errors import AtCapacity, BadMessage, BrokerError, TooLarge, Workspa
 from broker.protocol import check_session_name, file_body
 from broker.requests import FileBody
 from broker.web.delivery import content_type, disposition, etag, requested_range
-from broker.web.door import Face, code_of, only
+from broker.web.door import Face, code_of
 from broker.web.queries import flag, whole
 from broker.workspaces import Holding, hold, told
 from kernels.files import Opened, Upload
@@ -66,7 +66,6 @@ class FileList(FileFace):
 
     async def get(self, session: str) -> None:
         """List a directory: `path`, `recursive`, `limit`, `after` (a path, percent-encoded)."""
-        only(self, "path", "recursive", "limit", "after")
         given = self.request.query_arguments
         # As bytes: a file's name need not be UTF-8.
         path, after = (given.get(name, [b""])[-1] for name in ("path", "after"))
@@ -125,7 +124,6 @@ class OneFile(FileFace):
         return length.isdecimal() and 0 < int(length[:18]) <= DRAINED and not waits
 
     async def _begin(self) -> None:
-        only(self)
         wanted = self.request.headers.get("If-None-Match", "")
         if wanted not in ("", "*"):
             raise BadMessage("If-None-Match: only * is known here", field="If-None-Match")
@@ -186,7 +184,6 @@ class OneFile(FileFace):
     async def post(self, session: str, path: str) -> None:
         """Rename a file or a directory, or make a directory."""
         self._raise_refusal()
-        only(self)
         body = file_body(self._order, self.house.bounds)
         holding = await self.hold(session)
         self.answer(*self._changed(holding, path, body))
@@ -207,7 +204,6 @@ class OneFile(FileFace):
     async def delete(self, session: str, path: str) -> None:
         """Remove a file, or with `recursive=true` a directory and what is in it."""
         self._raise_refusal()
-        only(self, "recursive")
         recursive = flag(self, "recursive")
         holding = await self.hold(session)
         with told():
@@ -223,7 +219,6 @@ class OneFile(FileFace):
 
     async def _send(self, session: str, path: str) -> None:
         self._raise_refusal()
-        only(self)
         files = (await self.hold(session)).files
         self._take_place()
         with told():

@@ -9,7 +9,7 @@ from broker import answers, errors
 from broker.errors import SessionElsewhere, StoreUnavailable, UnknownNode
 from broker.faults import bad_field, clip
 from broker.principal import Deed
-from broker.web.door import Face, only
+from broker.web.door import Face
 from broker.web.route import Operation, Parameter, Route, answer
 
 DRAINING = (errors.SessionElsewhere, errors.StoreUnavailable, errors.UnknownNode)
@@ -29,7 +29,6 @@ class DrainNode(Face):
 
     async def delete(self, node: str) -> None:
         """Take new sessions again."""
-        only(self)
         await self._check(node)
         self.house.drain.undo()
         await self._tell(node)

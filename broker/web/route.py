@@ -60,6 +60,10 @@ class Operation:
     errors: tuple[type[BrokerError], ...] = ()
     audited: str = ""  # what the audit calls it once it is done; empty for what changes nothing
 
+    def queries(self) -> frozenset[str]:
+        """Return the names of all that the query may hold."""
+        return frozenset({"token", *(one.name for one in self.query)})
+
 
 @dataclass(frozen=True, slots=True)
 class Route:
@@ -89,8 +93,3 @@ class Route:
     def names(self) -> Iterator[str]:
         """Yield the names of the path's parameters."""
         return (found[2] for found in _PARAMETER.finditer(self.path))
-
-    def queries(self) -> frozenset[str]:
-        """Return the names of all that the query may hold, whatever the method."""
-        named = (one.name for each in self.operations.values() for one in each.query)
-        return frozenset({"token", *named})

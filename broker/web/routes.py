@@ -30,6 +30,13 @@ AUDITED = {
 }
 
 
+QUERIES = {
+    (route.handler, method): operation.queries()
+    for route in ROUTES
+    for method, operation in route.operations.items()
+}
+
+
 def application(house: House, **settings: Any) -> Application:
     """Return the application that serves the table."""
     shared = {"house": house}
@@ -40,7 +47,7 @@ def application(house: House, **settings: Any) -> Application:
         log_function=log_request,
         deeds=DEEDS,
         audited=AUDITED,
-        known_queries={route.handler: route.queries() for route in ROUTES},
+        known_queries=QUERIES,
         description=cache(lambda: openapi.document(ROUTES)),  # made when it is first asked for
         **settings,
     )

@@ -12,7 +12,7 @@ from tornado.web import RequestHandler
 
 from broker.web.openapi import PATH, document
 from broker.web.route import Answer, Operation, Route, answer
-from broker.web.routes import ROUTES
+from broker.web.routes import QUERIES, ROUTES
 
 METHODS = ("get", "head", "post", "put", "patch", "delete", "options")
 PUBLIC = ("/healthz", "/readyz", "/openapi.json", "/schema.json")
@@ -95,3 +95,13 @@ def test_a_route_with_a_type_of_its_own_is_described_by_it() -> None:
     told = document([row])
     assert told["components"]["schemas"]["Own"]["properties"] == {"word": {"type": "string"}}
     assert isinstance(row.operations["get"].answers[200], Answer)
+
+
+def test_each_method_knows_its_own_parameters_and_no_others() -> None:
+    for route in ROUTES:
+        for method, operation in route.operations.items():
+            names = {one.name for one in operation.query}
+            assert QUERIES[route.handler, method] == {"token", *names}
+    files = next(route.handler for route in ROUTES if route.path.endswith("/files/{+path}"))
+    assert "recursive" in QUERIES[files, "delete"]
+    assert "recursive" not in QUERIES[files, "get"]
