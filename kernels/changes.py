@@ -44,6 +44,7 @@ HEAD: Final = struct.Struct("iIII")  # wd, mask, cookie, len
 READ: Final = 64 << 10
 
 MAX_WATCHES: Final = 4096  # of all workspaces; two events each fit the queue, 16,384 by default
+MAX_DEEP: Final = 3072  # of them, when a directory in a workspace may have one more
 DIRECTORIES: Final = 128  # of one workspace that are watched and looked through
 ENTRIES: Final = 1000  # of one workspace that are looked at
 MAX_PREFIX: Final = 1000  # characters of a path of directories that are looked through
@@ -63,6 +64,7 @@ class Watches:
     def __init__(self) -> None:
         self._changes: dict[int, Changes] = {}  # by the watch
         self._silent = False
+        self.is_full = False  # for what was last to be watched; others may make room
         try:
             flags = os.O_NONBLOCK | os.O_CLOEXEC  # IN_NONBLOCK, IN_CLOEXEC
             self._descriptor = system.syscall("inotify_init1", flags)
@@ -70,14 +72,21 @@ class Watches:
             self._descriptor = -1
             self._complain(error)
 
-    def add(self, changes: Changes, directory: int) -> bool:
-        """Watch a directory until something in it changes; tell whether it is watched."""
-        if self._descriptor < 0 or len(self._changes) >= MAX_WATCHES:
+    def add(self, changes: Changes, directory: int, *, is_root: bool) -> bool:
+        """Watch a directory until something in it changes; tell whether it is watched.
+
+        Each workspace shall have one watch at least, however many directories others have made.
+        """
+        if self._descriptor < 0:
+            return False
+        self.is_full = len(self._changes) >= (MAX_WATCHES if is_root else MAX_DEEP)
+        if self.is_full:
             return False
         try:
             path = b"/proc/self/fd/%d" % directory
             watch = system.syscall("inotify_add_watch", self._descriptor, path, MASK)
         except OSError as error:
+            self.is_full = error.errno == errno.ENOSPC
             self._complain(error)
             return False
         self._changes[watch] = changes
@@ -143,8 +152,7 @@ class Changes:
         self.watches: set[int] = set()
         self._watches = watches
         self._known: dict[str, Version] = {}
-        self._is_known = False
-        self._is_watched = False
+        self._is_known = self._is_told = False
         self._is_cut = False
         self._credit, self._counted = CREDIT, time.monotonic()
 
@@ -168,7 +176,7 @@ class Changes:
 
         Each is {path, size, change}; `files_more` counts what else was found to have changed,
         `files_cut` tells that not everything was looked at. Nothing is returned where nothing has
-        changed, or nothing can be watched.
+        changed, or nothing can be watched at all.
         """
         self._watches.drain()
         if not self.dirty:
@@ -214,7 +222,7 @@ class Changes:
         old, new = self._known, self._look(root)
         if not self._is_known:
             self._known, self._is_known = new, True
-            return {"files_cut": True} if self._is_watched else {}
+            return {"files_cut": True} if self._is_told else {}
         if self._is_cut:  # what was not seen need not be gone
             new = {**old, **new} if len(old) <= ENTRIES else new
         self._known = new
@@ -224,7 +232,7 @@ class Changes:
             if old.get(path) != version
         ]
         changed += [(path, None, "deleted") for path in old if path not in new]
-        if not self._is_watched:
+        if not self._is_told:
             return {}
         told = _told(sorted(changed, key=itemgetter(0)))
         if self._is_cut:
@@ -246,9 +254,12 @@ class Changes:
             except UnsafePath:  # it has gone
                 continue
             try:
-                watched = self._watches.add(self, directory)
-                self._is_watched = watched if number == 0 else self._is_watched
-                self._is_cut |= not watched
+                watched = self._watches.add(self, directory, is_root=number == 0)
+                # Where all watches are taken, everything is looked at again, in the same bounds.
+                looked_at = not watched and self._watches.is_full
+                self.dirty |= looked_at
+                self._is_told = (watched or looked_at) if number == 0 else self._is_told
+                self._is_cut |= not (watched or looked_at)
                 seen += _read(directory, prefix, ENTRIES - seen, waiting, found)
                 if seen > ENTRIES:
                     self._is_cut = True

@@ -269,3 +269,40 @@ def test_files_that_could_not_be_read_at_first_are_no_change_later(place: Place)
     [told] = later.take(place.root)["files"]
     assert (told["path"], told["change"]) == ("new", "created")
     later.stop()
+
+
+def test_a_workspace_without_a_watch_is_looked_through_instead(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(changes, "MAX_WATCHES", 1)
+    monkeypatch.setattr(changes, "MAX_DEEP", 1)
+    with tempfile.TemporaryDirectory(prefix="kb-", dir=SHM) as home:
+        late = Place(Path(home), place.watches)
+        (late.home / "a").write_text("x")
+        assert late.told() == [("a", 1, "created")]
+        assert late.take() == {}
+        (late.home / "a").unlink()
+        assert late.take() == {"files": [{"path": "a", "size": None, "change": "deleted"}]}
+        place.changes.stop()  # its watch is free
+        assert late.take() == {}
+        assert late.changes.watches
+        (late.home / "b").write_text("x")
+        assert late.told() == [("b", 1, "created")]
+        os.close(late.root)
+
+
+def test_directories_deep_down_leave_watches_for_the_workspaces_of_others(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(changes, "MAX_WATCHES", 8)
+    monkeypatch.setattr(changes, "MAX_DEEP", 4)
+    for number in range(20):
+        (place.home / f"d{number}").mkdir()
+    place.take()
+    assert len(place.changes.watches) <= 5
+    with tempfile.TemporaryDirectory(prefix="kb-", dir=SHM) as home:
+        other = Place(Path(home), place.watches)
+        assert other.changes.watches
+        os.close(other.root)
+    (place.home / "d19" / "a").write_text("x")
+    assert place.told() == [("d19/a", 1, "created")]
