@@ -65,8 +65,8 @@ class Holding:
         self.files.close()
 
 
-async def hold(service: Service, key: Key) -> Holding:
-    """Return the files of a session of this node; one that has no kernel yet gets one.
+async def hold(service: Service, key: Key, *, may_start: bool) -> Holding:
+    """Return the files of a session of this node; one that has no kernel yet gets one, if it may.
 
     Raises UnknownSession, SessionElsewhere, StoreUnavailable, AtCapacity, NoWorkspace.
     """
@@ -75,13 +75,16 @@ async def hold(service: Service, key: Key) -> Holding:
         await Claims(service.store, service.limits.record_ttl).refuse_elsewhere(*key)
         raise UnknownSession(f"no session {key[1]!r} on this node")
     if session.workspace is None:
-        service.need_kernel(session)
+        if may_start:
+            service.need_kernel(session)
         await asyncio.sleep(0)  # so that the binding is before us in the gate's line
         async with session.gate:
             pass
     if session.state is SessionState.CLOSED:
         raise UnknownSession(f"session {key[1]!r} has ended")
     workspace = session.workspace
+    if workspace is None and not may_start:
+        raise NoWorkspace(f"session {key[1]!r} has no kernel, and so no files, yet")
     if workspace is None and session.kernel is None:
         raise AtCapacity(f"no kernel, and so no files, can be had for session {key[1]!r} now")
     if workspace is None or workspace.descriptor < 0:

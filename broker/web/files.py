@@ -16,6 +16,7 @@ from tornado import web
 from tornado.iostream import StreamClosedError
 
 from broker.errors import AtCapacity, BadMessage, BrokerError, TooLarge, WorkspaceFull
+from broker.principal import Deed
 from broker.protocol import check_session_name, file_body
 from broker.requests import FileBody
 from broker.web.delivery import content_type, disposition, etag, requested_range
@@ -43,7 +44,8 @@ class FileFace(Face):
     async def hold(self, session: str) -> Holding:
         """Return the session's files, this request's until it ends."""
         key = (self.principal.tenant, check_session_name(session))
-        self._holding = await hold(self.service, key)
+        may_start = self.principal.may(Deed.RUN)
+        self._holding = await hold(self.service, key, may_start=may_start)
         return self._holding
 
     async def aside(self, work: Callable[[], T]) -> T:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from broker.adoption import Label
-from broker.errors import AtCapacity, StoreUnavailable
+from broker.errors import AtCapacity, NoWorkspace, StoreUnavailable
 from broker.protocol import OpenQuery
+from broker.workspaces import hold
 from tests.broker.pool_fakes import elapse, on_manual_time
 from tests.broker.service_fakes import Files, House, SilentKernel
 from tests.broker.test_service import KEY, Survivors, opened
@@ -126,5 +127,22 @@ def test_of_two_kernels_of_a_session_the_older_takes_no_files_of_the_newer_along
         assert house.service.sessions[KEY].kernel is new
         assert house.pool.discarded == ["k1"]
         assert house.pool.dropped == ([] if shared else ["files of k1"])
+
+    scene()
+
+
+@pytest.mark.parametrize("may_start", [True, False])
+def test_who_may_only_look_at_files_starts_no_kernel_for_them(may_start: bool) -> None:
+    @on_manual_time
+    async def scene() -> None:
+        house = House()
+        house.pool.error = AtCapacity("no room")
+        session = await house.service.open(*KEY, OpenQuery())
+        session.attach(FakeClient())
+        await elapse()
+        house.pool.error = None
+        with pytest.raises(NoWorkspace):
+            await hold(house.service, KEY, may_start=may_start)
+        assert len(house.pool.given) == may_start
 
     scene()
