@@ -108,6 +108,7 @@ class Quotas:
         self._clock = clock
         self._calendar = calendar
         self._hours: dict[str, Hour] = {}
+        self._pruned = 0.0  # when empty hours were last thrown away
         self._busy: dict[str, WeakSet[Place]] = {}  # those seen busy; some may have ended since
 
     def of(self, tenant: str) -> Tenant:
@@ -195,8 +196,11 @@ class Quotas:
         quota = self.of(session.tenant)
         if quota.running and not session.busy and (busy := self._busy.get(session.tenant)):
             busy.discard(session)
+            if not busy:
+                del self._busy[session.tenant]
         if quota.cpu_hour and cpu is not None and 0 < cpu < 1e9:
             now = self._clock()
-            if len(self._hours) > TENANTS_KEPT:
+            if len(self._hours) > TENANTS_KEPT and now - self._pruned >= GRAIN:
+                self._pruned = now
                 self._hours = {name: one for name, one in self._hours.items() if one.total(now)}
             self._hours.setdefault(session.tenant, Hour()).add(now, cpu)

@@ -131,6 +131,37 @@ def test_a_submission_that_came_to_nothing_takes_no_place() -> None:
         bound.submit(places[0])
 
 
+def test_who_runs_nothing_any_more_is_kept_nowhere() -> None:
+    bound, place = quotas(running=2), Place(busy=True)
+    bound.submit(place)
+    place.busy = False
+    bound.executed(place, 0.1)
+    assert bound._busy == {}
+
+
+def test_hours_of_many_tenants_are_looked_through_once_in_a_while_only() -> None:
+    clock = Clock()
+    looks = 0
+
+    class Counted(Hour):
+        def total(self, now: float) -> float:
+            nonlocal looks
+            looks += 1
+            return super().total(now)
+
+    bound = Quotas(Tenant(cpu_hour=100.0), clock=clock, calendar=clock)
+    bound._hours = {f"t{number}": Counted() for number in range(1500)}
+    for hour in bound._hours.values():
+        hour.add(clock.now, 1.0)
+    looks = 0
+    for _ in range(100):
+        bound.executed(Place("t1"), 0.1)
+    assert looks <= 1500 + 200
+    clock.now += HOUR + 120
+    bound.executed(Place("t1"), 0.1)
+    assert set(bound._hours) == {"t1"}
+
+
 def test_what_ran_before_this_broker_counts_when_it_is_used() -> None:
     bound = quotas(running=1)
     bound.submit(Place(busy=True))
