@@ -91,6 +91,7 @@ ROWS: list[list[str]] = [
         "broker.web.desk",
         "broker.web.route",
         "broker.web.queries",
+        "broker.web.places",
     ],
     ["broker.web.delivery"],
     ["broker.web"],

@@ -5,7 +5,6 @@ One table says it all; a test checks that each error has a row.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import math
@@ -30,6 +29,7 @@ from broker.service import Service
 from broker.store import NodeRecord
 from broker.tokens import Tokens
 from broker.web import audited
+from broker.web.places import Places, Turns
 
 logger = logging.getLogger(__name__)
 
@@ -97,13 +97,6 @@ def described(error: BaseException) -> dict[str, Any]:
     return body
 
 
-@dataclass(slots=True)
-class Places:
-    """How many more may do something at once."""
-
-    free: int
-
-
 @dataclass(frozen=True, slots=True)
 class House:
     """What the handlers share."""
@@ -122,8 +115,9 @@ class House:
     bad_frames: int = 10
     client_backlog: int = 8 << 20
     audit: Audit = field(default_factory=Audit)
-    transfers: Places = field(default_factory=lambda: Places(64))  # of files, either way
-    walks: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(4))  # threads
+    # Transfers of files, either way, and threads that walk through them.
+    transfers: Places = field(default_factory=lambda: Places(64, share=32))
+    walks: Turns = field(default_factory=lambda: Turns(4, share=2))
 
 
 class Face(web.RequestHandler):

@@ -15,7 +15,7 @@ from urllib.parse import quote, unquote_to_bytes
 from tornado import web
 from tornado.iostream import StreamClosedError
 
-from broker.errors import AtCapacity, BadMessage, BrokerError, TooLarge, WorkspaceFull
+from broker.errors import BadMessage, BrokerError, TooLarge, WorkspaceFull
 from broker.principal import Deed
 from broker.protocol import check_session_name, file_body
 from broker.requests import FileBody
@@ -50,7 +50,7 @@ class FileFace(Face):
 
     async def aside(self, work: Callable[[], T]) -> T:
         """Run in a thread what may take its time; only a few at once."""
-        async with self.house.walks:
+        async with self.house.walks.of(self.principal.tenant):
             return await asyncio.to_thread(work)
 
     def on_finish(self) -> None:
@@ -278,9 +278,7 @@ class OneFile(FileFace):
 
     def _take_place(self) -> None:
         """Count among the transfers, and be watched for standing still. Raises AtCapacity."""
-        if self.house.transfers.free <= 0:
-            raise AtCapacity("this node sends and receives as many files as it may")
-        self.house.transfers.free -= 1
+        self.house.transfers.take(self.principal.tenant)
         self._sending = True
         self._look_again(-1)
 
@@ -306,7 +304,7 @@ class OneFile(FileFace):
             self._watch.cancel()
         if self._sending:
             self._sending = False
-            self.house.transfers.free += 1
+            self.house.transfers.give_back(self.principal.tenant)
         super().on_finish()
 
     def _drop_upload(self) -> None:
