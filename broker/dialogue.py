@@ -261,6 +261,7 @@ class Dialogue:
         for timer in self._away.values():
             timer.cancel()
         self._away.clear()
+        self._offers = Offers()  # else who leaves now would be waited for
         self.lose()
 
     def _give_up(self, client: Client) -> None:

@@ -467,6 +467,16 @@ async def test_who_serves_may_come_back_within_the_grace() -> None:
 
 
 @on_manual_time
+async def test_nobody_waits_for_who_leaves_when_the_session_has_ended() -> None:
+    scene = Talking()
+    scene.offer(CITY)
+    scene.call()
+    scene.session.close(4404, "killed")
+    scene.session.detach(scene.client)
+    assert not scene.dialogue._away
+
+
+@on_manual_time
 async def test_the_calls_of_a_client_that_stays_away_fail_after_the_grace() -> None:
     scene = Talking()
     scene.offer(CITY)
