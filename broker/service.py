@@ -303,7 +303,7 @@ class Service:
     def _forget(self, session: Session) -> None:
         if self.sessions.get(session.key) is session:
             del self.sessions[session.key]
-            session.mark.end()
+            (session.mark.forget if session.passing else session.mark.end)()
             self.drop_files(session)
             self._changed(session)
 

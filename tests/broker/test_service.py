@@ -19,6 +19,7 @@ from broker.errors import (
     UnknownProfile,
     UnknownSession,
 )
+from broker.marks import FREE
 from broker.pool import Pool
 from broker.pools import Pools
 from broker.protocol import OpenQuery
@@ -406,6 +407,21 @@ def test_a_one_shot_is_remembered_by_nothing(dies: bool) -> None:
         assert house.pool.discarded
 
     scene()
+
+
+@on_manual_time
+async def test_a_one_shot_that_never_had_a_kernel_leaves_its_slot_free() -> None:
+    house = House()
+    house.pool.error = AtCapacity("no room")
+    client = FakeClient()
+    async with house.service.once("acme", OpenQuery()) as session:
+        session.attach(client)
+        session.audience.emit({"type": "queued", "position": 1})  # so that it has numbers
+        await elapse()
+        session.detach(client)
+        assert house.service.sessions == {}
+    marks = house.service.marks
+    assert [marks._state(slot) for slot in marks._slot_of.values()] == [FREE]
 
 
 # Adoption
