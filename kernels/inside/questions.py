@@ -80,20 +80,31 @@ class Question:
 
 
 class Worker(threading.Thread):
-    """Works on one question at a time, and ends with None for one."""
+    """Works on one question at a time, and ends with None for one; `silent` for as long."""
 
-    def __init__(self, work: Callable[[Question], None], ended: Callable[[Worker], None]) -> None:
+    def __init__(
+        self,
+        work: Callable[[Question], None],
+        ended: Callable[[Worker], None],
+        silent: set[int | None],
+    ) -> None:
         super().__init__(name="questions", daemon=True)
+        self._silent = silent
         self.questions: SimpleQueue[Question | None] = SimpleQueue()
         self._work = work
         self._ended = ended
 
     def run(self) -> None:
         """Work until told to end."""
-        while (question := self.questions.get()) is not None:
-            with suppress(BaseException):  # a stop that came late
-                self._work(question)
-            self._ended(self)
+        own = threading.get_ident()
+        self._silent.add(own)
+        try:
+            while (question := self.questions.get()) is not None:
+                with suppress(BaseException):  # a stop that came late
+                    self._work(question)
+                self._ended(self)
+        finally:
+            self._silent.discard(own)  # which a thread of the user's may have next
 
 
 class Questions:
@@ -134,15 +145,19 @@ class Questions:
         return True
 
     def _next(self) -> None:
-        if self._current is not None or not self._waiting:
-            return
-        question = self._current = self._waiting.popleft()
-        if self._worker is None:
-            self._worker = Worker(self._work, self._worked)
-            self._worker.start()
-            self._kernel.iopub_socket.silent.add(self._worker.ident)
-        self._worker.questions.put(question)
-        self._look(question, time.monotonic() + LIMIT)
+        while self._current is None and self._waiting:
+            question = self._waiting.popleft()
+            if self._worker is None:
+                worker = Worker(self._work, self._worked, self._kernel.iopub_socket.silent)
+                try:
+                    worker.start()
+                except RuntimeError:  # the user's own have taken all threads that there may be
+                    question.reply(BUSY)
+                    continue
+                self._worker = worker
+            self._current = question
+            self._worker.questions.put(question)
+            self._look(question, time.monotonic() + LIMIT)
 
     def _look(self, question: Question, end: float) -> None:
         """Stop what takes too long, and in the end whoever does not stop."""

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.kernels.talk import Talk
+from kernels.launch import Launcher
+from tests.kernels.talk import Talk, talking
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -136,6 +137,33 @@ async def test_after_too_many_stuck_threads_it_is_busy_until_one_comes_back(talk
     assert all(answer["status"] == "ok" for answer in answers)
     answer = await ask(talk, "variables", names=["stuck"])
     assert answer["status"] in ("ok", "busy")
+
+
+async def test_where_there_is_no_thread_it_is_busy_until_there_is_one(launcher: Launcher) -> None:
+    async with talking(launcher) as talk:
+        await talk.run(
+            "import threading\nstart = threading.Thread.start\ndef none(self):\n"
+            "    if self.name == 'questions': raise RuntimeError(\"can't start new thread\")\n"
+            "    start(self)\nthreading.Thread.start = none"
+        )
+        for _ in range(2):
+            assert (await ask(talk, "variables"))["status"] == "busy"
+        await talk.run("threading.Thread.start = start")
+        assert (await ask(talk, "variables"))["status"] == "ok"
+
+
+async def test_only_the_threads_that_answer_questions_are_silent(launcher: Launcher) -> None:
+    async with talking(launcher) as talk:
+        await talk.run(
+            "import threading, time\nclass Stuck:\n    def __repr__(self): time.sleep(1.5)\n"
+            "stuck = Stuck()"
+        )
+        assert (await ask(talk, "variables"))["status"] == "ok"  # without its thread
+        code = (
+            "[one.join() for one in threading.enumerate() if one.name == 'questions']\n"
+            "get_ipython().kernel.iopub_socket.silent"
+        )
+        assert await talk.value(code) == "set()"
 
 
 async def test_names_select_and_unknown_ones_are_told(talk: Talk) -> None:
