@@ -224,11 +224,16 @@ class Asking:
             call = self._calls.pop(content["call"], None)
         if call is None:
             return
-        error = content.get("error")
-        if error is None:
-            _settle(call.answer, None, unpacked(content["value"]))
-        else:
-            _settle(call.answer, ToolError(str(error["name"]), str(error["message"])))
+        error: Exception | None = None
+        value = None
+        try:
+            if (failure := content.get("error")) is None:
+                value = unpacked(content["value"])
+            else:
+                error = ToolError(str(failure["name"]), str(failure["message"]))
+        except (ValueError, TypeError, KeyError):  # no other will come
+            error = ToolError("BadAnswer", f"what {call.head['name']} answered cannot be read")
+        _settle(call.answer, error, value)
         with self._lock:
             self._send_waiting()
 

@@ -222,6 +222,13 @@ async def test_arguments_cross_as_plain_data(asked: Asked) -> None:
     assert unpacked(asked.requests[0].content["args"][0])["b"] == b"\xff"
 
 
+async def test_an_answer_that_cannot_be_read_ends_the_call(asked: Asked) -> None:
+    said = asked.start("echo(1)", tools=[FREE])
+    asked.result(await asked.until(1), error={"name": "Odd"})
+    await asked.talk.end(said)
+    assert said.value == "ToolError: BadAnswer: what echo answered cannot be read"
+
+
 async def test_what_a_tool_fails_with_is_raised_in_the_cell(asked: Asked) -> None:
     error = {"name": "LookupError", "message": "no such city"}
     asked.serve = lambda message: asked.result(message, error=error)
