@@ -25,8 +25,7 @@ def answering(
             try:
                 value = _asked(event, on_input)
             finally:
-                asked = line.ask("input_reply", lambda _: None, value=_text(value))
-                line.link.forget(asked.id)
+                line.ask("input_reply", lambda _: None, about=event["id"], value=_text(value))
 
 
 async def answering_async(
@@ -44,8 +43,8 @@ async def answering_async(
                 if inspect.iscoroutine(value):  # cancelled before it had begun
                     value.close()
                     value = None
-                asked = await line.ask("input_reply", lambda _: None, value=_text(value))
-                line.link.forget(asked.id)
+                about = event["id"]
+                await line.ask("input_reply", lambda _: None, about=about, value=_text(value))
 
 
 def _asked(event: Event, on_input: Callable[[str, bool], Any] | None) -> Any:

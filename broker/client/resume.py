@@ -105,7 +105,7 @@ class Following:
 
 @dataclass(slots=True, eq=False)
 class Asked:
-    """An open request. `frame` is to be sent through `socket`; by whoever connects, without one."""
+    """An open request. Whoever opens it sends `frame` through `socket`; a Link, where it is None."""
 
     id: str
     kind: str
@@ -149,6 +149,8 @@ class Link:
         self._running: frozenset[str] | None = None  # what the broker has open, if it says so
         self._over: BrokerError | None = None  # why there will be no connection
         self._open: dict[str, Asked] = {}
+        self._replies: dict[str, Asked] = {}  # to each execution's last question
+        self._waiting: frozenset[str] = frozenset()  # executions that wait for one
         self._silent: list[str] = []  # requests of which nothing has been heard, oldest first
         self._news: deque[Event] = deque(maxlen=8)  # told before an execution could hear of it
         self._loss: Event = {}  # the last one that was told
@@ -165,8 +167,11 @@ class Link:
                 self.place = Place()
                 self._socket = socket
 
-    def request(self, kind: str, deliver: Deliver, **fields: Any) -> Asked:
-        """Open a request; raises the error that ended the last connection if there is none."""
+    def request(self, kind: str, deliver: Deliver, *, about: str = "", **fields: Any) -> Asked:
+        """Open a request; raises the error that ended the last connection if there is none.
+
+        What answers the question of an execution, and has no reply, is `about` that execution.
+        """
         given = {key: value for key, value in fields.items() if value is not None}
         with self._lock:
             if self._over is not None:
@@ -182,13 +187,18 @@ class Link:
             if kind in RUNS:
                 while self._news:
                     deliver(self._news.popleft())
+            asked.socket = self._socket
+            if about:
+                self._replies[about] = asked
+                asked.sent = asked.socket is not None
+                return asked
             self._open[request_id] = asked
-            if self._socket is not None:
-                self._send(asked, self._socket)
+            if asked.socket is not None:
+                self._send(asked)
         return asked
 
-    def _send(self, asked: Asked, socket: Any) -> bytes | str:
-        asked.socket, asked.sent, asked.generation = socket, True, self.generation
+    def _send(self, asked: Asked) -> bytes | str:
+        asked.sent, asked.generation = True, self.generation
         if asked.id in self._silent:
             self._silent.remove(asked.id)
         self._silent.append(asked.id)
@@ -230,6 +240,8 @@ class Link:
             self._session(event, told)
             return
         request_id = event.get("id")
+        if kind in ("input_request", "done"):  # another question, or none any more
+            self._replies.pop(str(request_id), None)
         if request_id is None and kind == "fault" and self._silent:
             # A frame over the bound is dropped unread: its fault cannot name the request.
             request_id = self._silent[-1]
@@ -264,6 +276,13 @@ class Link:
         self._until = event["seq"]
         running = event.get("open")
         self._running = frozenset(map(str, running)) if isinstance(running, list) else None
+        told_of = event.get("waiting")
+        waiting = [one for one in told_of if isinstance(one, dict)] if type(told_of) is list else []
+        self._waiting = frozenset(
+            str(one.get("id")) for one in waiting if one.get("type") == "input_request"
+        )
+        if lacks:  # what waits may be another question than the one that was answered
+            self._replies = {about: one for about, one in self._replies.items() if not one.sent}
         for asked in self._open.values():
             if lacks and asked.sent:
                 both = missed and asked.missed
@@ -276,13 +295,11 @@ class Link:
 
     def _settle(self, told: list[tuple[Deliver, Event | BrokerError]]) -> list[bytes | str]:
         """Say what became of each request, now that all that was kept has come."""
-        socket, self._joining, self._until = self._joining, None, None
-        self._socket = socket
-        frames = []
+        self._socket, self._joining, self._until = self._joining, None, None
+        frames = self._answers()
         for asked in list(self._open.values()):
             error: BrokerError | None = None
             if asked.sent and asked.id in (self._running or ()):
-                asked.socket = socket
                 continue
             if asked.sent and asked.generation not in (0, self.generation):
                 error = state_lost(self.generation, self._loss)
@@ -292,11 +309,18 @@ class Link:
                 error = ConnectionLost("the broker does not tell what became of the request")
             if error is None:
                 asked.frame = encode(self._subprotocol, asked.message)
-                frames.append(self._send(asked, socket))
+                frames.append(self._send(asked))
             else:
                 self._forget(asked.id)
                 told.append((asked.deliver, error))
         return frames
+
+    def _answers(self) -> list[bytes | str]:
+        """Return the answers that have not arrived: those whose questions still wait."""
+        self._replies = {id_: one for id_, one in self._replies.items() if id_ in self._waiting}
+        for asked in self._replies.values():
+            asked.frame, asked.sent = encode(self._subprotocol, asked.message), True
+        return [asked.frame for asked in self._replies.values()]
 
     def dropped(self, error: BrokerError) -> None:
         """Note that the connection is gone; only executions can be followed on another one."""
@@ -316,6 +340,7 @@ class Link:
             self._over = error
             waiting = [asked.deliver for asked in self._open.values()]
             self._open.clear()
+            self._replies.clear()
             self._silent.clear()
         for deliver in waiting:
             deliver(error)

@@ -164,6 +164,48 @@ def test_what_is_asked_meanwhile_is_sent_once_the_place_is_known() -> None:
     assert told == []
 
 
+def test_what_is_sent_once_the_place_is_known_is_not_sent_by_whoever_asked_as_well() -> None:
+    link = joined(3)
+    again(link)
+    ping = link.request("ping", lambda _: None)
+    assert len(link.receive(attach(3, open=[]))) == 1
+    assert ping.socket is None
+
+
+QUESTION = {"type": "input_request", "id": "x", "prompt": ""}
+
+
+@pytest.mark.parametrize(
+    ("cut_first", "welcome", "kept", "sent"),
+    [
+        (False, {"seq": 3, "waiting": [QUESTION]}, [], True),
+        (True, {"seq": 3, "waiting": [QUESTION]}, [], True),
+        (True, {"seq": 9, "waiting": [QUESTION], "missed": [4, 9]}, [], True),
+        (False, {"seq": 9, "waiting": [QUESTION], "missed": [4, 9]}, [], False),
+        (False, {"seq": 3}, [], False),
+        (True, {"seq": 3}, [], False),
+        (True, {"seq": 3, "waiting": [{"type": "tool_call", "id": "x"}, 7]}, [], False),
+        (True, {"seq": 3, "waiting": 7}, [], False),
+        (True, {"seq": 4, "waiting": [QUESTION]}, [{**QUESTION, "seq": 4}], False),
+        (True, {"seq": 4}, [{"type": "done", "id": "x", "seq": 4}], False),
+    ],
+    ids=["cut off", "given meanwhile", "given meanwhile, with a loss", "sent, with a loss",
+         "arrived", "answered by another", "a call waits", "nonsense", "another question", "done"],
+)  # fmt: skip
+def test_an_answer_goes_out_again_if_its_question_still_waits(
+    cut_first: bool, welcome: dict[str, Any], kept: list[dict[str, Any]], sent: bool
+) -> None:
+    link = joined(3)
+    if cut_first:
+        link.dropped(ConnectionLost("cut"))
+    link.request("input_reply", lambda _: None, about="x", value="Ada")
+    again(link)
+    frames = link.receive(attach(open=["x"], **welcome))
+    for event in kept:
+        frames += link.receive(frame(**event))
+    assert [json.loads(each)["value"] for each in frames] == (["Ada"] if sent else [])
+
+
 def test_requests_after_the_end_are_told_why_there_is_no_connection() -> None:
     link = joined()
     _, told = asked(link)
