@@ -65,6 +65,10 @@ class Files:
         if root >= 0:
             os.close(root)
 
+    def copy(self) -> Files:
+        """Return the same files with a descriptor of their own, for another thread."""
+        return Files(self._root)
+
     @property
     def is_reachable(self) -> bool:
         """Tell whether this process can act as the files' owner."""

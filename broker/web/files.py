@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from email.utils import formatdate
-from functools import partial
 from http import HTTPStatus
 from typing import Any, Final, TypeVar
 from urllib.parse import quote, unquote_to_bytes
@@ -15,7 +14,13 @@ from urllib.parse import quote, unquote_to_bytes
 from tornado import web
 from tornado.iostream import StreamClosedError
 
-from broker.errors import BadMessage, BrokerError, TooLarge, WorkspaceFull
+from broker.errors import (
+    BadMessage,
+    BrokerError,
+    TooLarge,
+    UnknownSession,
+    WorkspaceFull,
+)
 from broker.principal import Deed
 from broker.protocol import check_session_name, file_body
 from broker.requests import FileBody
@@ -23,7 +28,7 @@ from broker.web.delivery import content_type, disposition, etag, requested_range
 from broker.web.door import Face, code_of
 from broker.web.queries import flag, whole
 from broker.workspaces import Holding, hold, told
-from kernels.files import Opened, Upload
+from kernels.files import Files, Opened, Upload
 from kernels.walk import Entry
 
 T = TypeVar("T")
@@ -48,10 +53,19 @@ class FileFace(Face):
         self._holding = await hold(self.service, key, may_start=may_start)
         return self._holding
 
-    async def aside(self, work: Callable[[], T]) -> T:
-        """Run in a thread what may take its time; only a few at once."""
+    async def aside(self, work: Callable[[Files], T]) -> T:
+        """Run in a thread what may take its time with the files held; only a few at once."""
         async with self.house.walks.of(self.principal.tenant):
-            return await asyncio.to_thread(work)
+            if self._holding is None:
+                raise UnknownSession("whoever asked has gone")
+            # The thread's own: who asked may go before it has ended, and let go of the others.
+            files = self._holding.files.copy()
+
+            def worked() -> T:
+                with closing(files):
+                    return work(files)
+
+            return await asyncio.to_thread(worked)
 
     def on_finish(self) -> None:
         """Let go of the files."""
@@ -72,11 +86,10 @@ class FileList(FileFace):
         # As bytes: a file's name need not be UTF-8.
         path, after = (given.get(name, [b""])[-1] for name in ("path", "after"))
         limit, recursive = whole(self, "limit", 1000, MAX_PAGE), flag(self, "recursive")
-        files = (await self.hold(session)).files
+        await self.hold(session)
         with told():
             found = await self.aside(
-                partial(
-                    files.entries,
+                lambda files: files.entries(
                     os.fsdecode(path),
                     recursive=recursive,
                     after=os.fsdecode(unquote_to_bytes(after)),
@@ -209,7 +222,7 @@ class OneFile(FileFace):
         recursive = flag(self, "recursive")
         holding = await self.hold(session)
         with told():
-            await self.aside(partial(holding.files.remove, path, recursive=recursive))
+            await self.aside(lambda files: files.remove(path, recursive=recursive))
         holding.settle(path)
         self.answer({"path": shown(path), "removed": True})
 

@@ -1,0 +1,71 @@
+"""A request for files works in its own workspace, whoever leaves meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from broker.errors import UnknownSession
+from broker.web.files import FileFace
+from broker.workspaces import Holding
+from kernels.files import Files
+
+SHM = "/dev/shm"  # noqa: S108 - a tmpfs, as workspaces are
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="kb-", dir=SHM) as found:
+        yield Path(found)
+
+
+def face(home: Path, kind: type[Any] = FileFace) -> Any:
+    """Return a handler that holds the files of a workspace, as after `hold`."""
+    made = kind.__new__(kind)
+    descriptor = os.open(home, os.O_RDONLY | os.O_DIRECTORY)
+    session: Any = SimpleNamespace(name="s")
+    workspace: Any = SimpleNamespace(descriptor=descriptor, changes=None)
+    session.workspace = workspace
+    made.house = SimpleNamespace(walks=asyncio.Semaphore(1))
+    made._holding = Holding(session, workspace)
+    os.close(descriptor)
+    return made
+
+
+async def test_who_leaves_does_not_take_the_files_from_under_the_walk(home: Path) -> None:
+    (home / "a").write_text("x")
+    asker, loop = face(home), asyncio.get_running_loop()
+    began, go_on = asyncio.Event(), threading.Event()
+    opened = len(os.listdir("/proc/self/fd"))
+
+    def walk(files: Files) -> list[str]:
+        loop.call_soon_threadsafe(began.set)
+        go_on.wait()
+        return [entry.path for entry in files.entries()]
+
+    walking = asyncio.create_task(asker.aside(walk))
+    await began.wait()
+    asker.on_finish()
+    go_on.set()
+    assert await walking == ["a"]
+    assert len(os.listdir("/proc/self/fd")) < opened
+
+
+async def test_who_leaves_before_the_turn_comes_has_nothing_walked(home: Path) -> None:
+    asker = face(home)
+    walked: list[Files] = []
+    async with asker.house.walks:
+        waiting = asyncio.create_task(asker.aside(walked.append))
+        await asyncio.sleep(0)
+        asker.on_finish()
+    with pytest.raises(UnknownSession):
+        await waiting
+    assert walked == []
