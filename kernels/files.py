@@ -246,6 +246,7 @@ class Upload:
     ) -> None:
         self.path = path
         self.size = 0
+        self.mtime = 0.0  # Unix s, once it is whole
         self._files = files
         self._temporary = temporary
         self._descriptor = descriptor
@@ -266,6 +267,7 @@ class Upload:
 
     def commit(self) -> bool:
         """Give the file its name; return whether that is new. Raises UnsafePath, NoRoom."""
+        self.mtime = os.fstat(self._descriptor).st_mtime
         self._close()
         try:
             made = self._files.place(self._temporary, self.path, replace=self._replace)

@@ -185,7 +185,8 @@ class OneFile(FileFace):
         with told():
             made = upload.commit()
             self._holding.settle(path)
-            entry = self._holding.files.entry(path)
+        # Not what stands there now: that may be the kernel's, or nothing any more.
+        entry = Entry(path, "file", upload.size, upload.mtime)
         self.answer(described(entry), 201 if made else 200)
 
     async def head(self, session: str, path: str) -> None:
@@ -210,9 +211,10 @@ class OneFile(FileFace):
             raise BadMessage("move_to: give this, or directory as true", field="move_to")
         with told(new):
             if new is not None:
+                entry = files.entry(path)._replace(path=new)
                 files.move(path, new, replace=body.replace)
                 holding.settle(path, new)
-                return described(files.entry(new)), 200
+                return described(entry), 200
             made = files.make_directory(path)
             return described(files.entry(path)), 201 if made else 200
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from broker.errors import UnknownSession
-from broker.web.files import FileFace
+from broker.web.files import FileFace, OneFile
 from broker.workspaces import Holding
 from kernels.files import Files
 
@@ -34,6 +34,7 @@ def face(home: Path, kind: type[Any] = FileFace) -> Any:
     session: Any = SimpleNamespace(name="s")
     workspace: Any = SimpleNamespace(descriptor=descriptor, changes=None)
     session.workspace = workspace
+    made._finished = False
     made.house = SimpleNamespace(walks=asyncio.Semaphore(1))
     made._holding = Holding(session, workspace)
     os.close(descriptor)
@@ -69,3 +70,25 @@ async def test_who_leaves_before_the_turn_comes_has_nothing_walked(home: Path) -
     with pytest.raises(UnknownSession):
         await waiting
     assert walked == []
+
+
+async def test_an_upload_that_arrived_is_no_failure_if_its_file_is_gone_again(home: Path) -> None:
+    asker = face(home, OneFile)
+    answers: list[tuple[Any, int]] = []
+    asker.answer = lambda body, status: answers.append((body, status))
+    asker._upload = upload = asker._holding.files.write("a")
+    upload.write(b"xyz")
+    # Its kernel is quicker than we are.
+    asker._holding.settle = lambda path: (home / path).unlink()
+    await asker.put("s", "a")
+    [(body, status)] = answers
+    assert (body["path"], body["type"], body["size"], status) == ("a", "file", 3, 201)
+
+
+async def test_a_file_that_was_renamed_is_told_of_even_if_it_is_gone_again(home: Path) -> None:
+    (home / "a").write_text("xyz")
+    holding = face(home, OneFile)._holding
+    holding.settle = lambda path, new: (home / new).unlink()
+    order: Any = SimpleNamespace(move_to="b", directory=False, replace=False)
+    body, status = OneFile._changed(face(home, OneFile), holding, "a", order)
+    assert (body["path"], body["type"], body["size"], status) == ("b", "file", 3, 200)
