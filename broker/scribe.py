@@ -91,19 +91,32 @@ class Scribe:
                 logger.warning("transcripts not written: %s", error)
                 await asyncio.sleep(RETRY)
                 self._due.set()
-            except Exception:
-                logger.exception("transcripts not written")
-                await asyncio.sleep(RETRY)
 
     async def _write(self) -> None:
         async with self._writing:
             self._due.clear()
             try:
                 while some := tuple(islice(self._dirty, SESSIONS_AT_ONCE)):
-                    await self._write_some(some)
+                    await self._write_each(some)
             except BrokerError:
                 self._forget_ended()
                 raise
+
+    async def _write_each(self, sessions: Sequence[Session]) -> None:
+        """Write some cells of each; a session that cannot be written keeps no other from it."""
+        try:
+            await self._write_some(sessions)
+        except BrokerError:
+            raise
+        except Exception:
+            if len(sessions) > 1:
+                for session in sessions:
+                    await self._write_each([session])
+                return
+            logger.exception(
+                "session=%s/%s not written; again with its next cell", *sessions[0].key
+            )
+            self._dirty.pop(sessions[0], None)
 
     async def _write_some(self, sessions: Sequence[Session]) -> None:
         """Write some cells of each; those of which all is written are not dirty any more."""

@@ -187,3 +187,28 @@ async def test_one_shots_are_nobodys_transcript() -> None:
         await elapse(1)
         assert scene.cells.trips == 0
         assert session.transcript.cells[0]["id"] == execution().id
+
+
+@on_manual_time
+async def test_one_session_that_cannot_be_written_keeps_nobody_else_waiting() -> None:
+    scene = Scene()
+    append = scene.cells.append
+
+    async def refusing(parts: Sequence[Part]) -> list[list[str]]:
+        if any(part.owner == ("t", "poison") for part in parts):
+            raise TypeError("a fault of our own")
+        return await append(parts)
+
+    scene.cells.append = refusing  # type: ignore[method-assign]
+    async with scene.scribe:
+        poison = await scene.open("poison")
+        scene.ran(poison, "never")
+        for name in ("a", "b"):
+            scene.ran(await scene.open(name), "fine")
+        await elapse(WRITE_BEHIND + RETRY)
+        assert (scene.stored("a"), scene.stored("b")) == (["fine"], ["fine"])
+        assert [cell["code"] for cell in await scene.scribe.cells(("t", "a"), 9)] == ["fine"]
+        scene.cells.append = append  # type: ignore[method-assign]
+        scene.ran(poison, "later")
+        await elapse(WRITE_BEHIND + RETRY)
+        assert scene.stored("poison") == ["never", "later"]
