@@ -8,6 +8,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+from broker.shown import Shown
+
 Json = dict[str, Any]
 
 # nbformat 4.5: these may be any JSON; every other form is text, or a list of texts.
@@ -24,11 +26,13 @@ def notebook(
     so. What a later cell has changed of an earlier one's display is shown where it was shown.
     """
     made: list[Json] = []
-    shown: dict[str, list[Json]] = {}
+    shown: dict[str, Shown] = {}
     for cell in cells:
         if lost := cell.get("lost"):
             made.append(_note(len(made), str(lost), cell.get("generation")))
         made.append(_code_cell(len(made), cell, shown))
+    for display in shown.values():
+        display.settle()
     return {
         "nbformat": 4,
         "nbformat_minor": 5,
@@ -58,18 +62,18 @@ def _note(number: int, reason: str, generation: object) -> Json:
     }
 
 
-def _code_cell(number: int, cell: Mapping[str, Any], shown: dict[str, list[Json]]) -> Json:
+def _code_cell(number: int, cell: Mapping[str, Any], shown: dict[str, Shown]) -> Json:
     count = _count(cell.get("count"))
     outputs: list[Json] = []
     for output in cell.get("outputs") or ():
         made = _output(output, count)
         display_id = output.get("display_id")
         if output["type"] == "update":
-            for earlier in shown.get(display_id, ()):
-                earlier |= {"data": made["data"], "metadata": made["metadata"]}
+            if (earlier := shown.get(display_id)) is not None:
+                earlier.change(made["data"], made["metadata"])
             continue
         if display_id is not None:
-            shown.setdefault(display_id, []).append(made)
+            shown.setdefault(display_id, Shown()).add(made)
         outputs.append(made)
     if left_out := cell.get("left_out"):
         text = f"\n[{left_out:,} more of this cell's output and code were not kept]\n"

@@ -15,6 +15,7 @@ from broker.execution import EVENT_COST, Event, Execution
 from broker.faults import Bounds
 from broker.protocol import JsonCodec
 from broker.replay import size_of
+from broker.shown import Shown
 
 MOST_TEXT: Final = 64 << 10  # characters of one cell's text outputs, and of its code
 MOST_RICH: Final = 256 << 10  # bytes of one cell's rich outputs
@@ -26,6 +27,8 @@ TOLD: Final = {
     "status": "status",
     "generation": "generation",
 }  # of a cell, where its outputs are not
+# In JSON, that can be no part of a text: a quote in one has a backslash before it.
+OUTPUTS: Final = b',"outputs":'
 RECORDED: Final = frozenset(("stream", "display", "result", "error", "clear"))
 SMALL: Final = 8 << 10  # bytes of a cell's events that are kept as they are
 ENDING: Final = ("execution_count", "status", "reason", "duration", "generation")  # of a `done`
@@ -52,6 +55,17 @@ class Kept:
         if isinstance(self._cell, Recording):
             self._cell = self._cell.made()
         return CODEC.unpacked(self._packed) if self._cell is None else self._cell
+
+    @property
+    def told(self) -> Cell:
+        """Return the fields of `history`, of which no output has to be read."""
+        cell: Cell = {}
+        if self._cell is None:
+            head, found, _ = self._packed.partition(OUTPUTS)
+            cell = CODEC.unpacked(head + b"}") if found else cell
+        if not cell.keys() >= set(TOLD.values()):  # packed in another order, or not at all
+            cell = self.cell
+        return {to: cell.get(name) for to, name in TOLD.items()}
 
     @property
     def packed(self) -> bytes:
@@ -152,7 +166,7 @@ class Outputs:
     """The outputs of one cell, as far as they are worth keeping."""
 
     __slots__ = (
-        *("_clear_due", "_outputs", "_places", "_rich", "_sizes", "_text", "_texts"),
+        *("_clear_due", "_outputs", "_places", "_rich", "_text", "_texts"),
         "left_out",
     )
 
@@ -163,8 +177,7 @@ class Outputs:
 
     def _clear(self) -> None:
         self._outputs: list[Event] = []
-        self._sizes: list[int] = []
-        self._places: dict[str, list[int]] = {}  # of what is shown, by display_id
+        self._places: dict[str, Shown] = {}  # by display_id
         self._texts: list[str] = []  # of the last output, if that is a stream's
         self._text, self._rich = MOST_TEXT, MOST_RICH
 
@@ -194,12 +207,13 @@ class Outputs:
     def end(self) -> list[Event]:
         """Return what they are."""
         self._join()
+        for shown in self._places.values():
+            shown.settle()
         return self._outputs
 
-    def _add(self, output: Event, size: int) -> None:
+    def _add(self, output: Event) -> None:
         self._join()
         self._outputs.append(output)
-        self._sizes.append(size)
 
     def _join(self) -> None:
         if self._texts:
@@ -215,7 +229,7 @@ class Outputs:
         last = self._outputs[-1] if self._texts else None
         if last is None or last["name"] != name:
             self._text -= EVENT_COST
-            self._add({"type": "stream", "name": name, "text": ""}, 0)
+            self._add({"type": "stream", "name": name, "text": ""})
         elif len(shown) < EVENT_COST:
             self._text -= EVENT_COST // 8  # each piece is an object until they are joined
         self._texts.append(shown)
@@ -234,31 +248,31 @@ class Outputs:
             size = kept
         self._text -= size
         output = {"type": "error", "name": event["name"], "message": message, "traceback": lines}
-        self._add(output, 0)
+        self._add(output)
 
     def _show(self, kind: str, event: Event) -> None:
         data, metadata, display_id = event["data"], event["metadata"], event.get("display_id")
-        places = self._places.get(display_id, []) if display_id is not None else []
-        if event.get("update") and places:
-            for place in places:
-                self._rich += self._sizes[place]
-        data, metadata, size = self._fitted(data, metadata)
-        if event.get("update") and places:
-            for place in places:
-                self._outputs[place] |= {"data": data, "metadata": metadata}
-                self._sizes[place] = size
-                self._rich -= size
+        places = self._places.get(display_id) if display_id is not None else None
+        if event.get("update") and places is not None:
+            self._rich += places.size
+            data, metadata, size = self._fitted(data, metadata)
+            places.change(data, metadata)
+            places.size = size * len(places)
+            self._rich -= places.size
             return
+        data, metadata, size = self._fitted(data, metadata)
         if self._rich < -MOST_RICH:
             return  # nothing but notes of what is left out
         self._rich -= size
         output: Event = {"type": kind, "data": data, "metadata": metadata}
         if display_id is not None and len(display_id) <= LINE:
             output["display_id"] = display_id
-            self._places.setdefault(display_id, []).append(len(self._outputs))
+            places = self._places.setdefault(display_id, Shown())
+            places.add(output)
+            places.size += size
             if event.get("update"):
                 output["type"] = "update"  # of what an earlier cell has shown
-        self._add(output, size)
+        self._add(output)
 
     def _fitted(self, data: Event, metadata: Event) -> tuple[Event, Event, int]:
         """Return as many forms of what is shown as there is room for, the smallest first."""
@@ -346,8 +360,7 @@ class Transcript:
 
     def history(self, most: int) -> list[Cell]:
         """Return what the last cells were, without their outputs."""
-        last = [kept.cell for kept in list(self._cells)[-most:]]
-        return [{to: cell.get(name) for to, name in TOLD.items()} for cell in last]
+        return [kept.told for kept in list(self._cells)[-most:]]
 
     def _keep(self, kept: Kept) -> None:
         self._cells.append(kept)

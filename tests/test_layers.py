@@ -36,7 +36,7 @@ ROWS: list[list[str]] = [
     ["kernels.provisioner"],
     ["kernels"],
     ["broker", "broker.errors"],
-    ["broker.faults", "broker.principal"],
+    ["broker.faults", "broker.principal", "broker.shown"],
     ["broker.requests", "broker.units", "broker.turns"],
     ["broker.events", "broker.parsing", "broker.tagged", "broker.surroundings"],
     ["broker.answers", "broker.schema", "broker.parcels"],
@@ -133,6 +133,7 @@ PURE = {
     "broker.replay",
     "broker.outputs",
     "broker.notebook",
+    "broker.shown",
     "broker.web.delivery",
     "broker.tools",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import time
 from typing import Any
 from weakref import ref
 
@@ -194,6 +195,64 @@ def test_what_the_store_had_comes_before() -> None:
     ]
     made = book(*later.cells)
     assert made["cells"][0]["outputs"][0]["data"]["image/png"] == "iQ=="
+
+
+def test_what_a_cell_was_is_told_without_its_outputs_being_read() -> None:
+    transcript = Transcript(10, 1 << 20)
+    code = 'a = {"b": 1,"outputs":[]}'
+    run(transcript, display({"text/plain": "x" * 10_000}), code=code)
+    [packed] = [one.packed for one in transcript.unwritten]
+    [told] = transcript.history(5)
+    assert told == {"execution_count": 1, "code": code, "status": "ok", "generation": 1}
+    cut = packed[: packed.rindex(b"xxx")]  # no JSON any more: it would be refused
+    again = Transcript(10, 1 << 20)
+    again.recall([("1-1", cut)])
+    assert again.history(5) == [told]
+
+
+def test_a_cell_in_another_order_is_told_as_well() -> None:
+    transcript = Transcript(10, 1 << 20)
+    packed = b'{"id":"e","outputs":[],"code":"x","count":1,"status":"ok","generation":1}'
+    transcript.recall([("1-1", packed)])
+    [told] = transcript.history(5)
+    assert told == {"execution_count": 1, "code": "x", "status": "ok", "generation": 1}
+
+
+def test_a_display_in_many_places_changes_at_the_price_of_one() -> None:
+    updates = [
+        display({"text/plain": str(number)}, display_id="d", update=True) for number in range(2000)
+    ]
+
+    def took(places: int) -> float:
+        first = [display({"text/plain": "0"}, display_id="d")] * places
+        transcript, one = Transcript(10, 1 << 20), execution()
+        for event in ({"type": "started"}, *first):
+            transcript.note(one, {"id": "e", **event})
+        before = time.thread_time()
+        for event in updates:
+            transcript.note(one, {"id": "e", **event})
+        spent = time.thread_time() - before
+        run(transcript, *first, *updates, display({"text/plain": "own"}, display_id="d"))
+        shown = [output["data"]["text/plain"] for output in transcript.cells[-1]["outputs"]]
+        assert shown == ["1999"] * places + ["own"]
+        return spent
+
+    assert took(900) < 10 * took(1) + 0.05
+
+
+def test_what_later_cells_change_costs_a_notebook_no_more_for_many_places() -> None:
+    changes = [kept(display({"text/plain": "1"}, display_id="d", update=True))] * 2000
+
+    def took(places: int) -> float:
+        first = kept(*[display({"text/plain": "0"}, display_id="d")] * places)
+        before = time.thread_time()
+        made = notebook([first, *changes], session="s", kernelspec="python3", language="python")
+        spent = time.thread_time() - before
+        shown = [output["data"]["text/plain"] for output in made["cells"][0]["outputs"]]
+        assert shown == ["1"] * places
+        return spent
+
+    assert took(900) < 10 * took(1) + 0.05
 
 
 def test_a_notebook_says_where_variables_were_lost() -> None:
