@@ -13,7 +13,7 @@ from typing import Any
 
 from tornado.iostream import StreamClosedError
 
-from broker.errors import BrokerError, SessionLost
+from broker.errors import BrokerError, NotRunning, SessionLost
 from broker.faults import Bounds
 from broker.parcels import parcel_of
 from broker.protocol import (
@@ -77,9 +77,9 @@ class Follower:
 class ExecuteOnce(Face):
     """`POST /v1/execute`: run in a fresh kernel that is gone afterwards."""
 
-    outlives_caller = False
     _read: Callable[[bytes, Bounds], Body] = staticmethod(execute_body)
     _follower: Follower | None = None
+    _is_left = False  # its caller has gone
 
     async def post(self) -> None:
         """Run the body's code."""
@@ -88,8 +88,9 @@ class ExecuteOnce(Face):
             await self._run(session, body)
 
     def on_connection_close(self) -> None:
-        """End what nobody else could ever ask about."""
-        if self._follower is not None and not self.outlives_caller:
+        """End what its caller waits for no longer."""
+        self._is_left = True
+        if self._follower is not None:
             self._follower.end(0, "its caller has gone")
 
     def _body(self) -> Body:
@@ -105,6 +106,8 @@ class ExecuteOnce(Face):
     async def _run(self, session: Session, body: Body) -> None:
         async with follow(session, body) as follower:
             self._follower = follower
+            if self._is_left:  # while the session was opened
+                self.on_connection_close()
             audited.asked(self.house.audit, self, session.name, body.request(follower.id))
             if "application/x-ndjson" in self.request.headers.get("Accept", ""):
                 await self._stream(follower)
@@ -117,7 +120,6 @@ class ExecuteOnce(Face):
 
     async def _stream(self, follower: Follower) -> None:
         self.set_header("Content-Type", "application/x-ndjson")
-        # When the caller has gone, the execution goes on; its outputs are in the session's buffer.
         with suppress(StreamClosedError):
             try:
                 async for event in follower.events():
@@ -134,8 +136,6 @@ class ExecuteOnce(Face):
 class ExecuteInSession(ExecuteOnce):
     """`POST /v1/sessions/{session}/execute`."""
 
-    outlives_caller = True
-
     async def post(self, session: str) -> None:  # type: ignore[override]
         """Run the body's code in the session."""
         name = check_session_name(session)
@@ -146,7 +146,10 @@ class ExecuteInSession(ExecuteOnce):
 
 @asynccontextmanager
 async def follow(session: Session, body: Body) -> AsyncIterator[Follower]:
-    """Submit an execution and follow it while the block lasts; it goes on without us."""
+    """Submit an execution and follow it while the block lasts, at most to its end.
+
+    If it has not ended by then, nobody waits for it: it is interrupted, or does not begin.
+    """
     follower = Follower(uuid.uuid4().hex)
     session.attach(follower)
     try:
@@ -154,6 +157,15 @@ async def follow(session: Session, body: Body) -> AsyncIterator[Follower]:
         yield follower
     finally:
         session.detach(follower)
+        abandon(session, follower.id)
+
+
+def abandon(session: Session, request_id: str) -> None:
+    """Interrupt an execution, or take it out of the queue; one that has ended is left alone."""
+    for end in (session.work.interrupt, session.work.cancel):
+        with suppress(NotRunning):
+            end(request_id)
+            return
 
 
 def summary(session: Session, state: str, events: list[Event]) -> dict[str, Any]:
