@@ -228,8 +228,7 @@ class CellStream(OutStream):
         self.pub_thread.flush()
 
     def settle(self) -> None:
-        """Take what was written to the descriptor, and let go of all that is kept back."""
-        self.collect()
+        """Let go of all that is kept back of a line; what `collect` took is part of it."""
         if CellStream.holder is self:
             self.release()
 
