@@ -113,10 +113,7 @@ async def serve(config: Config, *, stop: asyncio.Event, ready: Callable[[Running
         token = config.token or load_or_make_token(state / "token")
         secret = statedir.load_or_make_secret(state / "secret")
         # Listening comes first, because what can fail cheaply should fail first.
-        sockets = _listen(config.host, config.port)
-        for one in sockets:
-            stack.callback(one.close)
-        url = _url(config.host, sockets[0].getsockname()[1])
+        sockets, url = _listening(config, stack)
         node = config.node or statedir.node_name(state)
         metrics = Metrics()
         audit = audit_of(config.audit)
@@ -139,13 +136,7 @@ async def serve(config: Config, *, stop: asyncio.Event, ready: Callable[[Running
         stack.push_async_callback(supply.pools.stop)
         supply.pools.start()
         stack.push_async_callback(service.aclose)
-
-        try:
-            await supply.ready()
-        except ProfileBroken:
-            # Live sessions outrank new ones: they are served even if no further kernel can start.
-            if not adopted:
-                raise
+        await _until_ready(supply, adopted=bool(adopted))
         letting_in = Tokens.single(token, rows=store.tokens, signed=checker(config.jwt))
         stack.push_async_callback(letting_in.aclose)
         house = House(
@@ -173,6 +164,24 @@ async def serve(config: Config, *, stop: asyncio.Event, ready: Callable[[Running
         await stop.wait()
         await _drain(service, config.drain_timeout, stop)
         server.stop()
+
+
+def _listening(config: Config, stack: AsyncExitStack) -> tuple[list[socket.socket], str]:
+    """Return the sockets of our own, until the stack is unwound, and the URL they are at."""
+    sockets = _listen(config.host, config.port)
+    for one in sockets:
+        stack.callback(one.close)
+    return sockets, _url(config.host, sockets[0].getsockname()[1])
+
+
+async def _until_ready(supply: Supply, *, adopted: bool) -> None:
+    """Wait for the first kernels. Raises ProfileBroken, but where some were adopted."""
+    try:
+        await supply.ready()
+    except ProfileBroken:
+        # Live sessions outrank new ones: they are served even if no further kernel can start.
+        if not adopted:
+            raise
 
 
 async def _open_store(
