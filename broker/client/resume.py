@@ -105,7 +105,7 @@ class Following:
 
 @dataclass(slots=True, eq=False)
 class Asked:
-    """An open request. Whoever opens it sends `frame` through `socket`; a Link, where it is None."""
+    """An open request; whoever opens it sends `frame` by `socket`, a Link where that is None."""
 
     id: str
     kind: str

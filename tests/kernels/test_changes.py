@@ -161,6 +161,7 @@ def test_twenty_thousand_names_cost_no_more_than_the_bound(place: Place, kind: s
             os.mkdir(place.home / f"{number}")
     before = time.thread_time()
     told = place.take()
+    once = time.thread_time() - before
     assert told["files_cut"]
     assert len(told.get("files", [])) <= 100
     assert len(place.changes.watches) <= changes.DIRECTORIES
@@ -168,8 +169,8 @@ def test_twenty_thousand_names_cost_no_more_than_the_bound(place: Place, kind: s
         (place.home / "0").touch()
         (place.home / f"new{number}").touch()
         place.take()
-    # All that it could have us do: some milliseconds each time, were it not for the share.
-    assert time.thread_time() - before < 1.0
+    # All that it could have us do: as much again each time, were it not for the share.
+    assert time.thread_time() - before < 100 * once
 
 
 def test_who_changes_files_without_end_raises_few_events(place: Place) -> None:
