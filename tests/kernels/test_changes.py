@@ -171,7 +171,7 @@ def test_twenty_thousand_names_cost_no_more_than_the_bound(place: Place, kind: s
         before = time.thread_time()
         place.take()
         looked += time.thread_time() - before
-    # Its share of the time there was, and what it may have ahead; were it not for these, a walk each.
+    # Its share of the time there was, and what it may have ahead; else it would be a walk each.
     elapsed = time.monotonic() - began
     assert looked < changes.CREDIT + 2 * changes.SHARE * elapsed + 0.1
 
