@@ -17,8 +17,7 @@ from broker.dialogue import Dialogue
 from broker.errors import BadMessage, BrokerError, NotRunning, StoreUnavailable
 from broker.execution import Event, Execution, are_akin
 from broker.marks import Mark, Running
-from broker.orders import Runs, code_only, executions_of
-from broker.parcels import check_surroundings
+from broker.orders import Runs, executions_of, surrounded
 from broker.requests import Configure
 from broker.resumption import SETTLE, UNTOLD, note, resumed
 from broker.roles import Client, Host, SessionKernel, SessionLimits, Workspace
@@ -177,11 +176,7 @@ class Executions:
 
     def configure(self, request: Configure) -> None:
         """Set what is around all that is submitted from now on. Raises BadMessage."""
-        check_surroundings(request)
-        if request.env or request.cwd is not None:
-            if self._place.limits.code_only:
-                raise code_only("env" if request.env else "cwd")
-            self._around = self._around.changed(request.env, request.cwd)
+        self._around = surrounded(self._around, request, self._place.limits)
 
     def _check(self, request_id: str, number: int) -> None:
         """Raise what speaks against queueing so many more under this id."""

@@ -9,7 +9,7 @@ from broker.batches import CODE, Batch, Order
 from broker.errors import BadMessage
 from broker.execution import Execution
 from broker.faults import bad_field
-from broker.parcels import fields_of, parcel_of
+from broker.parcels import check_surroundings, fields_of, parcel_of
 from broker.requests import Call, Execute
 from broker.roles import SessionLimits
 from broker.surroundings import Surroundings
@@ -57,6 +57,18 @@ def _cells(
         order = Order(batch=batch, cell=index)
         executions.append(Execution(execute, owner, now, limits.output, order=order, around=around))
     return executions
+
+
+def surrounded(
+    around: Surroundings, request: requests.Configure, limits: SessionLimits
+) -> Surroundings:
+    """Return what is around all that is submitted from then on. Raises BadMessage."""
+    check_surroundings(request)
+    if not request.env and request.cwd is None:
+        return around
+    if limits.code_only:
+        raise code_only("env" if request.env else "cwd")
+    return around.changed(request.env, request.cwd)
 
 
 def code_only(field: str) -> BadMessage:

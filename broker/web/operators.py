@@ -12,10 +12,11 @@ import psutil
 
 from broker import listing
 from broker.errors import BadMessage, UnknownSession
-from broker.parcels import check_surroundings
+from broker.orders import surrounded
 from broker.pool import Pool
 from broker.principal import TENANT_WORDS, Deed, is_tenant
 from broker.protocol import check_session_name, open_body, opening_query
+from broker.surroundings import NONE
 from broker.web.door import Face
 from broker.web.queries import flag, number, whole
 from kernels.state import SessionState
@@ -67,8 +68,12 @@ class OneSession(Face):
         name = check_session_name(session)
         body = open_body(self.request.body, self.house.bounds)
         configure = body.configure("-")
-        check_surroundings(configure)
-        found = await self.service.open(self.principal.tenant, name, opening_query(body))
+        service, tenant = self.service, self.principal.tenant
+        if (tenant, name) not in service.sessions:  # what will be refused opens nothing
+            default, there = service.default_profile, service.pools.profiles
+            profile = service.quotas.profile(tenant, body.profile, default, there)
+            surrounded(NONE, configure, service.session_limits[profile])
+        found = await service.open(tenant, name, opening_query(body))
         found.work.configure(configure)
         self.answer(await listing.row(self.service, found.key))
 

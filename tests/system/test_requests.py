@@ -307,6 +307,7 @@ def test_a_body_that_is_refused_opens_no_session(broker: RunningBroker) -> None:
         ("/call", {"function": "f", "kwargs": [1]}, "kwargs"),
         ("", {"env": {"A": 1}}, "env"),
         ("", {"env": {"A": "a\0b"}}, "env"),
+        ("", {"env": {f"A{number}": 30_000 * "x" for number in range(9)}}, "env"),
         ("", {"limits": {"disk": "1G"}}, "disk"),
         ("", {"limits": {"memory": "lots"}}, "memory"),
         ("", {"more": 1}, "more"),
