@@ -170,7 +170,8 @@ class History(Message, frozen=True, kw_only=True, tag="history"):
 class Configure(Message, frozen=True, kw_only=True, tag="configure"):
     """Set environment variables and the working directory for all that runs from now on.
 
-    A variable set to None is removed. They hold for the session's later kernels, too.
+    A variable set to None is removed; the directory `.` is the workspace itself again. They hold
+    for the session's later kernels, too: what is run where there is no such directory fails.
     """
 
     id: RequestId

@@ -268,6 +268,19 @@ async def test_what_is_configured_holds_in_order_and_for_later_kernels(
         assert text_of(await ask(peer, "execute", code=LOOK)) == "1 None sub\n"
 
 
+async def test_a_directory_that_is_not_there_is_told_and_there_is_a_way_back(
+    broker: RunningBroker,
+) -> None:
+    async with attached(broker, new_name()) as peer:
+        home = text_of(await ask(peer, "execute", code="import os; print(os.getcwd())"))
+        await ask(peer, "configure", cwd="absent")
+        for _ in range(2):
+            told = await ask(peer, "execute", code="print('ran')")
+            assert [one["name"] for one in told if one["type"] == "error"] == ["FileNotFoundError"]
+        await ask(peer, "configure", cwd=".")
+        assert text_of(await ask(peer, "execute", code="print(os.getcwd())")) == home
+
+
 # Over HTTP
 
 
