@@ -44,7 +44,16 @@ class AsyncFiles:
         await self._ready()
         pieces = self._files.stream(path, start=start, end=end, size=size)
         try:
-            while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
+            while True:
+                pending = asyncio.ensure_future(asyncio.to_thread(next, pieces, None))
+                try:
+                    piece = await asyncio.shield(pending)
+                except asyncio.CancelledError:
+                    await asyncio.wait([pending])  # nobody else may close what its thread runs
+                    pending.cancelled() or pending.exception()
+                    raise
+                if piece is None:
+                    return
                 yield piece
         finally:
             await asyncio.to_thread(pieces.close)

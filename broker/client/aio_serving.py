@@ -30,6 +30,7 @@ class AsyncToolServer:
         self._place = place
         self._address = address
         self._register = Register()
+        self._turn = asyncio.Lock()  # one registration at a time
         self._answers: dict[str, asyncio.Future[Event]] = {}  # to registrations
         self._socket: ClientConnection | None = None
         self._reader: asyncio.Task[None] | None = None
@@ -38,22 +39,24 @@ class AsyncToolServer:
 
     async def serve(self, *functions: Function, **names: Function) -> list[str]:
         """Let code in the session call these functions, and no others; see `ToolServer.serve`."""
-        self._register.functions = named(functions, names)
-        if self._socket is None or self.error is not None:
-            self.error = None
-            self._socket = await self._connect()
-            self._reader = asyncio.create_task(self._run(self._socket), name="broker-tools")
-        message = self._register.message()
-        answer: asyncio.Future[Event] = asyncio.get_running_loop().create_future()
-        self._answers[message["id"]] = answer
-        try:
-            await self._send(self._socket, message)
-            async with asyncio.timeout(ANSWER):
-                event = await answer
-        except TimeoutError:
-            raise ConnectionLost("the tools were not registered") from None
-        finally:
-            self._answers.pop(message["id"], None)
+        found = named(functions, names)
+        async with self._turn:
+            self._register.functions = found
+            if self._socket is None or self.error is not None:
+                self.error = None
+                self._socket = await self._connect()
+                self._reader = asyncio.create_task(self._run(self._socket), name="broker-tools")
+            message = self._register.message()
+            answer: asyncio.Future[Event] = asyncio.get_running_loop().create_future()
+            self._answers[message["id"]] = answer
+            try:
+                await self._send(self._socket, message)
+                async with asyncio.timeout(ANSWER):
+                    event = await answer
+            except TimeoutError:
+                raise ConnectionLost("the tools were not registered") from None
+            finally:
+                self._answers.pop(message["id"], None)
         if event.get("type") == "fault":
             raise from_fault(event)
         return list(event["tools"])

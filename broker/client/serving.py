@@ -34,6 +34,7 @@ class ToolServer:
         self._place = place
         self._address = address
         self._register = Register()
+        self._turn = threading.Lock()  # one registration at a time
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._answers: dict[str, Event] = {}  # to registrations
@@ -51,7 +52,7 @@ class ToolServer:
         with its name and message. Goes on until `detach()`. Raises BrokerError.
         """
         found = named(functions, names)
-        with self._lock:
+        with self._turn, self._lock:
             self._register.functions = found
             if self._socket is None or self.error is not None:
                 self._leaving.clear()
@@ -62,10 +63,11 @@ class ToolServer:
                     target=self._run, args=(self._socket,), name="broker-tools", daemon=True
                 )
                 self._reader.start()
-            message = self._register.message()
-            self._send(self._socket, message)
-            self._changed.wait_for(lambda: message["id"] in self._answers or self.error, ANSWER)
-            answer = self._answers.pop(message["id"], None)
+            register = self._register
+            self._send(self._socket, register.message())
+            # Whichever request it is by then: on another connection they are registered again.
+            self._changed.wait_for(lambda: register.request in self._answers or self.error, ANSWER)
+            answer = self._answers.pop(register.request, None)
             if answer is None:
                 raise self.error or ConnectionLost("the tools were not registered")
         if answer.get("type") == "fault":

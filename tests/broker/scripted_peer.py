@@ -196,6 +196,9 @@ class Socket(tornado.websocket.WebSocketHandler):
             case "close":
                 self.send({"type": "reply", "id": request["id"]})
                 self.close(1000)
+            case "tools":
+                names = [tool["name"] for tool in request["tools"]]
+                self.send({"type": "reply", "id": request["id"], "tools": names})
             case "ping":
                 self.send({"type": "pong", "id": request["id"]})
 

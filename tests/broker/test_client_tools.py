@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 from typing import Annotated, Any, Literal, Optional
 
 import pytest
 
-from broker.client import BadRequest
+from broker.client import AsyncBroker, BadRequest, Broker
+from broker.client.aio_files import AsyncFiles
 from broker.client.tools import KEPT, Register, describe, failure, may_concern, named, schema_of
 from broker.client.wire import JSON, MSGPACK, encode
+from tests.broker.scripted_peer import Peer, running_peer
 
 
 def weather(
@@ -112,3 +118,59 @@ def test_other_frames_are_not_looked_at(subprotocol: str) -> None:
     for kind in ("tool_call", "reply", "fault", "stream", "display", "done", "session"):
         frame = encode(subprotocol, {"type": kind, "id": "x", "text": "é tool_call" * 20})
         assert may_concern(frame) is (kind in ("tool_call", "reply", "fault"))
+
+
+@pytest.fixture
+def peer() -> Iterator[Peer]:
+    with running_peer() as scripted:
+        yield scripted
+
+
+def test_threads_that_register_tools_at_once_are_all_answered(peer: Peer) -> None:
+    with Broker(peer.url, peer.token).session("a") as session, ThreadPoolExecutor(8) as pool:
+        names = [f"tool{number}" for number in range(8)]
+        found = pool.map(lambda name: session.tools.serve(**{name: abs}), names)
+        assert [*found] == [[name] for name in names]
+
+
+async def test_tasks_that_register_tools_at_once_share_a_connection(peer: Peer) -> None:
+    async with AsyncBroker(peer.url, peer.token).session("a") as session:
+        names = [f"tool{number}" for number in range(8)]
+        found = await asyncio.gather(*(session.tools.serve(**{name: abs}) for name in names))
+        assert found == [[name] for name in names]
+        assert len(peer.sockets) == 2  # the one that runs code is the other
+
+
+class Pieces:
+    """A file whose second piece comes when it is let go."""
+
+    def __init__(self) -> None:
+        self.waits, self.go = threading.Event(), threading.Event()
+        self.closed = False
+
+    def stream(self, path: str, **options: Any) -> Iterator[bytes]:
+        try:
+            yield b"first"
+            self.waits.set()
+            self.go.wait(20)
+            yield b"second"
+        finally:
+            self.closed = True
+
+
+async def test_a_cancelled_download_is_cancelled_and_closed() -> None:
+    pieces = Pieces()
+
+    async def download() -> None:
+        async with aclosing(AsyncFiles(pieces).stream("x")) as coming:  # type: ignore[arg-type]
+            async for _ in coming:
+                pass
+
+    task = asyncio.create_task(download())
+    await asyncio.to_thread(pieces.waits.wait, 20)
+    task.cancel()
+    await asyncio.wait([task], timeout=0.1)  # a thread is still in it
+    pieces.go.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert pieces.closed
