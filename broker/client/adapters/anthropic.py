@@ -8,7 +8,6 @@ results = [tool.run(block) for block in message.content if block.type == "tool_u
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +17,7 @@ from broker.client.result import Result
 from broker.client.sync import Session
 
 from . import words
+from .running import arun, part, run
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,19 +40,15 @@ class PythonTool:
 
     def run(self, block: object) -> dict[str, Any]:
         """Run a `tool_use` block, an object or a map; return the `tool_result` block."""
-        session = words.of_kind(Session, self.session)
         try:
-            code, timeout = words.arguments(_get(block, "input"))
-            return self._answer(block, session.execute(code, timeout=timeout))
+            return self._answer(block, run(self.session, part(block, "input")))
         except BrokerError as error:
             return _refused(block, error)
 
     async def arun(self, block: object) -> dict[str, Any]:
         """Do as `run`."""
-        session = words.of_kind(AsyncSession, self.session)
         try:
-            code, timeout = words.arguments(_get(block, "input"))
-            return self._answer(block, await session.execute(code, timeout=timeout))
+            return self._answer(block, await arun(self.session, part(block, "input")))
         except BrokerError as error:
             return _refused(block, error)
 
@@ -69,7 +65,7 @@ def _refused(block: object, error: BrokerError) -> dict[str, Any]:
 def _tool_result(block: object, content: list[dict[str, Any]], is_error: bool) -> dict[str, Any]:
     return {
         "type": "tool_result",
-        "tool_use_id": _get(block, "id"),
+        "tool_use_id": part(block, "id"),
         "content": content,
         "is_error": is_error,
     }
@@ -81,7 +77,3 @@ def _image(image: bytes) -> dict[str, Any]:
         "type": "image",
         "source": {"type": "base64", "media_type": "image/png", "data": data},
     }
-
-
-def _get(holder: object, name: str) -> Any:
-    return holder.get(name) if isinstance(holder, Mapping) else getattr(holder, name, None)

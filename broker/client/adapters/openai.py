@@ -7,7 +7,6 @@ messages.append(tool.answer(call))                        # for each call of the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +15,7 @@ from broker.client.errors import BrokerError
 from broker.client.sync import Session
 
 from . import words
+from .running import arun, part, run
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,19 +47,15 @@ class PythonTool:
 
     def run(self, call: object) -> str:
         """Run what the model calls for, an object or a map of either API; return its answer."""
-        session = words.of_kind(Session, self.session)
         try:
-            code, timeout = words.arguments(_arguments(call))
-            return words.told(session.execute(code, timeout=timeout), self.most)
+            return words.told(run(self.session, _arguments(call)), self.most)
         except BrokerError as error:
             return words.refusal(error, self.most)
 
     async def arun(self, call: object) -> str:
         """Do as `run`."""
-        session = words.of_kind(AsyncSession, self.session)
         try:
-            code, timeout = words.arguments(_arguments(call))
-            return words.told(await session.execute(code, timeout=timeout), self.most)
+            return words.told(await arun(self.session, _arguments(call)), self.most)
         except BrokerError as error:
             return words.refusal(error, self.most)
 
@@ -73,15 +69,11 @@ class PythonTool:
 
 
 def _answer(call: object, text: str) -> dict[str, Any]:
-    if (call_id := _get(call, "call_id")) is not None:
+    if (call_id := part(call, "call_id")) is not None:
         return {"type": "function_call_output", "call_id": call_id, "output": text}
-    return {"role": "tool", "tool_call_id": _get(call, "id"), "content": text}
+    return {"role": "tool", "tool_call_id": part(call, "id"), "content": text}
 
 
 def _arguments(call: object) -> object:
-    function = _get(call, "function")  # of Chat Completions
-    return _get(call if function is None else function, "arguments")
-
-
-def _get(holder: object, name: str) -> Any:
-    return holder.get(name) if isinstance(holder, Mapping) else getattr(holder, name, None)
+    function = part(call, "function")  # of Chat Completions
+    return part(call if function is None else function, "arguments")
