@@ -78,7 +78,6 @@ class Dialogue:
         self._offers = Offers()
         self._told: object = ()  # the tools that the kernel knows of
         self._away: dict[Client, asyncio.TimerHandle] = {}
-        self._closed = False
 
     def __repr__(self) -> str:
         asks = "asks" if self._question is not None else "asks nothing"
@@ -248,8 +247,6 @@ class Dialogue:
 
     def leave(self, client: Client) -> None:
         """Note that a client has gone: what it serves waits for it, for a while."""
-        if self._closed:
-            return
         serves = any(call.client is client for call in self._calls.values())
         if self._offers.leave(client) or serves:
             loop = asyncio.get_running_loop()
@@ -257,7 +254,6 @@ class Dialogue:
 
     def close(self) -> None:
         """Forget everything: the session has ended."""
-        self._closed = True
         for timer in self._away.values():
             timer.cancel()
         self._away.clear()

@@ -492,15 +492,6 @@ async def test_the_calls_of_a_client_that_stays_away_fail_after_the_grace() -> N
 
 
 @on_manual_time
-async def test_a_client_that_leaves_a_session_that_has_ended_is_not_waited_for() -> None:
-    scene = Talking()
-    scene.offer(CITY)
-    scene.dialogue.close()
-    scene.dialogue.leave(scene.client)
-    assert scene.dialogue._away == {}
-
-
-@on_manual_time
 async def test_a_kernel_is_told_of_tools_when_they_have_changed() -> None:
     scene, told = Scene(), [{"name": "weather", "description": "", "parameters": CITY.parameters}]
     dialogue = scene.session.work.dialogue
