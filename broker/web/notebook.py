@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 from broker import answers, errors
@@ -28,11 +29,19 @@ class SessionNotebook(Face):
             raise UnknownSession(f"no session {session!r}")
         profile = live.profile if live else record.profile if record else ""
         kernelspec, language = self.house.languages.get(profile, ("python3", "python"))
-        made = notebook(cells, session=session, kernelspec=kernelspec, language=language)
+
+        def made() -> str:
+            known = {"session": session, "kernelspec": kernelspec, "language": language}
+            return json.dumps(notebook(cells, **known), indent=1)
+
+        async with self.house.walks.of(
+            self.principal.tenant
+        ):  # megabytes take longer than others should wait
+            text = await asyncio.to_thread(made)
         self.set_header("Content-Type", NBFORMAT)
         # A session's name has nothing in it that a quoted string would have to escape.
         self.set_header("Content-Disposition", f'attachment; filename="{session}.ipynb"')
-        self.finish(json.dumps(made, indent=1))
+        self.finish(text)
 
 
 ROUTE = Route(

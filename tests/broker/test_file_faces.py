@@ -15,6 +15,7 @@ import pytest
 
 from broker.errors import UnknownSession
 from broker.web.files import FileFace, OneFile
+from broker.web.places import Turns
 from broker.workspaces import Holding
 from kernels.files import Files
 
@@ -35,7 +36,8 @@ def face(home: Path, kind: type[Any] = FileFace) -> Any:
     workspace: Any = SimpleNamespace(descriptor=descriptor, changes=None)
     session.workspace = workspace
     made._finished = False
-    made.house = SimpleNamespace(walks=asyncio.Semaphore(1))
+    made.principal = SimpleNamespace(tenant="t")
+    made.house = SimpleNamespace(walks=Turns(1, share=1))
     made._holding = Holding(session, workspace)
     os.close(descriptor)
     return made
@@ -63,7 +65,7 @@ async def test_who_leaves_does_not_take_the_files_from_under_the_walk(home: Path
 async def test_who_leaves_before_the_turn_comes_has_nothing_walked(home: Path) -> None:
     asker = face(home)
     walked: list[Files] = []
-    async with asker.house.walks:
+    async with asker.house.walks.of("t"):
         waiting = asyncio.create_task(asker.aside(walked.append))
         await asyncio.sleep(0)
         asker.on_finish()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import threading
 from types import SimpleNamespace
 from typing import Any
 
 from broker.web.notebook import SessionNotebook
+from broker.web.places import Turns
 
 
 class Cell(dict[str, Any]):
@@ -36,7 +36,7 @@ async def test_a_notebook_is_made_beside_the_loop() -> None:
         scribe=SimpleNamespace(cells=cells),
         languages={},
         most_cells=9,
-        walks=asyncio.Semaphore(1),
+        walks=Turns(1, share=1),
     )
     face.principal = SimpleNamespace(tenant="t")
     face.set_header = lambda name, value: None
