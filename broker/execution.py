@@ -225,7 +225,7 @@ class Execution:
         for part in payload if isinstance(payload, list) else []:
             if isinstance(part, dict) and isinstance(part.get("data"), dict):
                 data = rich({mime: _plain_value(value) for mime, value in part["data"].items()})
-                if self._affords(size_of(data, self._left)):
+                if self.affords(size_of(data, self._left)):
                     yield {"type": "display", "id": self.id, "data": data, "metadata": {}}
 
     def _reply(self, message: Message) -> None:
@@ -246,7 +246,7 @@ class Execution:
         shown = text[: max(0, room)]
         self._dropped += len(text) - len(shown)
         self.bounded = len(shown) < len(text)
-        if shown and self._affords(len(shown)):
+        if shown and self.affords(len(shown)):
             self._text += len(shown)
             yield {"type": "stream", "id": self.id, "name": name, "text": shown}
 
@@ -254,12 +254,12 @@ class Execution:
         if kind == "stream":
             yield from self._stream(message.content)
         elif kind == "clear_output":
-            if self._affords(0):
+            if self.affords(0):
                 wait = bool(message.content.get("wait"))
                 yield {"type": "clear", "id": self.id, "wait": wait}
         elif kind == "error":
             event = error_event(self.id, message.content)
-            if self._affords(size_of(event)) or not self._failed:
+            if self.affords(size_of(event)) or not self._failed:
                 self._failed = True  # the first one is told whatever came before it
                 yield event
         elif kind == values.KIND:
@@ -274,7 +274,7 @@ class Execution:
         if event is not None:
             self._valued = True
             size = len(message.content_bytes)
-            if self._affords(size_of(event, self._left)):
+            if self.affords(size_of(event, self._left)):
                 self._rich += size
                 yield event
             else:
@@ -297,7 +297,7 @@ class Execution:
         if too_large:
             data, metadata = {"text/plain": f"[output of {size:,} bytes left out]"}, {}
         data = rich(data)
-        if not self._affords(size_of([data, metadata, display_id], self._left)):
+        if not self.affords(size_of([data, metadata, display_id], self._left)):
             return None
         if too_large:
             self._dropped += size
@@ -323,11 +323,7 @@ class Execution:
         return self.limits.displays - self._cost if self.limits.displays else inf
 
     def affords(self, size: int) -> bool:
-        """Count an event that is no output, and tell whether the execution may still cause one."""
-        return self._affords(size)
-
-    def _affords(self, size: int) -> bool:
-        """Count an event of `size` bytes, and tell whether the execution may still send it."""
+        """Count an event of `size` bytes, and tell whether the execution may still cause it."""
         if size + EVENT_COST > self._left:
             self._dropped += size
             self.bounded = True

@@ -59,6 +59,9 @@ class Codec(Protocol):
     def encode(self, event: Mapping[str, object]) -> bytes:
         """Return the event as one frame; text frames as their UTF-8 bytes."""
 
+    def unpacked(self, frame: bytes) -> dict[str, Any]:
+        """Return the event in a frame that `encode` returned; of JSON, binary values as text."""
+
     def decode(self, frame: bytes | str) -> Request:
         """Return the request in a frame; raises BadFrame, BadMessage or TooLarge."""
 

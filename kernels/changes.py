@@ -290,7 +290,7 @@ def _read(
                     status = entry.stat(follow_symlinks=False)
                 except OSError:  # it has gone
                     continue
-                found[prefix + name] = (status.st_size, status.st_mtime_ns, status.st_ino)
+                found[prefix + name] = _version(status)
     return seen
 
 
