@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -65,16 +65,34 @@ def _series(axes: Any, points: int) -> Iterator[Series]:
             yield _bars(axes, bars, points)
     for marks in axes.collections:
         if isinstance(marks, collections.PathCollection):
-            places: Any = marks.get_offsets()
+            # What is not a number is masked there, and would be told as 0.
+            places: Any = _filled(marks.get_offsets())
             xs, ys = _values(axes.xaxis, places[:, 0]), _values(axes.yaxis, places[:, 1])
             yield _points("scatter", _label(marks), xs, ys, points)
     yield from _lines(axes, points)
+    for filled in axes.collections:
+        if isinstance(filled, collections.PolyCollection):
+            yield from _area(axes, filled, points)
+
+
+def _filled(numbers: Any) -> Any:
+    return numbers.filled(math.nan) if hasattr(numbers, "filled") else numbers
 
 
 def _lines(axes: Any, points: int) -> Iterator[Series]:
-    lines, at = list(axes.lines), 0
+    from matplotlib import container
+
+    held = [each for each in axes.containers if isinstance(each, container.ErrorbarContainer)]
+    caps = {id(cap) for each in held for cap in each[1]}
+    errors_of = {id(each[0]): each for each in held if each[0] is not None}
+    lines, at = [line for line in axes.lines if id(line) not in caps], 0
     while at < len(lines):
         line = lines[at]
+        if line.get_transform() != axes.transData:  # a part of it is in the axes' own measure
+            xs, ys = _on_axes(axes, line)
+            yield _points("line", _label(line), xs, ys, points)
+            at += 1
+            continue
         if _is_box(line) and at + BOX_LINES <= len(lines):
             box, at = _box(axes, lines, at)
             yield box
@@ -83,8 +101,51 @@ def _lines(axes: Any, points: int) -> Iterator[Series]:
         if frequency := getattr(axes, "freq", None):  # pandas has drawn it, by numbers of its own
             xs = _Periods(xs, frequency)
         ys = _values(axes.yaxis, line.get_ydata(orig=False))
-        yield _points("line", _label(line), xs, ys, points)
+        bounds = errors_of.get(id(line))
+        series = _points("line", _label(line if bounds is None else bounds), xs, ys, points)
+        yield series | _errors(axes, bounds, len(xs), points)
         at += 1
+
+
+def _on_axes(axes: Any, line: Any) -> tuple[Any, Any]:
+    """Return where a line is that goes across the chart whatever its limits are."""
+    drawn = line.get_transform().transform(line.get_xydata())
+    places = axes.transData.inverted().transform(drawn)
+    return _values(axes.xaxis, places[:, 0]), _values(axes.yaxis, places[:, 1])
+
+
+def _errors(axes: Any, bounds: Any, count: int, most: int) -> Series:
+    """Return the ends of the error bars of each point that is told, if each point has one."""
+    told: Series = {}
+    if bounds is None:
+        return told
+    directions = [("x_error", 0, axes.xaxis)] if bounds.has_xerr else []
+    directions += [("y_error", 1, axes.yaxis)] if bounds.has_yerr else []
+    for (name, at, axis), marks in zip(directions, bounds[2], strict=False):
+        ends = marks.get_segments()
+        if len(ends) == count:
+            pairs = [_values(axis, ends[place][:, at]) for place in _places(count, most)]
+            told[name] = [[_number(low), _number(high)] for low, high in map(tuple, pairs)]
+    return told
+
+
+def _area(axes: Any, filled: Any, points: int) -> Iterator[Series]:
+    """Yield what is filled between two lines: its edges, from the outline that matplotlib has."""
+    along, edges = int(getattr(filled, "t_direction", "x") == "y"), []
+    for path in filled.get_paths():
+        outline = path.vertices
+        count = (len(outline) - 3) // 2  # an end, one edge, an end, the other backwards, the first
+        one, other = outline[1 : count + 1], outline[count + 2 : 2 * count + 2][::-1]
+        if count < 1 or len(other) != count or (one[:, along] != other[:, along]).any():
+            return  # another polygon
+        edges += [(a[along], *sorted((b[1 - along], a[1 - along]))) for a, b in zip(one, other)]  # noqa: B905
+    if not edges:
+        return
+    place, across = (axes.yaxis, axes.xaxis) if along else (axes.xaxis, axes.yaxis)
+    xs, low, high = map(list, zip(*edges, strict=True))
+    series = _points("area", _label(filled), _values(place, xs), _values(across, high), points)
+    base = _values(across, low)
+    yield series | {"base": [_number(base[at]) for at in _places(len(xs), points)]}
 
 
 def _is_box(line: Any) -> bool:
@@ -134,7 +195,7 @@ def _bars(axes: Any, bars: Any, points: int) -> Series:
     series = _points(kind, _label(bars), told, values, points)
     if kind == "hist" and len(edges) <= points:
         series["edges"] = [_number(edges[0][0]), *map(_number, ends)]
-    return series
+    return series | _errors(axes, bars.errorbar, len(edges), points)
 
 
 def _pie(axes: Any, wedges: list[Any], points: int) -> Series:
@@ -146,7 +207,7 @@ def _pie(axes: Any, wedges: list[Any], points: int) -> Series:
 def _points(kind: str, label: str, xs: Any, ys: Any, most: int) -> Series:
     """Return a series; of more than `most` points, so many from the first to the last of them."""
     count = min(len(xs), len(ys))
-    at = range(count) if count <= most else [i * (count - 1) // (most - 1) for i in range(most)]
+    at = _places(count, most)
     return {
         "kind": kind,
         "label": label,
@@ -154,6 +215,11 @@ def _points(kind: str, label: str, xs: Any, ys: Any, most: int) -> Series:
         "y": [_number(ys[i]) for i in at],
         "points": count,
     }
+
+
+def _places(count: int, most: int) -> Sequence[int]:
+    """Return which of so many points are told."""
+    return range(count) if count <= most else [i * (count - 1) // (most - 1) for i in range(most)]
 
 
 class _Dates:

@@ -225,6 +225,46 @@ CHARTS: dict[str, tuple[Any, list[dict[str, Any]]]] = {
         lambda axes: axes.scatter([1, 2], [3, 4], label="s"),
         [{"kind": "scatter", "label": "s", "x": [1, 2], "y": [3, 4], "points": 2}],
     ),
+    "scatter with a gap": (
+        lambda axes: axes.scatter([1, 2, 3], [float("nan"), 5, 6]),
+        [{"kind": "scatter", "label": "", "x": [None, 2, 3], "y": [None, 5, 6], "points": 3}],
+    ),
+    "area": (
+        lambda axes: axes.fill_between([1, 2, 3], [4, 5, 6], [0, 0, 1], label="f"),
+        [{"kind": "area", "label": "f", "x": [1, 2, 3], "y": [4, 5, 6], "base": [0, 0, 1],
+          "points": 3}],
+    ),
+    "stack": (
+        lambda axes: axes.stackplot([1, 2], [[1, 2], [3, 4]], labels=["u", "v"]),
+        [{"kind": "area", "label": "u", "x": [1, 2], "y": [1, 2], "base": [0, 0], "points": 2},
+         {"kind": "area", "label": "v", "x": [1, 2], "y": [4, 6], "base": [1, 2], "points": 2}],
+    ),
+    "area in pieces": (
+        lambda axes: axes.fill_between([1, 2, 3, 4, 5], [4, 5, 6, 7, 8],
+                                       where=[True, True, False, True, True]),
+        [{"kind": "area", "label": "", "x": [1, 2, 4, 5], "y": [4, 5, 7, 8],
+          "base": [0, 0, 0, 0], "points": 4}],
+    ),
+    "hexagons": (lambda axes: axes.hexbin([1, 2, 3], [4, 5, 6], gridsize=3), []),
+    "line across": (
+        lambda axes: (axes.set_xlim(0, 8), axes.axhline(3, xmin=0.25, label="h")),
+        [{"kind": "line", "label": "h", "x": [2, 8], "y": [3, 3], "points": 2}],
+    ),
+    "errors": (
+        lambda axes: axes.errorbar([1, 2], [3, 4], yerr=0.5, capsize=3, label="e"),
+        [{"kind": "line", "label": "e", "x": [1, 2], "y": [3, 4], "points": 2,
+          "y_error": [[2.5, 3.5], [3.5, 4.5]]}],
+    ),
+    "errors both ways": (
+        lambda axes: axes.errorbar([1, 2], [3, 4], xerr=1, yerr=[[0, 1], [1, 2]]),
+        [{"kind": "line", "label": "", "x": [1, 2], "y": [3, 4], "points": 2,
+          "x_error": [[0, 2], [1, 3]], "y_error": [[3, 4], [3, 6]]}],
+    ),
+    "bars with errors": (
+        lambda axes: axes.bar(["a", "b"], [3, 4], yerr=[1, 2], capsize=2),
+        [{"kind": "bar", "label": "", "x": ["a", "b"], "y": [3, 4], "points": 2,
+          "y_error": [[2, 4], [2, 6]]}],
+    ),
     "bar": (
         lambda axes: axes.bar(["a", "b"], [1, 2], label="b"),
         [{"kind": "bar", "label": "b", "x": ["a", "b"], "y": [1, 2], "points": 2}],
