@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,7 @@ class Batch:
         self._began = 0.0
         self._ran = 0
         self._ended: dict[int, Event] = {}
+        self._cut: list[Event] = []
 
     def __repr__(self) -> str:
         return f"<Batch {self.id}: {len(self._ended)} of {self._cells} cells have ended>"
@@ -27,29 +28,32 @@ class Batch:
         """Count the cells behind this one."""
         return self._cells - cell - 1
 
-    def cut(self, status: str, reason: str) -> None:
-        """Note that the cells after those that are known came to nothing."""
-        nothing = {"duration": 0.0, "cpu": None, "memory_peak": None, "output_bytes": 0}
-        event = {"status": status, "reason": reason, "execution_count": None, **nothing}
-        self._ended[1 << 62] = event
+    def cut(self, cells: Iterable[int], status: str, reason: str) -> None:
+        """Note that these cells came to nothing; each has its `done` before the batch's own."""
+        for cell in cells:
+            nothing = {"duration": 0.0, "cpu": None, "memory_peak": None, "output_bytes": 0}
+            head = {"type": "done", "id": self.id, "cell": cell, "status": status}
+            self._cut.append({**head, "reason": reason, "execution_count": None, **nothing})
+            self._ended[cell] = self._cut[-1]
 
-    def ended(self, cell: int, done: Event, *, started: float, now: float) -> Event | None:
-        """Note a cell's `done`, and return the batch's own after the last; `started` 0 for never.
+    def ended(self, cell: int, done: Event, *, started: float, now: float) -> list[Event]:
+        """Note a cell's `done`; after the last, return the batch's own, those of cut cells first.
 
-        Its status is that of the first cell, by its number, that is not `ok`.
+        `started` is 0 for a cell that never did. The batch's status is that of the first cell, by
+        its number, that is not `ok`.
         """
         self._ended[cell] = done
         if started:
             self._ran += 1
             self._began = min(self._began or started, started)
         if len(self._ended) < self._cells:
-            return None
+            return []
         cells = [self._ended[number] for number in sorted(self._ended)]
         first = next((one for one in cells if one["status"] != "ok"), cells[-1])
         event: Event = {"type": "done", "id": self.id, "status": first["status"]}
         if "reason" in first:
             event["reason"] = first["reason"]
-        return event | {
+        event |= {
             "cells": self._ran,
             "execution_count": cells[-1]["execution_count"],
             "duration": round(now - self._began, 6) if self._began else 0.0,
@@ -57,9 +61,9 @@ class Batch:
             "cpu": _sum([one["cpu"] for one in cells if one["duration"]]),
             "memory_peak": max((one["memory_peak"] or 0 for one in cells), default=0) or None,
             "output_bytes": sum(one["output_bytes"] for one in cells),
-            "generation": done["generation"],
-            "expires_at": done["expires_at"],
         }
+        last = {"generation": done["generation"], "expires_at": done["expires_at"]}
+        return [one | last for one in (*self._cut, event)]
 
 
 def _sum(seconds: list[float | None]) -> float | None:

@@ -369,8 +369,8 @@ class Executions:
         event |= {"generation": self._place.generation, "expires_at": self._place.expires}
         self._emit(execution, event)
         if (batch := execution.order.batch) is not None and execution.order.cell is not None:
-            last = batch.ended(execution.order.cell, event, started=execution.started, now=now)
-            if last is not None:
+            cell, started_at = execution.order.cell, execution.started
+            for last in batch.ended(cell, event, started=started_at, now=now):
                 self._place.audience.emit(last)
         self._place.host.executed(self._place, event["status"], event["duration"], event["cpu"])
         return str(event["status"])

@@ -8,7 +8,7 @@ from typing import Protocol
 from broker.batches import Batch, Order
 from broker.execution import Execution, OutputLimits
 from broker.marks import ALONE, CALL, Mark, Running
-from broker.requests import Execute
+from broker.requests import MAX_CELLS, Execute
 from broker.roles import SessionLimits
 
 # s from the answer that tells that a kernel is free: what it said on its other sockets has come.
@@ -39,15 +39,16 @@ def note(place: Place, execution: Execution, message: str) -> None:
 def resumed(running: Running, limits: OutputLimits) -> tuple[Execution, float | None]:
     """Return the execution, as it is now, and the seconds that it has left, None for the default.
 
-    The cells of a batch that waited behind it are gone, and the batch's own `done` says so.
+    The cells of a batch that waited behind it are gone; each is told so, once this one has ended.
     """
     spent, clock = max(0.0, time.time() - running.began), time.monotonic()
     request = Execute(id=running.id, code="", silent=running.silent)
     order = Order({"call": None} if running.cell == CALL else None)
     if running.cell >= 0:
-        batch = Batch(running.id, 2 if running.rest else 1, clock - spent)
-        if running.rest:
-            batch.cut("lost", UNTOLD)
+        rest = min(running.rest, MAX_CELLS)
+        batch = Batch(running.id, 1 + rest, clock - spent)
+        behind = range(running.cell + 1, running.cell + 1 + rest)
+        batch.cut(behind, "lost", UNTOLD)
         order = Order(batch=batch, cell=running.cell)
     execution = Execution(request, None, clock - spent, limits, order=order)
     execution.resume(started=clock - spent, announced=running.started)

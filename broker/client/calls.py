@@ -62,9 +62,14 @@ class BatchResult(Sequence[Result]):
         return str(self.done.get("status", "lost"))
 
     def raise_for_status(self) -> BatchResult:
-        """Return this, or raise ExecutionFailed with the first result that is not `ok`."""
+        """Return this, or raise ExecutionFailed with the first result that is not `ok`.
+
+        Where all results that are known are, but not the batch, it is raised with the batch's own.
+        """
         for result in self.results:
             result.raise_for_status()
+        if self.status != "ok":
+            collect([self.done]).raise_for_status()
         return self
 
     @overload

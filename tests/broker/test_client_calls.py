@@ -224,6 +224,15 @@ def test_a_batch_has_a_result_for_each_cell() -> None:
     assert failed.value.result is batch[1]
 
 
+def test_a_batch_that_was_cut_raises_though_each_cell_that_is_known_was_ok() -> None:
+    batch = collect_batch([{**DONE, "cell": 0}, {**DONE, "status": "lost", "reason": "gone"}])
+    with pytest.raises(ExecutionFailed, match="lost: gone") as failed:
+        batch.raise_for_status()
+    assert failed.value.result.status == "lost"
+    whole = collect_batch([{**DONE, "cell": 0}, DONE])
+    assert whole.raise_for_status() is whole
+
+
 def test_a_call_returns_its_value_or_raises() -> None:
     assert returned(collect([{"type": "value", "value": [1]}, DONE])) == [1]
     assert returned(collect([{"type": "value", "value": {"base64": "/w=="}}, DONE])) == {

@@ -84,10 +84,9 @@ def test_a_batch_lasts_from_its_first_cells_start_to_its_last_cells_end() -> Non
     batch = batches.Batch("b", 3, 100.0)
     cell = {"status": "ok", "cpu": None, "memory_peak": None, "output_bytes": 1}
     cell |= {"duration": 1.0, "execution_count": None, "generation": 2, "expires_at": 5.0}
-    assert batch.ended(0, cell, started=103.0, now=104.0) is None
-    assert batch.ended(2, cell | {"status": "cancelled"}, started=0.0, now=105.0) is None
-    last = batch.ended(1, cell, started=104.0, now=108.0)
-    assert last is not None
+    assert batch.ended(0, cell, started=103.0, now=104.0) == []
+    assert batch.ended(2, cell | {"status": "cancelled"}, started=0.0, now=105.0) == []
+    (last,) = batch.ended(1, cell, started=104.0, now=108.0)
     assert (last["queued"], last["duration"], last["cells"]) == (3.0, 5.0, 2)
     assert (last["status"], last["cpu"], last["output_bytes"]) == ("cancelled", None, 3)
 

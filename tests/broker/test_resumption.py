@@ -194,9 +194,12 @@ async def test_a_batch_that_was_cut_has_its_cells_done_and_then_its_own() -> Non
     again.say("iopub", "stream", {"name": "stdout", "text": "x"})
     again.say("shell", "execute_reply", {"status": "ok"})
     again.say("iopub", "status", {"execution_state": "idle"})
-    assert again.client.told("cell", "type") == [(1, "stream"), (1, "done")]
-    cell, batch = again.client.events[-2:]
+    told = [(1, "stream"), (1, "done"), (2, "done"), (3, "done")]
+    assert again.client.told("cell", "type") == told
+    cell, *rest, batch = again.client.events[-4:]
     assert cell["status"] == "ok"
+    assert [(one["status"], one["reason"]) for one in rest] == [("lost", UNTOLD)] * 2
+    assert {(one["id"], one["generation"]) for one in rest} == {("cells", 1)}
     assert (batch["type"], batch["id"], batch["status"]) == ("done", "cells", "lost")
     assert (batch["reason"], "cell" in batch) == (UNTOLD, False)
 
