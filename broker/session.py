@@ -62,6 +62,7 @@ class Session:
         self.work = Executions(self)
         self.questions = Questions(self)
         self._verdict = ""  # why we killed the kernel
+        self._skipped: tuple[int, int] | None = None  # numbers that attached clients have missed
 
     def __repr__(self) -> str:
         return (
@@ -102,12 +103,15 @@ class Session:
     def attach(self, client: Client, after: int | None = None) -> None:
         """Add a client; it gets the session's state and every kept event later than `after`."""
         if after is not None and after > self.audience.last and not self.generation:
-            self.audience.skip(beyond())  # it has numbers of another broker, which had the session
+            self._skip()  # it has numbers of another broker, which had the session
         missed, kept = self.audience.since(after)
         if self.kernel is not None or after is not None:
             # While a kernel is being bound, the event of its binding is a newcomer's first.
-            state = "warm" if self.kernel is not None else "lost" if self.generation else "fresh"
+            known = self.generation or self.mark.generation or after  # of kernels before that one
+            state = "warm" if self.kernel is not None else "lost" if known else "fresh"
             event = self._description(state, self.lost_reason if state == "lost" else "")
+            # Of a session that has ended and comes again, only its mark knows.
+            event["generation"] = self.generation or self.mark.generation
             event["seq"] = self.audience.last
             if waiting := self.work.dialogue.waiting():
                 event["waiting"] = waiting
@@ -161,7 +165,11 @@ class Session:
         running = self._go_on(kernel, generation, warm=state == "warm")
         kernel.channels.broken.add_done_callback(partial(self._distrust, kernel))
         kernel.exited.add_done_callback(partial(self._exited, kernel))
-        self.audience.emit(self._description(state, reason))
+        event = self._description(state, reason)
+        if self._skipped is not None and any(self._skipped):
+            event["missed"] = [*self._skipped]
+        self._skipped = None
+        self.audience.emit(event)
         if state == "lost":
             self.transcript.lose(reason)
         self.work.begin(kernel, warm=state == "warm", running=running)
@@ -175,9 +183,16 @@ class Session:
             running = mark.running
         elif warm or (generation > 1 and not (mark.last and mark.generation == generation - 1)):
             # Where it is not known how far its numbers are, they go on above all there were.
-            self.audience.skip(beyond())
+            self._skip()
         mark.bound(generation, fresh=not warm)
         return running
+
+    def _skip(self) -> None:
+        """Go on above all numbers there can have been; whoever is there is told so at binding."""
+        if self._skipped is None:  # else it is so already, and a second time would be a gap
+            before, there = self.audience.last, bool(self.audience.clients)
+            self.audience.skip(beyond())
+            self._skipped = (before + 1, self.audience.last) if there else (0, 0)
 
     def kill(self, reason: str) -> None:
         """End the kernel at once; its loss is told with this reason."""

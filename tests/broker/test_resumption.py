@@ -167,8 +167,47 @@ async def test_a_client_with_another_brokers_numbers_is_told_that_all_since_is_m
     again.session.attach(again.client, 900)
     welcome = again.client.events[0]
     assert welcome["missed"] == [901, welcome["seq"]]
+    assert welcome["state"] == "lost"
     again.session.bind(again.kernel, 3, "lost", "node_lost")
-    assert again.client.events[1]["seq"] > welcome["seq"]
+    bound = again.client.events[1]
+    assert (bound["seq"], "missed" in bound) == (welcome["seq"] + 1, False)
+
+
+@on_manual_time
+async def test_a_client_that_is_there_when_numbers_skip_is_told_what_it_missed() -> None:
+    for later in (None, 900):
+        again = Again(left(running=False), bound=False)
+        again.session.attach(again.client, 40)
+        if later is not None:  # another's numbers make them skip before there is a kernel
+            again.session.attach(FakeClient(), later)
+        again.session.bind(again.kernel, 5, "lost", "node_lost")
+        told, bound = again.client.events
+        assert told["seq"] == 40
+        assert bound["missed"] == [41, bound["seq"] - 1]
+        assert bound["seq"] > 10**15
+        again.session.drop_kernel("restart")
+        again.session.bind(FakeKernel("second"), 6, "lost", "restart")
+        rest = again.client.events[2:]
+        assert [event["seq"] - bound["seq"] for event in rest] == [1, 2]
+        assert [event.get("missed") for event in rest] == [None, None]
+
+
+@on_manual_time
+async def test_a_session_that_ended_and_comes_again_is_told_as_lost_before_it_has_a_kernel() -> (
+    None
+):
+    again = Again(left(running=False), bound=False)
+    again.session.attach(again.client, 0)
+    assert again.client.told("state", "generation") == [("lost", 1)]
+    again.session.bind(again.kernel, 2, "lost", "closed")
+    assert again.client.told("state", "generation")[1:] == [("lost", 2)]
+
+
+@on_manual_time
+async def test_a_new_session_is_told_as_fresh_before_it_has_a_kernel() -> None:
+    again = Again(Mark(), bound=False)
+    again.session.attach(again.client, 0)
+    assert again.client.told("state", "generation") == [("fresh", 0)]
 
 
 @on_manual_time
