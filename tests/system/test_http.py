@@ -6,6 +6,7 @@ import asyncio
 import base64
 import http.client
 import json
+import socket
 from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
@@ -213,6 +214,43 @@ def test_a_caller_that_vanishes_from_a_stream_is_no_error_of_ours(broker: Runnin
             assert name == "started"
     ask_until(lambda: "once-" not in str(listed(broker, "?state=all")), "the one-shot gone")
     assert "Traceback" not in broker.log[before:]
+
+
+def left_alone(broker: RunningBroker, name: str, code: str, accept: str) -> socket.socket:
+    """Ask for an execution as `accept`, without reading of it."""
+    parts = urlsplit(broker.url)
+    body = json.dumps({"code": code})
+    asker = socket.create_connection((str(parts.hostname), parts.port or 80), timeout=30)
+    asker.sendall(
+        f"POST /v1/sessions/{name}/execute HTTP/1.1\r\nHost: {parts.netloc}\r\n"
+        f"Authorization: Bearer {broker.token}\r\nAccept: {accept}\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n{body}".encode()
+    )
+    return asker
+
+
+@pytest.mark.parametrize("accept", ["application/json", "application/x-ndjson"])
+def test_what_a_caller_waits_for_no_longer_is_interrupted_and_nothing_else(
+    broker: RunningBroker, accept: str
+) -> None:
+    name = new_name()
+    execute(broker, name, "x = 1\nimport time")
+    running = left_alone(broker, name, "time.sleep(600)", accept)
+    ask_until(lambda: row_of(broker, name)["state"] == "busy", "the first running")
+    # Of one that waits, the first event comes with the next: here it is known by its turn.
+    waiting = left_alone(broker, name, "x = 2", accept)
+    ask_until(lambda: row_of(broker, name)["queued"] == 1, "the second waiting")
+    waiting.close()
+    ask_until(lambda: row_of(broker, name)["queued"] == 0, "the second cancelled")
+    assert row_of(broker, name)["state"] == "busy"
+    running.close()
+    after = execute(broker, name, "x")
+    assert (after["generation"], after["state"], after["result"]) == (
+        1,
+        "warm",
+        {"text/plain": "1"},
+    )
+    assert row_of(broker, name)["executions"] == 3
 
 
 # Sessions
