@@ -20,6 +20,7 @@ import termios
 import threading
 import time
 from collections import deque
+from itertools import islice
 from typing import Any, ClassVar
 
 from ipykernel.iostream import OutStream
@@ -31,15 +32,23 @@ READ_SIZE = 64 << 10  # at least a pipe's capacity: one read takes all that was 
 RETRY = 0.01  # s until a descriptor is read again that nobody has room for
 MAX_PENDING = 256 << 10  # characters not yet handed over, before a writer does it itself
 REWRITE_AFTER = 0.1  # s from one state of a line that is rewritten to the next that is sent
+MANY_TURNS = 16  # from stream to stream: from here on, the text of each is joined
+STILL_MANY = 0.1  # s for which that goes on after it was handed over
 _ALL = (READ_SIZE,)
 
 
 class Pending:
-    """The text of both streams that is not handed over yet, in the order it was written."""
+    """The text of both streams that is not handed over yet, in the order it was written.
+
+    Unless a cell writes to both by turns, many times: the order is then each stream's own, because
+    a message for each turn costs everybody a thousand times what the text is worth.
+    """
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
         self.size = 0
+        self._turns = 0  # from one piece to the next of what waits, joined or not
+        self._many_until = 0.0  # of the monotonic clock
         self._pieces: deque[tuple[CellStream, dict[str, Any], list[str]]] = deque()
 
     def __bool__(self) -> bool:
@@ -56,14 +65,22 @@ class Pending:
         return self.size > MAX_PENDING or len(self._pieces) > MAX_PIECES
 
     def add(self, stream: CellStream, parent: dict[str, Any], text: str) -> None:
-        """Keep text; it joins the last piece if that is of the same stream and request."""
+        """Keep text; it joins the last piece if that is of the same stream and request.
+
+        After many turns it joins one of the last pieces that is.
+        """
         with self.lock:
             self.size += len(text)
             if self._pieces:
-                last, last_parent, parts = self._pieces[-1]
-                if last is stream and last_parent.get("msg_id") == parent.get("msg_id"):
-                    parts.append(text)
-                    return
+                request, within = parent.get("msg_id"), 1
+                if self._pieces[-1][0] is not stream:
+                    self._turns += 1
+                    if self._turns > MANY_TURNS or time.monotonic() < self._many_until:
+                        within = MANY_TURNS
+                for one, parent_of_one, parts in islice(reversed(self._pieces), within):
+                    if one is stream and parent_of_one.get("msg_id") == request:
+                        parts.append(text)
+                        return
             self._pieces.append((stream, parent, [text]))
 
     def hand_over(self, *, whole: bool = False) -> None:
@@ -80,6 +97,9 @@ class Pending:
                 text = "".join(parts)
                 self.size -= len(text)
                 stream.publish(parent, text)
+            if self._turns > MANY_TURNS:
+                self._many_until = time.monotonic() + STILL_MANY
+            self._turns = 0
 
 
 class CellStream(OutStream):

@@ -70,6 +70,16 @@ async def test_stdout_and_stderr_keep_their_order(talk: Talk) -> None:
     ]
 
 
+async def test_streams_that_a_cell_writes_by_turns_come_in_few_messages(talk: Talk) -> None:
+    said = await talk.run(
+        "import sys\nfor i in range(5000):\n    print(i)\n    print(-i, file=sys.stderr)"
+    )
+    assert said.text() == "".join(f"{i}\n" for i in range(5000))
+    assert said.text("stderr") == "".join(f"{-i}\n" for i in range(5000))
+    assert len(said.contents("stream")) < 1000
+    assert said.late == []
+
+
 async def test_displays_and_text_keep_their_order(talk: Talk) -> None:
     said = await talk.run(
         "from IPython.display import display\n"
