@@ -29,7 +29,7 @@ from .inputs import answering_async
 from .result import Event, Result, collect, collect_answer
 from .resume import RECONNECT, OnLost, check_state
 from .socket import PING_INTERVAL
-from .wire import Limits, socket_url
+from .wire import RUNS, Limits, socket_url
 
 
 class AsyncBroker:
@@ -194,21 +194,28 @@ class AsyncSession:
         on_event: Callable[[Event], object] | None = None,
         **options: Any,
     ) -> Result:
-        """Run code and return what came of it; see `Session.execute`."""
-        asking = self.stream(code, timeout=timeout, **options)
+        """Run code and return what came of it; see `Session.execute`.
+
+        Where the waiting is cancelled, the code is interrupted, or does not begin; likewise of
+        `batch` and `call`. What `stream` runs goes on.
+        """
+        asking = self._stream(code, timeout=timeout, **options)
         return check_state(collect(await _heard(asking, on_event)), self.on_lost)
 
     async def stream(
-        self,
-        code: str,
-        *,
-        timeout: float | None = None,
-        **options: Any,
+        self, code: str, *, timeout: float | None = None, **options: Any
     ) -> AsyncGenerator[Event, None]:
         """Run code and yield its events as they come, `done` last; see `Session.stream`."""
+        async with aclosing(self._stream(code, timeout=timeout, stays=True, **options)) as coming:
+            async for event in coming:
+                yield event
+
+    async def _stream(
+        self, code: str, *, stays: bool = False, **options: Any
+    ) -> AsyncGenerator[Event, None]:
         on_input, inputs = options.pop("on_input", None), options.pop("inputs", None)
         fields = execute_fields(inputs, **options)
-        asking = self._ask("execute", code=code, timeout=timeout, **fields)
+        asking = self._ask("execute", stays=stays, code=code, **fields)
         async with (
             aclosing(asking),
             aclosing(answering_async(asking, on_input, self._line)) as coming,
@@ -338,7 +345,10 @@ class AsyncSession:
                 pass
         return {k: v for k, v in event.items() if k not in ("type", "id", "seq")}
 
-    async def _ask(self, kind: str, **fields: Any) -> AsyncGenerator[Event, None]:
+    async def _ask(
+        self, kind: str, *, stays: bool = False, **fields: Any
+    ) -> AsyncGenerator[Event, None]:
+        """Ask, and yield the answers; what runs `stays` when whoever waits for it is cancelled."""
         inbox: asyncio.Queue[Event | BrokerError] = asyncio.Queue()
         asked = await self._line.ask(kind, inbox.put_nowait, **fields)
         try:
@@ -350,6 +360,12 @@ class AsyncSession:
                 if asked.ends_with(event):
                     asked.check()
                     return
+        except (asyncio.CancelledError, GeneratorExit):
+            task = asyncio.current_task()
+            if kind in RUNS and not stays and task is not None and task.cancelling():
+                self._line.link.forget(asked.id)
+                await self._line.abandon(asked)
+            raise
         finally:
             self._line.link.forget(asked.id)
 

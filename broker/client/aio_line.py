@@ -6,7 +6,7 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
 from .backoff import Backoff, next_url
@@ -19,6 +19,9 @@ from .wire import Deliver
 
 if TYPE_CHECKING:
     from websockets.asyncio.client import ClientConnection
+
+
+GIVE_UP = 1.0  # s for saying that nobody waits for an execution any more
 
 
 class AsyncDialler:
@@ -94,10 +97,28 @@ class AsyncLine:
 
     async def ask(self, kind: str, deliver: Deliver, **fields: Any) -> Asked:
         """Send a request, now or as soon as there is a connection."""
-        from websockets.exceptions import ConnectionClosed
-
         await self.open()
         asked = self.link.request(kind, deliver, **fields)
+        await self._send(asked)
+        return asked
+
+    async def abandon(self, asked: Asked) -> None:
+        """Have an execution of ours cancelled, or interrupted, if that can be said now.
+
+        Both are asked for: of a batch, some cells wait while one runs. What does not apply is
+        refused, and changes nothing.
+        """
+        if not asked.sent:
+            return
+        with suppress(BrokerError, TimeoutError):
+            async with asyncio.timeout(GIVE_UP):
+                for kind in ("cancel", "interrupt"):
+                    told = self.link.request(kind, lambda _: None, target=asked.id)
+                    await self._send(told)
+
+    async def _send(self, asked: Asked) -> None:
+        from websockets.exceptions import ConnectionClosed
+
         if asked.socket is not None:
             try:
                 await asked.socket.send(asked.frame)
@@ -106,7 +127,6 @@ class AsyncLine:
             except BaseException:
                 self.link.forget(asked.id)
                 raise
-        return asked
 
     async def close(self) -> None:
         """Disconnect; open requests are told ConnectionLost."""

@@ -156,8 +156,8 @@ async def follow(session: Session, body: Body) -> AsyncIterator[Follower]:
         session.work.submit(body.request(follower.id), follower)
         yield follower
     finally:
-        session.detach(follower)
         abandon(session, follower.id)
+        session.detach(follower)
 
 
 def abandon(session: Session, request_id: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import aclosing
 
 import pytest
 
@@ -58,6 +59,36 @@ async def test_a_cancelled_wait_leaves_the_session_usable(peer: Peer) -> None:
         with pytest.raises(asyncio.CancelledError):
             await task
         assert (await session.execute("x")).value == "42"
+
+
+@pytest.mark.parametrize("kind", ["execute", "batch", "call"])
+async def test_what_is_cancelled_is_interrupted_or_does_not_begin(peer: Peer, kind: str) -> None:
+    peer.answers["forever"] = [{"do": "wait"}]
+    async with AsyncBroker(peer.url, peer.token).session("a") as session:
+        asking = {
+            "execute": lambda: session.execute("forever"),
+            "batch": lambda: session.batch(["forever", "forever"]),
+            "call": lambda: session.call("forever"),
+        }[kind]()
+        task = asyncio.create_task(asyncio.wait_for(asking, 60))
+        await asyncio.to_thread(peer.wait_for, kind)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    # The session is let go of at once, and they are told all the same.
+    await asyncio.to_thread(peer.wait_for, "interrupt")
+    asked, *told = [(one["type"], one.get("target") or one["id"]) for one in peer.requests]
+    assert told == [("cancel", asked[1]), ("interrupt", asked[1])]
+
+
+async def test_a_stream_that_is_left_goes_on(peer: Peer) -> None:
+    peer.answers["forever"] = [{"type": "started"}, {"do": "wait"}]
+    async with AsyncBroker(peer.url, peer.token).session("a") as session:
+        async with aclosing(session.stream("forever")) as coming:
+            async for _ in coming:
+                break
+        await session.ping()
+    assert [one["type"] for one in peer.requests] == ["execute", "ping"]
 
 
 async def test_a_lost_connection_is_typed_and_made_anew(peer: Peer) -> None:
