@@ -16,13 +16,15 @@ from broker.errors import BadMessage, TooLarge
 class Bounds:
     """Bound what one incoming message may cost.
 
-    `max_items` bounds each list and map, because msgpack allocates a list as soon as it has read
-    the length that the sender claims: 1,000 nested claims of 16,384 items cost 128 MiB, not 64 GiB.
+    `max_items` bounds each list and map. msgpack allocates a list as soon as it has read the length
+    that the sender claims: 1,000 nested claims of `unproven` items cost 128 MiB, not 64 GiB. Longer
+    ones are first found to be there, so that all lists together have at most an item for each byte.
     """
 
     max_frame: int = 8 << 20  # bytes
     max_depth: int = 32  # maps and lists inside each other; the message itself is the first
-    max_items: int = 1 << 14
+    max_items: int = 1 << 20
+    unproven: int = 1 << 14  # items of a list or map that is read without a look at them before
 
 
 def bad_field(field: str, rule: str) -> BadMessage:

@@ -34,6 +34,7 @@ from broker.requests import MAX_SEQ, CallBody, ExecuteBody, FileBody, OpenBody, 
 MSGPACK = "broker.v1.msgpack"
 JSON = "broker.v1.json"
 SUBPROTOCOLS = (MSGPACK, JSON)  # best first
+MOST_FIELDS = 32  # of a frame that was refused, in which its id is looked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,7 @@ class MsgpackCodec:
         # One packer for all events: a new one allocates its buffer first. "replace": a lone
         # surrogate out of a kernel must not cost the client its whole event.
         self._packer = msgpack.Packer(unicode_errors="replace")
-        self._unpack = functools.partial(
+        self._unpack_proven = functools.partial(
             msgpack.unpackb,
             raw=False,
             strict_map_key=True,
@@ -90,6 +91,10 @@ class MsgpackCodec:
             max_map_len=bounds.max_items,
             max_ext_len=0,
             ext_hook=_refuse_extension,
+        )
+        fewer = min(bounds.max_items, bounds.unproven)
+        self._unpack = functools.partial(
+            self._unpack_proven, max_array_len=fewer, max_map_len=fewer
         )
 
     def encode(self, event: Mapping[str, object]) -> bytes:
@@ -112,7 +117,24 @@ class MsgpackCodec:
 
     def request_id(self, frame: bytes | str) -> str | None:
         """Return the id in a refused frame, or None."""
-        return _request_id(self._load, frame)
+        try:
+            return id_of(self._load(frame))
+        except (BadFrame, BadMessage, TooLarge):
+            return self._id_before_fault(frame)
+
+    def _id_before_fault(self, frame: bytes | str) -> str | None:
+        """Return the id of a frame that cannot be read as a whole, if it can be up to there."""
+        if isinstance(frame, str) or len(frame) > self._bounds.max_frame:
+            return None
+        unpacker = _unpacker(frame, max_str_len=len(frame), strict_map_key=True)
+        try:
+            for _ in range(min(unpacker.read_map_header(), MOST_FIELDS)):
+                if unpacker.unpack() == "id":
+                    return id_of({"id": unpacker.unpack()})
+                unpacker.skip()
+        except (ValueError, msgpack.UnpackException):
+            pass
+        return None
 
     def _load(self, frame: bytes | str) -> object:
         if isinstance(frame, str):
@@ -120,11 +142,21 @@ class MsgpackCodec:
         if len(frame) > self._bounds.max_frame:
             raise over_size(len(frame), self._bounds)
         try:
-            return self._unpack(frame)
+            try:
+                return self._unpack(frame)
+            except ValueError as error:
+                if not _is_long(error):
+                    raise
+                _unpacker(frame).skip()  # allocates nothing
+                return self._unpack_proven(frame)
+        except msgpack.OutOfData:
+            raise BadFrame(
+                "not one msgpack map: a list or map has fewer items than it says"
+            ) from None
         except msgpack.StackError:
             raise over_depth(self._bounds) from None
         except ValueError as error:
-            if "max_array_len" in str(error) or "max_map_len" in str(error):
+            if _is_long(error):
                 raise over_items(self._bounds) from None
             raise BadFrame(f"not one msgpack map: {clip(str(error)) or 'no such type'}") from None
 
@@ -291,6 +323,16 @@ def _load_json(data: bytes | str, bounds: Bounds) -> object:
         if "depth limit" in error.msg:  # orjson's own, far beyond ours
             raise over_depth(bounds) from None
         raise BadFrame(f"not JSON: {clip(str(error))}") from None
+
+
+def _unpacker(frame: bytes, **options: Any) -> msgpack.Unpacker:
+    unpacker = msgpack.Unpacker(max_buffer_size=max(1, len(frame)), max_array_len=0, **options)
+    unpacker.feed(frame)
+    return unpacker
+
+
+def _is_long(error: ValueError) -> bool:
+    return "max_array_len" in str(error) or "max_map_len" in str(error)
 
 
 def _refuse_extension(code: int, _data: bytes) -> NoReturn:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import tracemalloc
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -330,8 +331,32 @@ def test_nesting_beyond_the_parsers_own_bound_says_the_same() -> None:
 
 def test_a_claimed_length_allocates_nothing_beyond_the_bound() -> None:
     for frame in (b"\xdd\xff\xff\xff\xff", b"\xdf\xff\xff\xff\xff"):
-        with pytest.raises(TooLarge, match="more than 16384 items"):
+        with pytest.raises(BadFrame, match="has fewer items than it says"):
             codec(MSGPACK, BOUNDS).decode(frame)
+    nested_claims = b"\xdd\x00\x10\x00\x00" * 900  # a million each, within the bound
+    tracemalloc.start()
+    try:
+        with pytest.raises(BadFrame, match="has fewer items than it says"):
+            codec(MSGPACK, BOUNDS).decode(nested_claims)
+        assert tracemalloc.get_traced_memory()[1] < 200 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_list_of_ordinary_length_is_taken_in_both_formats() -> None:
+    for name in SUBPROTOCOLS:
+        wire = codec(name, Bounds())
+        rows = list(range(100_000))
+        request = wire.decode(frame_of(wire, {**EXECUTE, "inputs": {"rows": rows}}))
+        assert isinstance(request, Execute)
+        assert request.inputs == {"rows": rows}
+
+
+def test_a_list_that_is_too_long_is_refused_by_the_id_of_its_request() -> None:
+    for name in SUBPROTOCOLS:
+        wire = codec(name, Bounds(max_items=10))
+        frame = frame_of(wire, {**EXECUTE, "inputs": {"rows": list(range(11))}, "id": "late"})
+        assert wire.request_id(frame) == "late"
 
 
 @pytest.mark.parametrize("value", [list(range(11)), {str(n): n for n in range(11)}])
