@@ -151,7 +151,7 @@ class NativeSocket(websocket.WebSocketHandler):
 
     def end(self, code: int, reason: str) -> None:
         """Close the connection for the session's own reasons."""
-        self.dispatch()
+        self.outbox.finish()
         self._attached = False
         self.close(code, _clipped(reason))
 
@@ -211,10 +211,9 @@ class NativeSocket(websocket.WebSocketHandler):
         # What is counted was there before: one frame may be as large as the bound.
         if self.outbox.unread > self.house.client_backlog and not self._may_wait():
             logger.info("session=%s/%s client too slow", *self.session.key)
-            connection = self.ws_connection
+            # Behind all that, the close frame would not come in time; it can be asked for again.
+            self.outbox.drop()
             self._let_go(TOO_SLOW, "too slow: reconnect with the last sequence number seen")
-            # A full socket will never take the close frame: do not wait for it.
-            asyncio.get_running_loop().call_later(1, connection._abort)
             return
         self.outbox.put(frame)
 
@@ -233,7 +232,7 @@ class NativeSocket(websocket.WebSocketHandler):
     def _let_go(self, code: int, reason: str) -> None:
         """Close the connection for the client's fault; nothing more of it is served."""
         self._detach()
-        self.dispatch()
+        self.outbox.finish()
         self.close(code, reason)
 
     def _detach(self) -> None:

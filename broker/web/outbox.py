@@ -7,6 +7,7 @@ unmasked. Compression is never negotiated, so no frame has an extension's bits.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 
@@ -14,6 +15,7 @@ from tornado.iostream import IOStream, StreamClosedError
 
 TEXT, BINARY = 1, 2
 FIN = 0x80
+PIECE = 256 << 10  # bytes that a stream is given to write; or one frame that is larger
 AT_ONCE = 64 << 10  # bytes; with more than that, a write of its own costs nothing by comparison
 
 
@@ -30,7 +32,9 @@ class Outbox:
     """Gather frames by `put` and write them by `flush`, which whoever puts them must call.
 
     `unread` counts the bytes that the socket has not taken; `drained` is called when there are
-    fewer. Once the stream is closed, everything is dropped.
+    fewer. Once the stream is closed, everything is dropped. The stream gets a piece at a time, so
+    that what waits behind it can be given up; whoever writes to the stream by another way calls
+    `finish` first, or `drop`.
     """
 
     def __init__(self, stream: IOStream, opcode: int, drained: Callable[[], None]) -> None:
@@ -39,6 +43,8 @@ class Outbox:
         self._drained = drained
         self._parts: list[bytes] = []
         self._size = 0  # of the parts
+        self._later: deque[bytes] = deque()  # whole frames, behind what the stream has
+        self._writing = 0  # pieces that the stream has
         self.unread = 0
 
     def __repr__(self) -> str:
@@ -61,6 +67,10 @@ class Outbox:
         stream = self._stream
         if stream.closed():
             return
+        if self._writing:
+            self._later.append(data)
+            self.unread += len(data)
+            return
         sent = 0
         if not stream.writing():
             # Straight to the socket: a stream's write makes a future, and copies.
@@ -70,14 +80,43 @@ class Outbox:
                 sent = 0
             if sent == len(data):
                 return
-        left = len(data) - sent
+        self.unread += len(data) - sent
+        self._write(memoryview(data)[sent:])
+
+    def finish(self) -> None:
+        """Leave everything to the stream; what is written to it by another way comes after it."""
+        self.flush()
+        while self._later:
+            self._write(self._piece())
+
+    def drop(self) -> None:
+        """Give up what the stream does not have yet: whole frames."""
+        self._parts.clear()
+        self._size = 0
+        self.unread -= sum(map(len, self._later))
+        self._later.clear()
+
+    def _piece(self) -> bytes:
+        piece = [self._later.popleft()]
+        size = len(piece[0])
+        while self._later and size + len(self._later[0]) <= PIECE:
+            piece.append(self._later.popleft())
+            size += len(piece[-1])
+        return b"".join(piece)
+
+    def _write(self, data: memoryview | bytes) -> None:
         try:
-            written = stream.write(memoryview(data)[sent:])
+            written = self._stream.write(data)
         except StreamClosedError:
+            self.unread -= len(data)
+            self.drop()
             return
-        self.unread += left
-        written.add_done_callback(partial(self._written, left))
+        self._writing += 1
+        written.add_done_callback(partial(self._written, len(data)))
 
     def _written(self, size: int, _written: asyncio.Future[None]) -> None:
+        self._writing -= 1
         self.unread -= size
+        if self._later and not self._writing:
+            self._write(self._piece())
         self._drained()

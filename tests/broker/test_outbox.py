@@ -108,8 +108,9 @@ async def test_what_the_socket_does_not_take_is_counted_until_it_does() -> None:
     scene.outbox.flush()
     assert scene.outbox.unread == 22 - 10 + 7
     assert scene.unread == []
-    await scene.stream.take_all()
-    await asyncio.sleep(0)
+    for _ in range(2):
+        await scene.stream.take_all()
+        await asyncio.sleep(0)
     assert scene.unread[-1] == scene.outbox.unread == 0
     assert b"".join(scene.stream.sends) == b"\x82\x14" + bytes(range(20)) + b"\x82\x05later"
 
@@ -127,3 +128,54 @@ async def test_a_closed_stream_drops_everything() -> None:
     scene.outbox.put(b"x")
     scene.outbox.flush()
     assert (scene.outbox.unread, scene.stream.sends, scene.stream.buffer) == (0, [], b"")
+
+
+async def test_a_stream_has_a_piece_of_whole_frames_and_what_waits_behind_it_can_be_dropped() -> (
+    None
+):
+    scene = Scene(room=0)
+    frame = bytes(AT_ONCE)
+    for _ in range(9):
+        scene.outbox.put(frame)
+    one = 10 + AT_ONCE
+    assert (scene.outbox.unread, len(scene.stream.buffer)) == (9 * one, one)
+    await scene.stream.take_all()
+    await asyncio.sleep(0)
+    assert len(scene.stream.buffer) == 3 * one  # not over the bound of a piece
+    scene.outbox.put(b"gathered")
+    scene.outbox.drop()
+    assert scene.outbox.unread == 3 * one
+    scene.outbox.flush()
+    scene.stream.write(memoryview(b"close"))
+    await scene.stream.take_all()
+    await asyncio.sleep(0)
+    sent = head(BINARY, AT_ONCE) + frame
+    assert b"".join(scene.stream.sends) == 4 * sent + b"close"
+    assert (scene.outbox.unread, scene.stream.buffer) == (0, b"")
+
+
+async def test_what_is_finished_stands_before_what_is_written_by_another_way() -> None:
+    scene = Scene(room=0)
+    for payload in (b"a", b"b", bytes(AT_ONCE), b"c"):
+        scene.outbox.put(payload)
+        scene.outbox.flush()
+    scene.outbox.put(b"d")
+    scene.outbox.finish()
+    scene.stream.write(memoryview(b"close"))
+    await scene.stream.take_all()
+    await asyncio.sleep(0)
+    said = b"".join(scene.stream.sends)
+    assert said.startswith(b"\x82\x01a\x82\x01b")
+    assert said.endswith(b"\x82\x01c\x82\x01dclose")
+    assert scene.outbox.unread == 0
+
+
+async def test_what_waits_behind_a_stream_that_closes_is_dropped() -> None:
+    scene = Scene(room=0)
+    for payload in (b"a", b"b"):
+        scene.outbox.put(payload)
+        scene.outbox.flush()
+    scene.stream.is_closed = True
+    scene.stream.waiting[0].set_exception(StreamClosedError())
+    await asyncio.sleep(0)
+    assert scene.outbox.unread == 0

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import psutil
 import pytest
+from websockets.exceptions import ConnectionClosed
 
 from tests.system.conftest import RunningBroker
 from tests.system.peer import (
@@ -216,6 +217,27 @@ async def test_a_slow_client_that_reads_on_learns_why_it_was_let_go(
         assert code == 4408
         assert "sequence number" in reason
         await kept(flooded, peer)
+
+
+async def test_a_slow_client_that_reads_on_after_a_while_learns_why_it_was_let_go(
+    flooded: RunningBroker,
+) -> None:
+    session = new_name()
+    async with (
+        attached(flooded, session, options={"max_queue": 1}) as slow,
+        attached(flooded, session) as peer,
+    ):
+        await peer.run("for _ in range(40): display({'text/plain': 'x' * 1_000_000}, raw=True)")
+        ask_until(lambda: row_of(flooded, session)["clients"] == 1, "let go", seconds=20)
+
+        async def read_slowly() -> None:
+            while await slow.socket.recv():
+                await peer.run("import time; time.sleep(0.15)")  # it takes its time over each
+
+        with pytest.raises(ConnectionClosed) as closed:
+            await read_slowly()
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 4408
 
 
 async def test_a_sole_client_that_reads_gets_all_of_a_large_output(
