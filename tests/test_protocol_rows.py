@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,7 @@ def routes(cell: str) -> list[str]:
     return found
 
 
+@cache
 def named() -> dict[str, list[str]]:
     """Return the tests of each row: what is marked, found without importing anything."""
     found: dict[str, list[str]] = {}

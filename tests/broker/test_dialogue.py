@@ -339,6 +339,7 @@ async def test_the_end_of_the_cell_ends_its_calls() -> None:
 
 
 @on_manual_time
+@pytest.mark.row("open calls of host tools")
 async def test_open_calls_have_a_bound() -> None:
     scene = Talking()
     scene.offer(CITY)

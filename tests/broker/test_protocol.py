@@ -329,6 +329,7 @@ def test_nesting_beyond_the_parsers_own_bound_says_the_same() -> None:
         codec(JSON, BOUNDS).decode("[" * 40_000 + "]" * 40_000)
 
 
+@pytest.mark.row("items of one list or map in a message")
 def test_a_claimed_length_allocates_nothing_beyond_the_bound() -> None:
     for frame in (b"\xdd\xff\xff\xff\xff", b"\xdf\xff\xff\xff\xff"):
         with pytest.raises(BadFrame, match="has fewer items than it says"):

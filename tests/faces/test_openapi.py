@@ -21,6 +21,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from broker.bounds import ASKED
+from broker.requests import REQUESTS
 from broker.web.openapi import document
 from broker.web.routes import ROUTES
 from tests.system.conftest import RunningBroker, broker_process, short_dir
@@ -69,10 +70,13 @@ def make_likely(case: schemathesis.Case, known: bool) -> None:
             case.body.pop(name, None)
 
 
-@pytest.mark.row("GET /openapi.json")
+@pytest.mark.row("GET /openapi.json", "GET /schema.json")
 def test_the_broker_serves_the_description_that_is_tried_here(broker: RunningBroker) -> None:
     with urllib.request.urlopen(f"{broker.url}/openapi.json") as answer:  # noqa: S310
         assert json.loads(answer.read()) == document(ROUTES)
+    with urllib.request.urlopen(f"{broker.url}/schema.json") as answer:  # noqa: S310
+        served = json.loads(answer.read())
+    assert {f"request.{name}" for name in REQUESTS} <= set(served["$defs"])
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda one: one.label)

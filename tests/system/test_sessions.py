@@ -186,6 +186,7 @@ async def test_cancel_takes_only_what_waits(broker: RunningBroker) -> None:
         assert (await peer.until("done", id="a"))["status"] == "interrupted"
 
 
+@pytest.mark.row("restart")
 async def test_a_restart_gives_the_next_generation_and_says_so_before_it_runs_anything(
     broker: RunningBroker,
 ) -> None:
@@ -209,6 +210,7 @@ async def test_a_restart_gives_the_next_generation_and_says_so_before_it_runs_an
         assert (events[1]["name"], events[2]["generation"]) == ("NameError", 2)
 
 
+@pytest.mark.row("close")
 async def test_a_closed_session_is_over_for_its_asker_with_1000_and_for_others_with_4404(
     broker: RunningBroker,
 ) -> None:
