@@ -267,14 +267,18 @@ class Executions:
             self._interrupt_once_taken(self._running)
 
     def _insist(self) -> None:
-        if self._place.kernel is not None:
-            self._place.kernel.insist()
+        running, kernel = self._running, self._place.kernel
+        if kernel is not None:
+            for channel in ("iopub", "shell"):  # it may have ended, and the signal has no name
+                kernel.channels.look(channel)
+            if self._running is running and self.occupied:
+                kernel.insist()
 
     def _interrupt_once_taken(self, running: Execution) -> None:
         # What reaches the kernel before it has taken up the cell would stop nothing.
         running.interrupt_due = not running.taken
         if running.taken and self._place.kernel is not None:
-            self._place.kernel.interrupt()
+            self._place.kernel.interrupt(self._request_id)
 
     def turned(self, channel: str) -> None:
         """Note the end of a turn in which the kernel has said something."""

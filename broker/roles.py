@@ -75,8 +75,8 @@ class SessionKernel(Protocol):
     def exited(self) -> asyncio.Future[str]:
         """Resolve with the reason when it ends."""
 
-    def interrupt(self) -> None:
-        """Ask the running cell to stop."""
+    def interrupt(self, request_id: str = "") -> None:
+        """Ask the request of that id to stop, by the kernel's own id; without one, what runs."""
 
     def insist(self) -> None:
         """Ask once more, by a signal, which reaches even who reads no messages."""

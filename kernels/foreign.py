@@ -148,8 +148,8 @@ class ForeignKernel:
     ) -> None:
         """Do nothing: it has no bounds of ours."""
 
-    def interrupt(self) -> None:
-        """Ask the running cell to stop, by message or by signal as the kernelspec says."""
+    def interrupt(self, request_id: str = "") -> None:
+        """Ask whatever runs to stop, by message or by signal as the kernelspec says."""
         if self._manager.kernel_spec.interrupt_mode == "message":
             with contextlib.suppress(BlockingIOError):
                 self.channels.send("control", "interrupt_request", {})

@@ -182,14 +182,16 @@ class Kernel:
                     reaper=self.process.reaper,
                 )
 
-    def interrupt(self) -> None:
+    def interrupt(self, request_id: str = "") -> None:
         """Ask the running cell to stop: a message first, because it reaches every descendant.
 
+        A kernel of ours stops nothing but the request of that id, or without one whatever runs.
         A signal where its kernelspec wants one: its parent hands it on to all of its group.
         """
         if not self._by_signal:
             with suppress(BlockingIOError):
-                self.channels.send("control", "interrupt_request", {})
+                content = {"request": request_id} if request_id else {}
+                self.channels.send("control", "interrupt_request", content)
                 return
         self.process.send_signal(signal.SIGINT)
 

@@ -26,6 +26,7 @@ from .budget import OutputBudget
 from .calls import DRIVE
 from .cells import Compiler
 from .debugging import Debugging, LazyStream, ParentsApart, refusal
+from .interrupts import Aim
 from .parcels import Parcels
 from .publish import Publisher
 from .questions import Questions
@@ -37,8 +38,6 @@ from .tools import ToolBox
 from .tracebacks import text_of
 
 RUN_CODE = {InteractiveShell.run_code.__code__, DRIVE}
-REPEAT_AFTER = 0.02  # s from an interrupt to the next, if nothing came of it; then twice as long
-REPEAT_UNTIL = 1.0  # s
 BROKEN_OFF = {
     "ename": "BrokenOff",
     "evalue": "a signal handler of the session's raised when the code had ended",
@@ -95,8 +94,7 @@ class Kernel(ParentsApart, IPythonKernel):
         self._interruptible = False
         self._interrupted = False
         self._control_tasks: set[asyncio.Task[None]] = set()
-        self._heard = True  # a signal's handler has run: Python's part of it, not C's
-        self._handlers: list[Any] = [self._take_interrupt]  # of ours, the innermost last
+        self._aim = Aim(self._take_interrupt)
         self._cpu = 0.0
         # Not IPythonKernel's own: it reads the file name of every module, which writes a reference
         # count to a page of each, and so costs every kernel 6 MB of memory that was shared.
@@ -206,32 +204,26 @@ class Kernel(ParentsApart, IPythonKernel):
     def _input_request(self, prompt: str, ident: Any, parent: Any, password: bool = False) -> str:
         return self.asking.read(str(prompt), password=password)
 
-    async def interrupt_request(self, *request: Any) -> None:
-        """Interrupt what runs, and again as long as nothing shows that the signal was noticed.
+    async def interrupt_request(self, socket: Any, ident: Any, parent: Any) -> None:
+        """Interrupt what runs, if it is what the request names, or it names nothing."""
+        if self._aim.aim(parent["content"]):
+            await super().interrupt_request(socket, ident, parent)
+            self._aim.follow()
+        else:
+            self.session.send(socket, "interrupt_reply", {"status": "ok"}, parent, ident)
 
-        One that comes when the main thread has let go of the interpreter and is about to sleep in
-        the kernel is noted, wakes nobody, and would be acted on only at the end of that sleep.
-        """
-        self._heard = False
-        await super().interrupt_request(*request)
-        asyncio.get_running_loop().call_later(REPEAT_AFTER, self._repeat_interrupt, REPEAT_AFTER)
-
-    def _repeat_interrupt(self, waited: float) -> None:
-        # A handler of the cell's own might not take two for one.
-        ours = signal.getsignal(signal.SIGINT) in self._handlers
-        if self._heard or not ours or waited > REPEAT_UNTIL:
-            return
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
-        loop = asyncio.get_running_loop()
-        loop.call_later(waited, self._repeat_interrupt, 2 * waited)
+    def set_parent(self, ident: Any, parent: Any, channel: str = "shell") -> None:
+        """Note what is served from now on, before anybody is told of it."""
+        if channel == "shell" and threading.current_thread() is threading.main_thread():
+            self._aim.serving = parent["header"]["msg_id"]
+        super().set_parent(ident, parent, channel)
 
     @property
     def _tells_interrupt(self) -> bool:
         return isinstance(self.shell, Shell) and self.shell.tells_interrupt
 
     def _take_interrupt(self, number: int, frame: Any) -> None:
-        self._heard = True
-        if self._tells_interrupt:
+        if not self._aim.hear() or self._tells_interrupt:
             return
         if not self._interruptible:
             self._interrupted = True
@@ -250,8 +242,7 @@ class Kernel(ParentsApart, IPythonKernel):
         loop = asyncio.get_running_loop()
 
         def take(number: int, frame: Any) -> None:
-            self._heard = True
-            if self._tells_interrupt:
+            if not self._aim.hear() or self._tells_interrupt:
                 return
             sending = self.iopub_socket.is_sending(frame)
             while frame is not None:
@@ -264,13 +255,13 @@ class Kernel(ParentsApart, IPythonKernel):
             # Not `call_soon`, which would not wake the loop from a signal handler.
             loop.call_soon_threadsafe(future.cancel)
 
-        self._handlers.append(take)
+        self._aim.handlers.append(take)
         before = signal.signal(signal.SIGINT, take)
         try:
             yield
         finally:
             signal.signal(signal.SIGINT, before)
-            self._handlers.remove(take)
+            self._aim.handlers.remove(take)
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
@@ -308,6 +299,7 @@ class Kernel(ParentsApart, IPythonKernel):
             # Raised by a signal handler of the cell's own, where none of the cell's code runs.
             self._publish_status_and_flush("idle", "shell")
         finally:
+            self._aim.serving = ""
             if not self.shell_stream.release():
                 with suppress(ValueError, TypeError, KeyError):  # no request at all
                     self.session.answer(self.shell_stream, msg, self._failure(BROKEN_OFF))

@@ -16,6 +16,7 @@ async def test_an_interrupt_is_a_message_then_a_signal_then_a_kill() -> None:
     scene.kernel.begin()
     scene.session.work.interrupt()
     assert (scene.kernel.interrupts, scene.kernel.insisted) == (1, 0)
+    assert scene.kernel.aimed == [scene.kernel.channels.sent[-1][0]]
     await elapse(0.9)
     assert scene.kernel.insisted == 0
     await elapse(0.2)
@@ -31,6 +32,23 @@ async def test_an_interrupt_is_a_message_then_a_signal_then_a_kill() -> None:
     assert (done["status"], done["reason"]) == ("interrupted", "killed")
     session = scene.client.events[-1]
     assert (session["type"], session["state"], session["reason"]) == ("session", "lost", "killed")
+
+
+@on_manual_time
+async def test_no_signal_follows_what_has_ended_and_is_not_yet_heard_of() -> None:
+    scene = Scene(interrupt_grace=3.0)
+    scene.submit("a", "b", stop_on_error=False)
+    scene.kernel.begin()
+    scene.session.work.interrupt()
+
+    def arrive(channel: str) -> None:
+        if channel == "iopub" and scene.session.work.stopping:
+            scene.kernel.end("error")
+
+    scene.kernel.channels.look = arrive
+    await elapse(1.1)
+    assert scene.session.work.open == ["b"]
+    assert scene.kernel.insisted == 0
 
 
 @on_manual_time
@@ -96,6 +114,7 @@ async def test_what_an_adopted_kernel_still_runs_is_stopped_likewise() -> None:
         scene.session.work.interrupt()
         await elapse(1.1)
         assert (scene.kernel.interrupts, scene.kernel.insisted) == (1, 1)
+        assert scene.kernel.aimed == [""]  # nobody knows its id
         if stops:
             scene.kernel.say("shell", "kernel_info_reply", {}, "info")
         await elapse(3)

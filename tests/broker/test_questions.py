@@ -43,7 +43,7 @@ class FakeKernel:
         self.is_ours = ours
         self.interrupts = 0
 
-    def interrupt(self) -> None:
+    def interrupt(self, request_id: str = "") -> None:
         self.interrupts += 1
 
 

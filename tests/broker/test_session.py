@@ -81,6 +81,7 @@ class FakeKernel:
         self.channels: Any = FakeChannels()
         self.exited: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.interrupts = self.insisted = 0
+        self.aimed: list[str] = []
         self.killed = False
         self.is_metered = False
         self.is_ours = True
@@ -90,8 +91,9 @@ class FakeKernel:
     def usage(self) -> Usage:
         return self.used
 
-    def interrupt(self) -> None:
+    def interrupt(self, request_id: str = "") -> None:
         self.interrupts += 1
+        self.aimed.append(request_id)
 
     def insist(self) -> None:
         self.insisted += 1

@@ -26,6 +26,7 @@ TIMEOUT = 30.0
 class Said:
     """All that a kernel said about one request."""
 
+    request_id: str = ""
     reply: Message | None = None
     idle: bool = False
     messages: list[Message] = field(default_factory=list)  # of iopub, in order
@@ -94,13 +95,14 @@ class Talk:
 
     def ask(self, kind: str, content: dict[str, Any], channel: str = "shell") -> Said:
         msg_id = self.kernel.channels.next_id()
-        said = self._said[msg_id] = Said()
+        said = self._said[msg_id] = Said(msg_id)
         self.kernel.channels.send(channel, kind, content, msg_id=msg_id)
         return said
 
-    async def interrupt(self) -> None:
+    async def interrupt(self, target: Said | None = None) -> None:
         """Interrupt, and wait until the kernel has sent the signal to itself."""
-        await self.end(self.ask("interrupt_request", {}, "control"))
+        content = {} if target is None else {"request": target.request_id}
+        await self.end(self.ask("interrupt_request", content, "control"))
 
     async def until(self, done: Any, *, timeout: float = TIMEOUT) -> None:
         """Wait until `done()`, asked after each message, is true; or until the kernel's end."""
