@@ -95,6 +95,17 @@ def test_what_a_model_gets_wrong_it_is_told(session: Session, arguments: str, wo
     assert word in told
 
 
+def test_a_call_of_another_tool_is_told_so_and_runs_nothing() -> None:
+    nowhere = Broker("http://127.0.0.1:9", "t" * 16).session("a")
+    chat = {"id": "1", "function": {"name": "shell", "arguments": '{"code": "1"}'}}
+    response = {"call_id": "1", "name": "shell", "arguments": '{"code": "1"}'}
+    block = {"type": "tool_use", "id": "1", "name": "shell", "input": {"code": "1"}}
+    told = [openai.PythonTool(nowhere).run(call) for call in (chat, response)]
+    told.append(anthropic.PythonTool(nowhere).run(block)["content"][0]["text"])
+    for each in told:
+        assert each.startswith("status: not run\nnote: there is no tool 'shell'")
+
+
 def test_what_a_model_cannot_mend_is_raised(broker: RunningBroker) -> None:
     nowhere = Broker("http://127.0.0.1:9", "t" * 16).session("a")
     with pytest.raises(NoServer):
@@ -177,6 +188,19 @@ def test_a_langchain_agent_is_told_of_a_refusal(session: Session) -> None:
     message = python_tool(session).invoke(call)
     assert message.status == "error"
     assert message.content.startswith("status: not run\nnote: timeout")
+
+
+@pytest.mark.parametrize(
+    ("args", "word"),
+    [({}, "code"), ({"code": 7}, "code"), ({"code": "1", "timeout": "2"}, "timeout")],
+)
+async def test_a_langchain_agent_is_told_of_arguments_that_are_none(args: Any, word: str) -> None:
+    tool = python_tool(Broker("http://127.0.0.1:9", "t" * 16).session("a"))
+    call = {"type": "tool_call", "id": "1", "name": "python", "args": args}
+    for message in (tool.invoke(call), await tool.ainvoke(call)):
+        assert message.status == "error"
+        assert message.content.startswith("status: not run\nnote: ")
+        assert word in message.content
 
 
 # smolagents

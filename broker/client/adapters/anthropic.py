@@ -41,6 +41,7 @@ class PythonTool:
     def run(self, block: object) -> dict[str, Any]:
         """Run a `tool_use` block, an object or a map; return the `tool_result` block."""
         try:
+            words.check_name(part(block, "name"), self.name)
             return self._answer(block, run(self.session, part(block, "input")))
         except BrokerError as error:
             return _refused(block, error)
@@ -48,6 +49,7 @@ class PythonTool:
     async def arun(self, block: object) -> dict[str, Any]:
         """Do as `run`."""
         try:
+            words.check_name(part(block, "name"), self.name)
             return self._answer(block, await arun(self.session, part(block, "input")))
         except BrokerError as error:
             return _refused(block, error)

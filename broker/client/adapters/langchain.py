@@ -9,6 +9,7 @@ The content of its messages is text; the artifact is the whole `Result`, images 
 from __future__ import annotations
 
 import asyncio
+import functools
 from typing import Any, Literal
 
 from langchain_core.tools import BaseTool, ToolException
@@ -38,18 +39,22 @@ class PythonTool(BaseTool):
     session: Session | AsyncSession
     most: int = words.MOST  # characters of an answer
 
-    def _run(self, code: str, timeout: float | None = None) -> tuple[str, Result]:
+    # What a model passes is checked here: LangChain checks nothing against a JSON Schema.
+
+    def _run(self, **given: Any) -> tuple[str, Result]:
         session = words.of_kind(Session, self.session)
         try:
+            code, timeout = words.arguments(given)
             result = session.execute(code, timeout=timeout)
         except BrokerError as error:
             raise ToolException(words.refusal(error, self.most)) from error
         return words.told(result, self.most), result
 
-    async def _arun(self, code: str, timeout: float | None = None) -> tuple[str, Result]:
+    async def _arun(self, **given: Any) -> tuple[str, Result]:
         if not isinstance(self.session, AsyncSession):
-            return await asyncio.to_thread(self._run, code, timeout)
+            return await asyncio.to_thread(functools.partial(self._run, **given))
         try:
+            code, timeout = words.arguments(given)
             result = await self.session.execute(code, timeout=timeout)
         except BrokerError as error:
             raise ToolException(words.refusal(error, self.most)) from error

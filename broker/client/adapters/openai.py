@@ -48,14 +48,14 @@ class PythonTool:
     def run(self, call: object) -> str:
         """Run what the model calls for, an object or a map of either API; return its answer."""
         try:
-            return words.told(run(self.session, _arguments(call)), self.most)
+            return words.told(run(self.session, self._arguments(call)), self.most)
         except BrokerError as error:
             return words.refusal(error, self.most)
 
     async def arun(self, call: object) -> str:
         """Do as `run`."""
         try:
-            return words.told(await arun(self.session, _arguments(call)), self.most)
+            return words.told(await arun(self.session, self._arguments(call)), self.most)
         except BrokerError as error:
             return words.refusal(error, self.most)
 
@@ -67,13 +67,14 @@ class PythonTool:
         """Do as `answer`."""
         return _answer(call, await self.arun(call))
 
+    def _arguments(self, call: object) -> object:
+        function = part(call, "function")  # of Chat Completions
+        called = call if function is None else function
+        words.check_name(part(called, "name"), self.name)
+        return part(called, "arguments")
+
 
 def _answer(call: object, text: str) -> dict[str, Any]:
     if (call_id := part(call, "call_id")) is not None:
         return {"type": "function_call_output", "call_id": call_id, "output": text}
     return {"role": "tool", "tool_call_id": part(call, "id"), "content": text}
-
-
-def _arguments(call: object) -> object:
-    function = part(call, "function")  # of Chat Completions
-    return part(call if function is None else function, "arguments")

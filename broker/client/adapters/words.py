@@ -74,6 +74,12 @@ def arguments(given: object) -> tuple[str, float | None]:
     return given["code"], timeout
 
 
+def check_name(called: object, name: str) -> None:
+    """Raise BadRequest if a model calls for another tool than the one of this name."""
+    if called is not None and called != name:
+        raise BadRequest(f"there is no tool {called!r} here; this one is {name!r}", field="name")
+
+
 def refusal(error: BrokerError, most: int = MOST) -> str:
     """Return what a model is told of a request that has no result.
 
