@@ -228,6 +228,7 @@ BY_CODE: dict[str, type[BrokerError]] = {
     "bad_frame": BadRequest,
     "bad_message": BadRequest,
     "too_large": BadRequest,
+    "unknown_method": BadRequest,
     "unauthorized": Unauthorized,
     "forbidden": Forbidden,
     "unknown_session": UnknownSession,

@@ -42,6 +42,7 @@ class Code(NamedTuple):
     wire: str
 
 
+UNFOUND = {404: "unknown_route", 405: "unknown_method"}  # of what is asked for at no route
 INTERNAL = Code(500, 1011, "internal")
 CODES: dict[type[errors.BrokerError], Code] = {
     errors.BadMessage: Code(400, 4400, "bad_message"),
@@ -165,11 +166,13 @@ class Face(web.RequestHandler):
         body: dict[str, Any]
         if isinstance(error, web.HTTPError) or error is None:
             phrase = responses.get(status_code, "error")
-            wire = "unknown_route" if status_code == 404 else "bad_message"
+            wire = UNFOUND.get(status_code, "bad_message")
             body = {"code": wire, "message": f"{phrase}: {self.request.path}"}
             if status_code == HTTPStatus.UPGRADE_REQUIRED:  # RFC 9110, 15.5.22; RFC 6455, 4.4
                 self.set_header("Upgrade", "websocket")
                 self.set_header("Sec-WebSocket-Version", "13")
+            if status_code == HTTPStatus.METHOD_NOT_ALLOWED:  # RFC 9110, 15.5.6
+                self.set_header("Allow", ", ".join(methods_of(type(self))))
         else:
             code = code_of(error)
             self.set_status(code.http)
@@ -198,6 +201,13 @@ class Missing(Face):
     async def prepare(self) -> None:
         """Say so."""
         raise web.HTTPError(404)
+
+
+def methods_of(handler: type[web.RequestHandler]) -> list[str]:
+    """Return the methods that a handler has an answer to."""
+    unanswered = web.RequestHandler.get  # Tornado's own, the same for each method
+    named = ((name, getattr(handler, name.lower())) for name in handler.SUPPORTED_METHODS)
+    return [name for name, method in named if method is not unanswered]
 
 
 def check_query(handler: web.RequestHandler) -> None:

@@ -462,18 +462,21 @@ def test_what_is_no_route_is_404_as_json(broker: RunningBroker, path: str) -> No
 
 
 @pytest.mark.parametrize(
-    ("method", "path"),
+    ("method", "path", "allowed"),
     [
-        ("PUT", "/v1/sessions"),
-        ("GET", "/v1/execute"),
-        ("PATCH", "/v1/sessions/a"),
-        ("POST", "/healthz"),
-        ("BREW", "/v1/sessions"),
+        ("PUT", "/v1/sessions", "GET"),
+        ("GET", "/v1/execute", "POST"),
+        ("PATCH", "/v1/sessions/a", "GET, POST, DELETE"),
+        ("POST", "/healthz", "GET, HEAD"),
+        ("BREW", "/v1/sessions", "GET"),
     ],
 )
-def test_an_unknown_method_is_405_as_json(broker: RunningBroker, method: str, path: str) -> None:
+def test_an_unknown_method_is_405_as_json_and_says_which_there_are(
+    broker: RunningBroker, method: str, path: str, allowed: str
+) -> None:
     answer = call(broker, method, path)
-    assert (answer.status, answer.error["code"]) == (405, "bad_message")
+    assert (answer.status, answer.error["code"]) == (405, "unknown_method")
+    assert answer.headers["Allow"] == allowed
 
 
 @pytest.mark.parametrize("header", [None, "Bearer wrong", "Bearer ", "Basic {}", "{}"])
