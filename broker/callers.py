@@ -100,7 +100,7 @@ class Callers(Generic[K]):
         """
         caller: Caller[K] = asyncio.get_running_loop().create_future()
         self._any.add(asker.tenant, caller, Wait(asker.told if full else None))
-        return await self._wait(caller, timeout)
+        return await self._wait(caller, timeout, full=full)
 
     async def wait_direct(
         self, workspace: object, timeout: float, asker: Asker = NOBODY, *, full: bool = False
@@ -108,7 +108,7 @@ class Callers(Generic[K]):
         """Wait for a kernel on this workspace; raises as `wait()` does."""
         caller: Caller[K] = asyncio.get_running_loop().create_future()
         self._direct.add(asker.tenant, caller, Wait(asker.told if full else None, workspace))
-        return await self._wait(caller, timeout)
+        return await self._wait(caller, timeout, full=full)
 
     def next(self) -> Caller[K] | None:
         """Take out the first of those whom any kernel serves, or None."""
@@ -156,16 +156,17 @@ class Callers(Generic[K]):
                     wait.position = position
                     wait.told(position)
 
-    async def _wait(self, caller: Caller[K], timeout: float) -> K:
+    async def _wait(self, caller: Caller[K], timeout: float, *, full: bool) -> K:
         self._changed()
         self._tell_soon()
         try:
             async with asyncio.timeout(timeout):
                 return await caller
         except (TimeoutError, asyncio.CancelledError) as error:
-            return self._left(caller, error, timeout)
+            late = refusals.too_late(self._profile, timeout, self.again, full=full)
+            return self._left(caller, error, late)
 
-    def _left(self, caller: Caller[K], error: BaseException, timeout: float) -> K:
+    def _left(self, caller: Caller[K], error: BaseException, late: BrokerError) -> K:
         """Settle with a caller whose time is up, or who was cancelled."""
         self._any.remove(caller)
         self._direct.remove(caller)
@@ -181,5 +182,5 @@ class Callers(Generic[K]):
             if failure is None:
                 self._abandoned(caller.result())
         if timed_out:
-            raise refusals.too_late(self._profile, timeout, self.again) from None
+            raise late from None
         raise error

@@ -43,11 +43,15 @@ def no_room(
     )
 
 
-def too_late(profile: str, timeout: float, again: float = 1.0) -> AtCapacity:
-    """Return the refusal of a caller who has waited long enough; `timeout`, `again` in seconds."""
-    return AtCapacity(
-        f"no kernel of profile {profile} came up within {timeout:g} s", retry_after=again
-    )
+def too_late(profile: str, timeout: float, again: float = 1.0, *, full: bool = False) -> AtCapacity:
+    """Return the refusal of a caller who has waited long enough; `timeout`, `again` in seconds.
+
+    `full` says that somebody had to leave first: nothing is wrong with the profile.
+    """
+    what = "no kernel of profile {} came up"
+    if full:
+        what = "all kernels that there is room for are in use, and none of profile {} came free"
+    return AtCapacity(f"{what.format(profile)} within {timeout:g} s", retry_after=again)
 
 
 def words(error: BaseException, start_timeout: float) -> str:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from broker.callers import Asker
 from broker.errors import AtCapacity, Draining, ProfileBroken
 from broker.metrics import Metrics
 from broker.policy import Budget, PoolLimits, PoolView
@@ -183,6 +184,14 @@ async def test_a_caller_whose_time_is_up_is_told_so() -> None:
         with pytest.raises(AtCapacity, match="came up within 5 s"):
             await pool.acquire(timeout=5)
         assert pool.snapshot().waiting == 0
+
+
+@on_manual_time
+async def test_a_caller_who_found_no_room_is_told_that_and_not_of_a_slow_kernel() -> None:
+    async with make(FakeSource(), warm=0, cap=1) as pool:
+        await pool.acquire(timeout=1)
+        with pytest.raises(AtCapacity, match=r"are in use, and none of .* came free within 5 s"):
+            await pool.acquire(timeout=5, asker=Asker("t", 1))
 
 
 @on_manual_time
