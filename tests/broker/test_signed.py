@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,20 @@ def test_a_token_by_the_secret_speaks_for_its_tenant() -> None:
     ends = int(time.time()) + 60
     who = Signed(secret=SECRET)(token(session="s1", jti="t-1", exp=ends))
     assert who == Principal("acme", frozenset({RUN, WATCH}), "s1", float(ends), "jwt:t-1")
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"jti": "t-1", "sub": "ann"}, "jwt:t-1"),
+        ({"sub": "ann"}, "jwt:ann"),
+        ({"jti": "a\nb", "sub": "ann"}, "jwt:ann"),
+        ({"jti": ""}, r"jwt:sha256-[0-9a-f]{16}"),
+        ({"jti": "x" * 80}, f"jwt:{'x' * 64}"),
+    ],
+)
+def test_every_signed_token_has_a_name_for_the_audit(changes: dict[str, Any], name: str) -> None:
+    assert re.fullmatch(name, Signed(secret=SECRET)(token(**changes)).token_id)
 
 
 @pytest.mark.parametrize(
