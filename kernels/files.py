@@ -89,7 +89,7 @@ class Files:
     def entry(self, path: str) -> Entry:
         """Describe what stands at a path, itself and not where it leads to."""
         with self._acting(path), self._parent(path) as (directory, name):
-            return entry_of(path, os.lstat(name, dir_fd=directory))
+            return entry_of("/".join(parts_of(path)), os.lstat(name, dir_fd=directory))
 
     def make_directory(self, path: str) -> bool:
         """Make a directory and those above it; return whether it was not there."""

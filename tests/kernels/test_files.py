@@ -79,6 +79,7 @@ def test_what_is_written_is_there_and_belongs_to_the_kernel(place: Place) -> Non
     assert place.put("a/b/c.txt", b"one")
     assert not place.put("a/b/c.txt", b"two")
     assert place.get("a//./b/c.txt") == b"two"
+    assert place.files.entry("a//./b/c.txt").path == "a/b/c.txt"
     for path in ("a", "a/b", "a/b/c.txt"):
         status = (place.home / path).stat()
         assert (status.st_uid, status.st_gid) == (OWNER, OWNER if IS_ROOT else os.getegid())
