@@ -35,7 +35,7 @@ TEXT = 1 << 20  # bytes of text shown of one execution
 GROWTH = 150  # MiB; the floods are several times that
 SETTINGS = """
 [wire]
-ping_interval = "500ms"
+ping_interval = "4s"
 [profiles.python]
 preload = ["json"]
 warm = 2
