@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import Callable
 from functools import partial
+from math import inf
 
 from broker.execution import EXPIRED, UNKNOWN, Execution
 from broker.roles import SessionKernel, SessionLimits
@@ -59,29 +60,35 @@ class Deadline:
         self._due: dict[str, tuple[float, Callable[[], None]]] = {}  # when, on the loop's clock
         self._timer: asyncio.TimerHandle | None = None
 
-    def set(self, kernel: SessionKernel, timeout: float | None) -> Usage:
-        """Begin; `timeout` in seconds, None for the session's own. Return what is used already."""
+    def set(self, kernel: SessionKernel, timeout: float | None, left: float = inf) -> Usage:
+        """Begin; `timeout` in seconds, None for the session's own. Return what is used already.
+
+        `left` is what CPU seconds the tenant has left, for this execution too.
+        """
         limits = self._limits
         if seconds := timeout or limits.execution_timeout:
             self._arm("clock", seconds, self._out_of_time)
-        used = kernel.usage() if limits.cpu_time else usage_of(kernel)
-        if limits.cpu_time and used.cpu_seconds is not None:
-            self._look(kernel, until=used.cpu_seconds + limits.cpu_time)
+        bound, reason = limits.cpu_time or inf, "cpu"
+        if left < bound:
+            bound, reason = max(left, RESOLUTION), "quota"
+        used = usage_of(kernel) if bound == inf else kernel.usage()
+        if bound < inf and used.cpu_seconds is not None:
+            self._look(kernel, reason, until=used.cpu_seconds + bound)
         return used
 
-    def _look(self, kernel: SessionKernel, *, until: float) -> None:
+    def _look(self, kernel: SessionKernel, reason: str, *, until: float) -> None:
         """Look at the CPU time used, and again when it could be `until` at the earliest."""
         used = kernel.usage().cpu_seconds
         if used is None:
             return  # it has ended, and somebody else tells why
         if used >= until:
-            self._expire("cpu")
+            self._expire(reason)
             return
         # Nobody uses more than its cores' seconds in one; they are bounded where they are counted.
         cores = self._limits.cpu if kernel.is_metered else float(os.cpu_count() or 1)
         least = RESOLUTION if kernel.is_metered else UNMETERED
         again = max((until - used) / cores, least)
-        self._arm("cpu", again, partial(self._look, kernel, until=until))
+        self._arm("cpu", again, partial(self._look, kernel, reason, until=until))
 
     def hasten(self, reason: str) -> None:
         """Let the grace begin now, for this reason; it has one end, however often this is called.

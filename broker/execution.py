@@ -34,7 +34,8 @@ OUTPUTS = (
     "error",
     values.KIND,
 )
-EXPIRED = ("timeout", "cpu")  # its time is up: on the clock, or on its processors
+# Its time is up: on the clock, on its processors, or there with all that its tenant may have.
+EXPIRED = ("timeout", "cpu", "quota")
 UNKNOWN = Usage()
 
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable
 from typing import Any, Protocol
 
+from broker import quotas
 from broker.audience import Audience
 from broker.deadline import KILLED, Deadline, status_of_loss, usage_of
 from broker.dialogue import Dialogue
@@ -29,7 +30,7 @@ from kernels.messages import Message
 from kernels.state import SessionEvent, SessionState
 
 
-class Place(Protocol):
+class Place(quotas.Place, Protocol):
     """Where executions run: a session, as they see it."""
 
     limits: SessionLimits
@@ -41,10 +42,6 @@ class Place(Protocol):
     workspace: Workspace | None
     host: Host[Any]
     mark: Mark
-
-    @property
-    def expires(self) -> float:
-        """Return when it ends if nothing more is executed."""
 
     def advance(self, event: SessionEvent) -> None:
         """Change its state."""
@@ -180,7 +177,7 @@ class Executions:
 
     def _check(self, request_id: str, number: int) -> None:
         """Raise what speaks against queueing so many more under this id."""
-        self._place.host.submitting(self._place)
+        self._place.host.quotas.submit(self._place)
         if self._place.state is SessionState.SUSPENDED:
             raise StoreUnavailable("the session store is out of reach; the session is safe")
         self._queue.check(number)
@@ -244,7 +241,8 @@ class Executions:
         execution = self._running = self._queue.next()
         execution.started = time.monotonic()
         self._strays.renew()
-        execution.used_before = self._deadline.set(kernel, execution.request.timeout)
+        left = self._place.host.quotas.cpu_left(self._place)
+        execution.used_before = self._deadline.set(kernel, execution.request.timeout, left)
         self._request_id = kernel.channels.next_id()
         content = execution.content(self._around_version)
         self.dialogue.brief(kernel, content)

@@ -19,7 +19,7 @@ EXECUTION_BUCKETS = (0.001, 0.005, 0.02, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 9
 EXIT_CLASSES = frozenset(
     {
         *("exit", "signal", "unknown"),
-        *("oom", "timeout", "cpu", "idle", "lifetime", "bad_frame"),
+        *("oom", "timeout", "cpu", "quota", "idle", "lifetime", "bad_frame"),
         *("killed", "closed", "restart", "shutdown", "moved", "done"),
         *("spare", "closing", "discarded"),
     }

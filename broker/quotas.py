@@ -6,13 +6,15 @@ grant as many times as much.
 
 Memory is the sum of the bounds of the tenant's sessions here, which their kernels are held to: what
 they use at a moment is less, and to bound that would mean to end one for another's growth. CPU time
-is counted as each execution ends: one that runs when the hour is used up ends as it would have.
+is counted as each execution ends, and bounds the next one: it has what is left of the hour then.
+Those that run at once each have it.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping
+from math import inf
 from types import MappingProxyType
 from typing import Protocol
 from weakref import WeakSet
@@ -165,6 +167,14 @@ class Quotas:
             self._check_hour(session.tenant, quota.cpu_hour)
         if quota.running:
             self._check_running(session, quota.running)
+
+    def cpu_left(self, session: Place) -> float:
+        """Return the CPU seconds that an execution may take now: what is left of the hour."""
+        bound = self.of(session.tenant).cpu_hour
+        if not bound:
+            return inf
+        hour = self._hours.get(session.tenant)
+        return max(0.0, bound - hour.total(self._clock())) if hour is not None else bound
 
     def _check_hour(self, tenant: str, bound: float) -> None:
         hour, now = self._hours.get(tenant), self._clock()

@@ -12,6 +12,7 @@ from broker.errors import BrokerError
 from broker.execution import Event, OutputLimits
 from broker.faults import Bounds
 from broker.protocol import Codec, MsgpackCodec
+from broker.quotas import Quotas
 from kernels.changes import Changes
 from kernels.channels import Channels
 from kernels.spec import Usage
@@ -110,8 +111,9 @@ class Host(Protocol[S_contra]):
     def kernel_lost(self, session: S_contra, kernel: SessionKernel, reason: str) -> None:
         """Clean up after a kernel that has ended."""
 
-    def submitting(self, session: S_contra) -> None:
-        """Raise QuotaExceeded if the session may not run anything more now."""
+    @property
+    def quotas(self) -> Quotas:
+        """Give what tenants may use."""
 
     def executed(
         self, session: S_contra, status: str, seconds: float, cpu: float | None = None

@@ -271,10 +271,6 @@ class Service:
 
     # Used by sessions
 
-    def submitting(self, session: Session) -> None:
-        """Raise QuotaExceeded if the session's tenant may not run anything more now."""
-        self.quotas.submit(session)
-
     def executed(
         self, session: Session, status: str, seconds: float, cpu: float | None = None
     ) -> None:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
+from math import inf
 from typing import Any
 
 import pytest
 
 from broker.deadline import RESOLUTION, UNMETERED, Deadline
+from broker.errors import QuotaExceeded
+from broker.quotas import Quotas
 from broker.roles import SessionLimits
+from broker.settings import Tenant
 from kernels.spec import Usage
 from tests.broker.pool_fakes import elapse, now, on_manual_time
 from tests.broker.test_session import FakeKernel, Scene
@@ -80,6 +84,31 @@ async def test_cpu_time_expires_when_it_is_used_up_and_not_before() -> None:
     assert told.said == [("expired", "cpu", pytest.approx(10.0, abs=2 * RESOLUTION)),
                          ("overdue", "cpu", pytest.approx(12.0, abs=2 * RESOLUTION))]  # fmt: skip
     assert kernel.asked < 16  # each look halves what is left
+
+
+@pytest.mark.parametrize(
+    ("cpu_time", "left", "said"),
+    [
+        (0.0, 5.0, ("expired", "quota", 5.0)),
+        (9.0, 5.0, ("expired", "quota", 5.0)),
+        (5.0, 9.0, ("expired", "cpu", 5.0)),
+        (5.0, inf, ("expired", "cpu", 5.0)),
+        (0.0, 0.0, ("expired", "quota", RESOLUTION)),
+        (0.0, inf, None),
+    ],
+)
+def test_what_is_left_to_a_tenant_bounds_the_cpu_time_like_the_sessions_own(
+    cpu_time: float, left: float, said: tuple[str, str, float] | None
+) -> None:
+    async def passed() -> None:
+        told, kernel = Told(cpu_time=cpu_time, cpu=1.0), BusyKernel(1.0)
+        told.deadline.set(kernel, None, left)
+        await elapse(60)
+        due = [] if said is None else [said, ("overdue", said[1], said[2] + 2.0)]
+        near = [(what, why, pytest.approx(when, abs=2 * RESOLUTION)) for what, why, when in due]
+        assert told.said == near
+
+    on_manual_time(passed)()
 
 
 @on_manual_time
@@ -244,3 +273,27 @@ async def test_each_cell_has_its_own_cpu_time() -> None:
         kernel.end()
         assert scene.client.events[-1]["cpu"] == pytest.approx(2.5, abs=0.01)
     assert (kernel.interrupts, set(scene.client.dones.values())) == (0, {"ok"})
+
+
+@on_manual_time
+async def test_a_cell_is_interrupted_when_its_tenants_hour_is_used_up() -> None:
+    scene = Scene(bound=False, cpu=1.0, cpu_time=60.0)
+    scene.host.quotas = Quotas(Tenant(cpu_hour=5.0), clock=now)
+    scene.host.quotas.executed(scene.session, 3.0)  # in another of the tenant's sessions
+    kernel = BusyKernel(1.0)
+    scene.session.bind(kernel, 1, "fresh", "")
+    scene.submit("a", "b", stop_on_error=False)
+    kernel.begin()
+    await elapse(1.9)
+    assert kernel.interrupts == 0
+    await elapse(0.2)
+    assert kernel.interrupts == 1
+    scene.host.quotas.executed(scene.session, 2.1)
+    kernel.end("error")
+    done = scene.client.events[-1]
+    assert (done["id"], done["status"], done["reason"]) == ("a", "timeout", "quota")
+    kernel.begin()  # what had waited gets as good as nothing
+    await elapse(0.1)
+    assert kernel.interrupts == 2
+    with pytest.raises(QuotaExceeded):
+        scene.submit("c")

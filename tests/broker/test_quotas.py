@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
 import pytest
@@ -192,6 +193,18 @@ def test_cpu_time_is_refused_until_the_hour_has_room_again() -> None:
     clock.now += 0.02
     bound.submit(place)
     bound.submit(Place("other"))
+
+
+def test_what_is_left_of_the_hour_is_what_nobody_has_used() -> None:
+    clock = Clock()
+    bound, place = quotas(clock, cpu_hour=10.0), Place()
+    assert (bound.cpu_left(place), bound.cpu_left(Place("other"))) == (10.0, inf)
+    bound.executed(place, 4.0)
+    assert bound.cpu_left(Place()) == 6.0
+    bound.executed(place, 9.0)
+    assert bound.cpu_left(place) == 0.0
+    clock.now += HOUR + 61
+    assert bound.cpu_left(place) == 10.0
 
 
 @pytest.mark.parametrize("cpu", [None, -5.0, float("nan"), float("inf"), 1e300])

@@ -11,6 +11,7 @@ import pytest
 
 from broker.errors import BadMessage, BrokerError, NotRunning, QueueFull, StoreUnavailable
 from broker.execution import Event, OutputLimits
+from broker.quotas import Quotas
 from broker.requests import Execute
 from broker.roles import Envelope, SessionKernel, SessionLimits
 from broker.session import EXIT_SETTLE, Session
@@ -137,14 +138,13 @@ class FakeHost:
         self.done: list[str] = []
         self.waits: list[float] = []
         self.leavers = 0
+        self.quotas = Quotas()
 
     def need_kernel(self, session: Session) -> None:
         self.needed += 1
 
     def kernel_lost(self, session: Session, kernel: SessionKernel, reason: str) -> None:
         self.lost.append(reason)
-
-    def submitting(self, session: Session) -> None: ...
 
     def executed(
         self, session: Session, status: str, seconds: float, cpu: float | None = None
