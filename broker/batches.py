@@ -49,6 +49,7 @@ class Batch:
         if len(self._ended) < self._cells:
             return []
         cells = [self._ended[number] for number in sorted(self._ended)]
+        began = self._ended[min(self._ended)]
         first = next((one for one in cells if one["status"] != "ok"), cells[-1])
         event: Event = {"type": "done", "id": self.id, "status": first["status"]}
         if "reason" in first:
@@ -62,8 +63,8 @@ class Batch:
             "memory_peak": max((one["memory_peak"] or 0 for one in cells), default=0) or None,
             "output_bytes": sum(one["output_bytes"] for one in cells),
         }
-        last = {"generation": done["generation"], "expires_at": done["expires_at"]}
-        return [one | last for one in (*self._cut, event)]
+        last = {name: done[name] for name in ("generation", "state", "expires_at")}
+        return [*(one | last for one in self._cut), event | last | {"state": began["state"]}]
 
 
 def _sum(seconds: list[float | None]) -> float | None:

@@ -206,6 +206,13 @@ class Done(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, tag="done")
     status: Literal["ok", "error", "timeout", "interrupted", "cancelled", "aborted", "lost"]
     execution_count: Count | None
     generation: int
+    state: Annotated[
+        Literal["fresh", "warm", "lost"],
+        Meta(
+            description="Of the variables when it began. fresh: there had been none; warm: they"
+            " were there; lost: they had gone with an earlier kernel."
+        ),
+    ]
     duration: Seconds
     queued: Seconds
     cpu: Annotated[float, Meta(description="CPU seconds.")] | None

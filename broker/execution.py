@@ -65,6 +65,7 @@ class Execution:
     interrupted: str = ""  # why it was interrupted: `interrupted`, or one of EXPIRED
     used_before: Usage = UNKNOWN  # by the kernel
     used_after: Usage = UNKNOWN
+    state: str = ""  # of the variables when it began: fresh, warm, lost; empty if it never did
     taken: bool = False  # the kernel has begun with it
     interrupt_due: bool = False  # to be interrupted as soon as it has
     count: int | None = None
@@ -98,7 +99,7 @@ class Execution:
 
     def resume(self, *, started: float, announced: bool) -> None:
         """Go on with what an earlier broker had the kernel begin."""
-        self.started, self._announced = started, announced
+        self.started, self._announced, self.state = started, announced, "warm"
         self.told = self.taken = True
 
     @property

@@ -71,6 +71,7 @@ class Executions:
             limits, expired=self._expire, insist=self._insist, overdue=place.kill
         )
         self.dialogue = Dialogue(place, self._emit)
+        self._state = "fresh"  # of the variables, as what begins next will find them
         self._answered = False  # by the kernel it has now
         self._around = NONE  # what clients have set for all that runs
         self._around_version = 0  # which of it the kernel has
@@ -101,8 +102,9 @@ class Executions:
 
     # The kernel
 
-    def begin(self, kernel: SessionKernel, *, warm: bool, running: Running | None = None) -> None:
-        """Take up a kernel; `warm` if it may still run what it was given before: `running`."""
+    def begin(self, kernel: SessionKernel, state: str, running: Running | None = None) -> None:
+        """Take up a kernel; a `warm` one may still run what it was given before: `running`."""
+        self._state, warm = state, state == "warm"
         self._answered = warm
         self._around_version = 0
         self.dialogue.begin(warm=warm)
@@ -122,7 +124,7 @@ class Executions:
         """End everything: the kernel is lost, for this reason."""
         running, self._running = self._running, None
         waiting = self._queue.take()
-        self._catching_up = False
+        self._catching_up, self._state = False, "lost"
         self._deadline.stop()
         self.dialogue.lose()
         if running is not None:
@@ -240,6 +242,7 @@ class Executions:
         self._place.advance(SessionEvent.STARTED)
         execution = self._running = self._queue.next()
         execution.started = time.monotonic()
+        execution.state, self._state = self._state, "warm"
         self._strays.renew()
         left = self._place.host.quotas.cpu_left(self._place)
         execution.used_before = self._deadline.set(kernel, execution.request.timeout, left)
@@ -368,7 +371,8 @@ class Executions:
             if self._place.workspace is not None:
                 event |= self._place.workspace.changed()
             self._place.mark.ending()
-        event |= {"generation": self._place.generation, "expires_at": self._place.expires}
+        event["generation"] = self._place.generation
+        event |= {"state": execution.state or self._state, "expires_at": self._place.expires}
         self._emit(execution, event)
         if (batch := execution.order.batch) is not None and execution.order.cell is not None:
             cell, started_at = execution.order.cell, execution.started

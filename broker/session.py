@@ -172,7 +172,7 @@ class Session:
         self.audience.emit(event)
         if state == "lost":
             self.transcript.lose(reason)
-        self.work.begin(kernel, warm=state == "warm", running=running)
+        self.work.begin(kernel, state, running)
         self.questions.begin()
 
     def _go_on(self, kernel: SessionKernel, generation: int, *, warm: bool) -> Running | None:

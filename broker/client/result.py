@@ -155,6 +155,8 @@ def collect(events: Iterable[Event]) -> Result:
                 state, reason = str(event.get("state", state)), event.get("reason")
             case "done":
                 done = event
+    if state != "lost":  # a loss is told to each client once, whoever's execution came first
+        state = str(done.get("state", state))
     return Result(
         status=str(done.get("status", "lost")),
         events=kept,

@@ -14,8 +14,8 @@ class CallOnce(ExecuteOnce):
 
     _read = staticmethod(call_body)
 
-    def _summary(self, session: Session, state: str, events: list[Event]) -> dict[str, Any]:
-        return _with_value(summary(session, state, events))
+    def _summary(self, session: Session, events: list[Event]) -> dict[str, Any]:
+        return _with_value(summary(session, events))
 
 
 class CallInSession(ExecuteInSession):
@@ -23,8 +23,8 @@ class CallInSession(ExecuteInSession):
 
     _read = staticmethod(call_body)
 
-    def _summary(self, session: Session, state: str, events: list[Event]) -> dict[str, Any]:
-        return _with_value(summary(session, state, events))
+    def _summary(self, session: Session, events: list[Event]) -> dict[str, Any]:
+        return _with_value(summary(session, events))
 
 
 def _with_value(answer: dict[str, Any]) -> dict[str, Any]:

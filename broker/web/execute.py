@@ -40,15 +40,12 @@ class Follower:
 
     def __init__(self, request_id: str) -> None:
         self.id = request_id
-        self.state = "warm"
         self._events: asyncio.Queue[Event | BrokerError] = asyncio.Queue()
 
     def deliver(self, envelope: Envelope) -> None:
         """Keep what belongs to the execution."""
         event = envelope.event
-        if event["type"] == "session":
-            self.state = event["state"]
-        elif event.get("id") == self.id:
+        if event.get("id") == self.id:
             self._events.put_nowait(event)
 
     def dispatch(self) -> None:
@@ -113,10 +110,10 @@ class ExecuteOnce(Face):
                 await self._stream(follower)
             else:
                 events = [event async for event in follower.events()]
-                self.answer(self._summary(session, follower.state, events))
+                self.answer(self._summary(session, events))
 
-    def _summary(self, session: Session, state: str, events: list[Event]) -> dict[str, Any]:
-        return summary(session, state, events)
+    def _summary(self, session: Session, events: list[Event]) -> dict[str, Any]:
+        return summary(session, events)
 
     async def _stream(self, follower: Follower) -> None:
         self.set_header("Content-Type", "application/x-ndjson")
@@ -168,7 +165,7 @@ def abandon(session: Session, request_id: str) -> None:
             return
 
 
-def summary(session: Session, state: str, events: list[Event]) -> dict[str, Any]:
+def summary(session: Session, events: list[Event]) -> dict[str, Any]:
     """Return the answer of a waited-for execution."""
     outputs = [told(event) for event in events if event["type"] not in ("started", "queued")]
     done = outputs.pop()
@@ -189,7 +186,7 @@ def summary(session: Session, state: str, events: list[Event]) -> dict[str, Any]
     return {
         "session": session.name,
         "generation": done["generation"],
-        "state": state,
+        "state": done["state"],
         "status": done["status"],
         "execution_count": done["execution_count"],
         **streams,

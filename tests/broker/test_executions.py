@@ -84,11 +84,13 @@ def test_a_batch_lasts_from_its_first_cells_start_to_its_last_cells_end() -> Non
     batch = batches.Batch("b", 3, 100.0)
     cell = {"status": "ok", "cpu": None, "memory_peak": None, "output_bytes": 1}
     cell |= {"duration": 1.0, "execution_count": None, "generation": 2, "expires_at": 5.0}
-    assert batch.ended(0, cell, started=103.0, now=104.0) == []
+    cell["state"] = "warm"
+    assert batch.ended(0, cell | {"state": "lost"}, started=103.0, now=104.0) == []
     assert batch.ended(2, cell | {"status": "cancelled"}, started=0.0, now=105.0) == []
     (last,) = batch.ended(1, cell, started=104.0, now=108.0)
     assert (last["queued"], last["duration"], last["cells"]) == (3.0, 5.0, 2)
     assert (last["status"], last["cpu"], last["output_bytes"]) == ("cancelled", None, 3)
+    assert last["state"] == "lost"  # as its first cell met the variables
 
 
 @on_manual_time
@@ -191,6 +193,38 @@ async def test_a_kernel_lost_in_a_batch_loses_a_cell_and_aborts_the_rest() -> No
     assert stage.told_of()[-3:] == [done(1, "lost"), done(2, "aborted"), done(None, "lost")]
     last = next(e for e in reversed(stage.client.events) if e["type"] == "done")
     assert (last["reason"], last["cells"]) == ("oom", 2)
+
+
+@on_manual_time
+async def test_done_says_what_had_become_of_the_variables() -> None:
+    stage = Stage(bound=False)
+    stage.submit("never")
+    stage.session.work.cancel("never")
+    stage.session.bind(stage.kernel, 1, "fresh", "")
+    stage.submit("first")
+    stage.run()
+    stage.batch("x", "y")
+    stage.run()
+    stage.submit("behind")
+    stage.kernel.begin()
+    stage.session.drop_kernel("oom")  # y had them, and what never ran would not have
+    stage.kernel = FakeKernel()
+    stage.session.bind(stage.kernel, 2, "lost", "oom")
+    stage.batch("x", "y", name="again")
+    stage.run()
+    stage.run()
+    dones = [event for event in stage.client.events if event["type"] == "done"]
+    assert [(one["id"], one.get("cell"), one["state"]) for one in dones] == [
+        ("never", None, "fresh"),
+        ("first", None, "fresh"),
+        ("b", 0, "warm"),
+        ("b", 1, "warm"),
+        ("b", None, "warm"),
+        ("behind", None, "lost"),
+        ("again", 0, "lost"),
+        ("again", 1, "warm"),
+        ("again", None, "lost"),
+    ]
 
 
 @on_manual_time

@@ -85,3 +85,22 @@ def test_an_error_has_a_short_form(event: dict[str, Any], short: str) -> None:
     error = collect([{"type": "error", **event}]).error
     assert error is not None
     assert error.short == short
+
+
+@pytest.mark.parametrize(
+    ("told", "done", "state"),
+    [
+        ([], {}, "warm"),
+        ([], {"state": "fresh"}, "fresh"),
+        ([], {"state": "lost"}, "lost"),
+        (["fresh"], {}, "fresh"),
+        (["fresh"], {"state": "warm"}, "warm"),  # another's code was the first to run
+        (["lost", "lost"], {"state": "warm"}, "lost"),  # and the loss is news all the same
+    ],
+)
+def test_the_state_is_that_of_done_unless_a_loss_is_news(
+    told: list[str], done: dict[str, str], state: str
+) -> None:
+    events = [{"type": "session", "state": one} for one in told]
+    result = collect([*events, {"type": "done", "status": "ok", **done}])
+    assert result.state == state

@@ -75,6 +75,7 @@ async def test_the_running_cell_goes_on_under_its_own_id_and_has_one_done() -> N
     assert again.client.kinds == ["session", "session", "stream", "done"]
     assert [event["seq"] for event in again.client.events] == [41, 41, 42, 43]
     assert again.client.dones == {"cell": "error"}
+    assert again.client.events[-1]["state"] == "warm"
     assert (again.session.state, again.session.busy) == (SessionState.READY, False)
 
 
@@ -239,6 +240,7 @@ async def test_a_batch_that_was_cut_has_its_cells_done_and_then_its_own() -> Non
     assert cell["status"] == "ok"
     assert [(one["status"], one["reason"]) for one in rest] == [("lost", UNTOLD)] * 2
     assert {(one["id"], one["generation"]) for one in rest} == {("cells", 1)}
+    assert {one["state"] for one in (cell, *rest, batch)} == {"warm"}
     assert (batch["type"], batch["id"], batch["status"]) == ("done", "cells", "lost")
     assert (batch["reason"], "cell" in batch) == (UNTOLD, False)
 
