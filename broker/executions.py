@@ -6,9 +6,9 @@ kernel tells when there is one, and when it is lost. Each execution ends here, w
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Iterable
+from functools import partial
 from typing import Any, Protocol
 
 from broker import quotas
@@ -20,7 +20,7 @@ from broker.execution import Event, Execution, are_akin
 from broker.marks import Mark, Running
 from broker.orders import Runs, executions_of, surrounded
 from broker.requests import Configure
-from broker.resumption import SETTLE, UNTOLD, note, resumed
+from broker.resumption import UNTOLD, Greeting, note, resumed
 from broker.roles import Client, Host, SessionKernel, SessionLimits, Workspace
 from broker.strays import Strays
 from broker.surroundings import NONE
@@ -63,9 +63,10 @@ class Executions:
         self.last_used = time.time()  # Unix s
         self._queue = Waiting(limits.queue)
         self._running: Execution | None = None
-        self._catching_up = False  # an adopted kernel may still run what it was given before
         self._request_id = ""  # the kernel's id of what runs
-        self._greeting_id = ""  # and of what an adopted kernel answers when it is free
+        # What an adopted kernel answers when it is free; until then it may still run what it was
+        # given before.
+        self._greeting: Greeting | None = None
         self._strays = Strays(limits.output)
         self._deadline = Deadline(
             limits, expired=self._expire, insist=self._insist, overdue=place.kill
@@ -83,7 +84,7 @@ class Executions:
     @property
     def occupied(self) -> bool:
         """Tell whether the kernel runs something."""
-        return self._running is not None or self._catching_up
+        return self._running is not None or self._greeting is not None
 
     @property
     def queued(self) -> int:
@@ -112,19 +113,19 @@ class Executions:
         self._strays.renew()
         if warm:
             self._place.advance(SessionEvent.STARTED)
-            self._catching_up = True
             if running is not None:
                 self._running, left = resumed(running, self._place.limits.output)
                 self._request_id = running.message
                 self._deadline.set(kernel, left)
-            self._greeting_id = kernel.channels.send("shell", "kernel_info_request", {})
+            self._greeting = Greeting(self._place, kernel.channels)
         self.start_next()
 
     def lose(self, reason: str) -> None:
         """End everything: the kernel is lost, for this reason."""
         running, self._running = self._running, None
         waiting = self._queue.take()
-        self._catching_up, self._state = False, "lost"
+        self._state = "lost"
+        self._part()
         self._deadline.stop()
         self.dialogue.lose()
         if running is not None:
@@ -209,7 +210,7 @@ class Executions:
     def interrupt(self, target: str | None = None) -> str:
         """Interrupt what runs, and return its id. Raises NotRunning."""
         running, kernel = self._running, self._place.kernel
-        if self._catching_up and running is None and kernel is not None and not target:
+        if self._greeting is not None and running is None and kernel is not None and not target:
             kernel.interrupt()  # what the last broker had it run; its id is not known
             self._deadline.hasten(KILLED)
             return ""
@@ -304,15 +305,16 @@ class Executions:
                 self._complete(running)
             elif running.interrupt_due:
                 self._interrupt_once_taken(running)
-        elif self._catching_up and channel == "shell" and message.parent_id == self._greeting_id:
-            self._caught_up()
+        elif (greeting := self._greeting) is not None and greeting.take(channel, message):
             told = True
+            if greeting.free:
+                self._caught_up(greeting)
         elif channel == "iopub" and message.type != "status":
             for event in self._strays.take(message):
                 self._place.audience.emit(event)
                 told = True
             # What an adopted kernel still runs has an id of the last broker's, which we never knew.
-            asked = self._catching_up or are_akin(message.parent_id, self._request_id)
+            asked = self._greeting is not None or are_akin(message.parent_id, self._request_id)
             told = told or (asked and self._strays.bounded)
         return told
 
@@ -323,13 +325,16 @@ class Executions:
         own = message.parent_id == self._request_id
         return self.dialogue.take(message, self._running, own=own, busy=self.occupied)
 
-    def _caught_up(self) -> None:
+    def _caught_up(self, greeting: Greeting) -> None:
         running = self._running
         if running is not None:
             # It has ended; what tells how may still be on its way, or went to the last broker.
-            asyncio.get_running_loop().call_later(SETTLE, self._give_up, running)
+            if greeting.heard:
+                self._complete(running, *(("", "") if running.replied else ("lost", UNTOLD)))
+            else:
+                greeting.await_idle(partial(self._complete, running, "lost", UNTOLD))
             return
-        self._catching_up = False
+        self._part()
         self._deadline.clear()
         self.dialogue.end()
         self.last_used = time.time()
@@ -337,14 +342,14 @@ class Executions:
         self._place.host.caught_up(self._place)
         self.start_next()
 
-    def _give_up(self, running: Execution) -> None:
-        """End what an earlier broker had begun: the kernel has nothing more to say about it."""
-        if self._running is running:
-            self._complete(running, *(("", "") if running.replied else ("lost", UNTOLD)))
+    def _part(self) -> None:
+        if self._greeting is not None:
+            self._greeting.close()
+            self._greeting = None
 
     def _complete(self, execution: Execution, status: str = "", reason: str = "") -> None:
         self._running = None
-        self._catching_up = False
+        self._part()
         self._deadline.clear()
         if execution.configured:
             self._around_version = execution.around.version

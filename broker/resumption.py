@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 from broker.batches import Batch, Order
-from broker.execution import Execution, OutputLimits
+from broker.execution import STATUS, Execution, OutputLimits
 from broker.marks import ALONE, CALL, Mark, Running
 from broker.requests import MAX_CELLS, Execute
 from broker.roles import SessionLimits
+from kernels.channels import Channels
+from kernels.messages import Message
 
-# s from the answer that tells that a kernel is free: what it said on its other sockets has come.
-SETTLE = 0.5
+SETTLE = 2.0  # s until a kernel that is free is asked again to say that it has said everything,
+ASKED = 15  # times at the most: one that never does keeps nobody waiting for ever
 # Why a `done` does not tell how the execution ended: its kernel does not say it twice.
 UNTOLD = "broker_restart"
 LEAST = 0.1  # s that are left of a time that has run out meanwhile: it ends as any other does
@@ -23,6 +27,70 @@ class Place(Protocol):
 
     mark: Mark
     limits: SessionLimits
+
+    def pace(self) -> bool:
+        """Hold the kernel back, or no longer; tell whether it is."""
+
+
+class Greeting:
+    """What an adopted kernel answers when it is free.
+
+    Its reply tells that nothing runs. That all has come which the kernel published before, only the
+    greeting's own `idle` tells, which follows it on iopub: the two sockets are read at different
+    paces, and iopub perhaps not at all for a while.
+    """
+
+    def __init__(self, place: Place, channels: Channels) -> None:
+        self._place = place
+        self._channels = channels
+        self._timer: asyncio.TimerHandle | None = None
+        self.free = False  # it has replied
+        self.heard = False  # and all that it published before has come
+        self._ids: list[str] = []  # each of which will do: the cell has ended before any of them
+        self._ask()
+
+    def __repr__(self) -> str:
+        return f"<Greeting {self._ids}: free={self.free} heard={self.heard}>"
+
+    def _ask(self) -> None:
+        self._ids.append(self._channels.send("shell", "kernel_info_request", {}))
+
+    def take(self, channel: str, message: Message) -> bool:
+        """Take in what answers it; return whether it is news."""
+        before = self.free, self.heard
+        if message.parent_id not in self._ids:
+            return False
+        if channel == "shell":
+            self.free = True
+        elif message.type == "status" and len(message.content_bytes) <= STATUS:
+            idle = message.content.get("execution_state") == "idle"
+            self.heard = self.heard or idle
+        return before != (self.free, self.heard)
+
+    def await_idle(self, unheard: Callable[[], None]) -> None:
+        """Call `unheard` if its `idle` does not come; while nobody reads, it need not."""
+        self.close()
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(SETTLE, self._look, unheard)
+
+    def close(self) -> None:
+        """Wait for nothing any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _look(self, unheard: Callable[[], None]) -> None:
+        if not self._place.pace():
+            if len(self._ids) >= ASKED:
+                unheard()
+                return
+            # A kernel of another make publishes nothing to who has not been subscribed by then.
+            try:
+                self._ask()
+            except BlockingIOError:  # it reads no more
+                unheard()
+                return
+        self.await_idle(unheard)
 
 
 def note(place: Place, execution: Execution, message: str) -> None:

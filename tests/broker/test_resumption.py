@@ -11,7 +11,7 @@ import pytest
 from broker.errors import BadMessage, NotRunning
 from broker.marks import Mark, Running
 from broker.requests import Batch, Call, Cell, Execute
-from broker.resumption import SETTLE, UNTOLD
+from broker.resumption import ASKED, SETTLE, UNTOLD
 from broker.roles import SessionLimits
 from broker.session import Session
 from kernels.state import SessionState
@@ -47,6 +47,9 @@ class Again:
     def is_free(self) -> None:
         self.kernel.say("shell", "kernel_info_reply", {}, parent="info")
 
+    def has_said_all(self) -> None:
+        self.kernel.say("iopub", "status", {"execution_state": "idle"}, parent="info")
+
 
 def left(*, started: bool = True, timeout: float = 0, running: bool = True) -> Mark:
     """Return the mark of a session of which 40 events were numbered, in the middle of a cell."""
@@ -71,7 +74,7 @@ async def test_the_running_cell_goes_on_under_its_own_id_and_has_one_done() -> N
     again.say("shell", "execute_reply", {"status": "error"})
     again.say("iopub", "status", {"execution_state": "idle"})
     again.is_free()
-    await elapse(SETTLE)
+    await elapse(ASKED * SETTLE)
     assert again.client.kinds == ["session", "session", "stream", "done"]
     assert [event["seq"] for event in again.client.events] == [41, 41, 42, 43]
     assert again.client.dones == {"cell": "error"}
@@ -92,7 +95,7 @@ async def test_a_cell_that_ended_without_saying_how_is_told_as_lost_with_the_rea
     again = Again(left())
     again.is_free()
     assert again.client.dones == {}  # what tells of it may still be on its way
-    await elapse(SETTLE)
+    again.has_said_all()
     (done,) = [event for event in again.client.events if event["type"] == "done"]
     assert (done["status"], done["reason"], done["generation"]) == ("lost", UNTOLD, 1)
     assert again.session.state is SessionState.READY
@@ -100,10 +103,55 @@ async def test_a_cell_that_ended_without_saying_how_is_told_as_lost_with_the_rea
 
 @on_manual_time
 async def test_a_reply_without_its_end_on_iopub_still_tells_how_the_cell_ended() -> None:
+    for first, second in ((Again.is_free, Again.has_said_all), (Again.has_said_all, Again.is_free)):
+        again = Again(left())
+        again.say("shell", "execute_reply", {"status": "ok"})
+        first(again)
+        assert again.client.dones == {}
+        second(again)
+        assert again.client.dones == {"cell": "ok"}
+
+
+@on_manual_time
+async def test_outputs_that_come_long_after_the_reply_come_before_the_done() -> None:
     again = Again(left())
     again.say("shell", "execute_reply", {"status": "ok"})
     again.is_free()
+    await elapse(5 * SETTLE)
+    again.say("iopub", "stream", {"name": "stdout", "text": "tail"})
+    again.say("iopub", "status", {"execution_state": "idle"})
+    assert again.client.kinds == ["session", "session", "stream", "done"]
+    assert again.client.events[2]["id"] == "cell"
+    assert again.client.dones == {"cell": "ok"}
+    await elapse(ASKED * SETTLE)
+    assert again.client.kinds[4:] == []
+
+
+@on_manual_time
+async def test_a_kernel_that_never_says_that_it_said_all_is_told_as_lost_and_keeps_nobody() -> None:
+    again = Again(left())
+    again.say("shell", "execute_reply", {"status": "ok"})
+    again.is_free()
+    await elapse((ASKED - 1) * SETTLE)
+    assert again.client.dones == {}
     await elapse(SETTLE)
+    (done,) = [event for event in again.client.events if event["type"] == "done"]
+    assert (done["status"], done["reason"]) == ("lost", UNTOLD)
+    assert again.session.state is SessionState.READY
+
+
+@on_manual_time
+async def test_while_nobody_takes_more_the_end_of_what_is_said_is_waited_for() -> None:
+    again = Again(left())
+    again.session.audience.hold(again.client)
+    again.say("shell", "execute_reply", {"status": "ok"})
+    again.is_free()
+    await elapse(2 * ASKED * SETTLE)
+    assert again.client.dones == {}
+    again.session.audience.release(again.client)
+    again.say("iopub", "stream", {"name": "stdout", "text": "tail"})
+    again.has_said_all()
+    assert again.client.kinds[2:] == ["stream", "done"]
     assert again.client.dones == {"cell": "ok"}
 
 
