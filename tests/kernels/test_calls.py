@@ -282,3 +282,17 @@ async def test_a_parcel_that_nobody_packed_is_an_error(talk: Talk) -> None:
         assert (await talk.run("print('ran')", broker=parcel)).status == "error"
     assert (await talk.run("print('ran')", broker="no parcel")).text() == "ran\n"
     assert await talk.value("1 + 1") == "2"
+
+
+async def test_a_cell_comes_over_the_control_channel_too_with_what_it_brings(talk: Talk) -> None:
+    async def told(**more: Any) -> str:
+        asked = {"code": "", "silent": False, "user_expressions": {"it": "given"}, **more}
+        said = await talk.end(talk.ask("execute_request", asked, "control"))
+        assert said.reply is not None
+        return str(said.reply.content["user_expressions"]["it"]["data"]["text/plain"])
+
+    await talk.run("given = 1")
+    assert await told() == "1"
+    await talk.run("given = 1", broker={"inputs": {"given": 2}})
+    assert await told() == "1"
+    assert await told(broker={"inputs": {"given": 3}}) == "3"
