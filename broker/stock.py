@@ -258,6 +258,7 @@ class Stock(Generic[K]):
         start_failures: int,
     ) -> PoolSnapshot:
         """Return the pool as it is, for operators."""
+        asked = view.waiting + view.direct
         return PoolSnapshot(
             profile=self._profile,
             target=target,
@@ -267,8 +268,8 @@ class Stock(Generic[K]):
             bound=view.bound,
             binding=view.binding,
             stopping=view.stopping,
-            waiting=view.waiting + view.direct,
-            state="backoff" if view.failures and (view.warm < target or view.waiting) else "ok",
+            waiting=asked,
+            state="backoff" if view.failures and (view.warm < target or asked) else "ok",
             error=error,
             retry_in=retry_in,
             start_failures=start_failures,

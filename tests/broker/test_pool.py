@@ -93,6 +93,7 @@ async def test_bindings_that_overlap_without_end_do_not_either() -> None:
         (PoolView(warm=2, failures=1), "ok"),
         (PoolView(warm=1, failures=1), "backoff"),
         (PoolView(warm=2, failures=1, waiting=1), "backoff"),
+        (PoolView(warm=2, failures=1, direct=1), "backoff"),
         (PoolView(warm=1, starting=1), "ok"),
     ],
 )
@@ -419,6 +420,26 @@ async def test_a_start_on_a_workspace_that_fails_is_told_and_keeps_the_files() -
         with pytest.raises(ProfileBroken, match="no"):
             await pool.acquire_with(object(), timeout=5)
         assert pool.snapshot().warm == 1
+
+
+@on_manual_time
+async def test_one_waits_for_its_start_beside_a_warm_kernel_that_others_get() -> None:
+    source = FakeSource(held=True)
+    async with make(source, warm=2) as pool:
+        await elapse()
+        source.up()
+        await elapse()
+        source.fail("no memory")
+        await elapse(0.6)  # the next attempt is on its way, and none beside it
+        restart = asyncio.create_task(pool.acquire_with(object(), timeout=5))
+        await elapse()
+        assert (pool.snapshot().warm, pool.snapshot().waiting) == (1, 1)
+        assert (await pool.acquire(timeout=1)).kernel_id == "k1"
+        source.up()
+        await elapse()
+        source.held = False
+        source.up()
+        assert (await restart).kernel_id == "k3"
 
 
 @on_manual_time

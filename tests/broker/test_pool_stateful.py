@@ -145,7 +145,11 @@ class PoolsOfANode(RuleBasedStateMachine):
         for pool, handed in zip(self.pools, self.handed, strict=True):
             warm = {row.kernel_id for row in pool.snapshot().kernels if row.state == "warm"}
             assert not warm & handed
-            assert not warm or pool.snapshot().waiting == 0
+
+    @invariant()
+    def nobody_whom_any_kernel_serves_waits_beside_a_warm_one(self) -> None:
+        for pool in self.pools:  # a restart's is made for it, and it waits for that beside others
+            assert pool.view().warm == 0 or pool.view().waiting == 0
 
     @invariant()
     def what_is_counted_is_what_is_there(self) -> None:
