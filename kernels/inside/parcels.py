@@ -33,7 +33,7 @@ class Parcels:
         self, execute: Callable[..., Awaitable[Reply]], *args: Any, **options: Any
     ) -> Awaitable[Reply]:
         """Serve an execute_request: `execute` is how code is run, the rest what it is given."""
-        # Of the channel that this thread serves: the control thread knows no request of the shell's.
+        # Of the channel that this thread serves: the control thread knows none of the shell's.
         parcel = self._kernel.get_parent()["content"].get("broker")
         if not isinstance(parcel, dict):
             return execute(*args, **options)
