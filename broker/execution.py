@@ -79,6 +79,7 @@ class Execution:
     _cost: int = 0  # bytes of all events, as whoever keeps them pays for them
     _vain: int = 0  # bytes of outputs that were decoded and came to nothing
     _failed: bool = False
+    _untold: Mapping[str, Any] | None = None  # the error of the reply, to be told if no other is
     _valued: bool = False
     _metadata: dict[str, Any] = field(default_factory=dict)
 
@@ -144,6 +145,9 @@ class Execution:
         elif channel == "iopub":
             self.taken = True
             yield from self._publication(kind, message)
+        if self._untold is not None and self._idle and not self._failed:
+            self._failed = True
+            yield error_event(self.id, self._untold)
 
     def _publication(self, kind: str, message: Message) -> Iterator[Event]:
         # What cannot become an event is not decoded: that may cost us more than it cost to send.
@@ -234,6 +238,8 @@ class Execution:
         status = message.content.get("status")
         self._status = status if status in ("ok", "error", "aborted") else "error"
         self._metadata = message.metadata
+        if self._status == "error" and isinstance(message.content.get("ename"), str):
+            self._untold = message.content
         told = message.content.get("broker")
         self.configured = isinstance(told, dict) and told.get("configured") is True
         count = _count(message.content.get("execution_count"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from ipykernel.zmqshell import ZMQInteractiveShell
@@ -52,6 +52,13 @@ class PlainFirst(DisplayFormatter):
             if any(kind in printers or ("builtins", kind.__name__) in deferred for kind in kinds):
                 return True
         return False
+
+
+def flush() -> None:
+    """Send what was printed, if what the user has put in the place of our streams can do so."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):
+            stream.flush()
 
 
 class Shell(ZMQInteractiveShell):
@@ -169,8 +176,7 @@ class Shell(ZMQInteractiveShell):
 
     def _showtraceback(self, etype: Any, evalue: Any, stb: list[str]) -> None:
         """Send an error, as ipykernel does; with the line of the cell that it came from."""
-        sys.stdout.flush()
-        sys.stderr.flush()
+        flush()
         hook: Any = self.displayhook
         if getattr(hook, "msg", None) is not None:  # raised while a result was made text
             self._last_traceback_during_displayhook = True

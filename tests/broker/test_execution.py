@@ -250,6 +250,21 @@ def test_the_kernel_is_never_told_to_stop_or_to_ask() -> None:
     assert execution(store_history=False).content()["store_history"] is False
 
 
+@pytest.mark.parametrize("late", [False, True], ids=["reply first", "idle first"])
+@pytest.mark.parametrize("told", [False, True])
+def test_an_error_that_only_the_reply_tells_is_told_once(late: bool, told: bool) -> None:
+    run, failure = execution(), {"ename": "E", "evalue": "why", "traceback": []}
+    answer = "shell", message("execute_reply", {"status": "error", **failure})
+    end = "iopub", message("status", {"execution_state": "idle"})
+    messages = [*([("iopub", message("error", failure))] if told else [])]
+    messages += [end, answer] if late else [answer, end]
+    events = [event for each in messages for event in run.take(*each)]
+    assert [(event["type"], event["name"], event["message"]) for event in events] == [
+        ("error", "E", "why")
+    ]
+    assert run.finished
+
+
 def test_a_start_is_told_once() -> None:
     run = execution()
     first = message("execute_input", {"execution_count": 1})
