@@ -325,6 +325,10 @@ class Kernel(ParentsApart, IPythonKernel):
         self._cpu = cpu_seconds() - began
         if isinstance(self.shell, Shell):
             self.shell.forget_outputs()
+            if self.shell.exit_now:  # `exit()`: now, or the next cell would be lost in its place
+                self.iopub_socket.flush()
+                self.iopub_socket.wait_until_sent()
+                os._exit(0)
         return self._fitted(reply)
 
     def do_complete(self, code: str, cursor_pos: int) -> Any:

@@ -149,7 +149,7 @@ async def test_a_dataframe_is_html(talk: Talk) -> None:
     assert "<table" in said.data["text/html"]
 
 
-@pytest.mark.parametrize("word", ["quit()", "exit", "import sys; sys.exit(3)", "raise SystemExit"])
+@pytest.mark.parametrize("word", ["import sys; sys.exit(3)", "raise SystemExit"])
 async def test_leaving_is_answered(talk: Talk, word: str) -> None:
     said = await talk.run(word)
     assert said.status in ("ok", "error")
@@ -382,6 +382,8 @@ async def test_an_interrupt_ends_a_completion_that_never_would(talk: Talk) -> No
     ("code", "reason"),
     [
         ("import os; os._exit(3)", "exit 3"),
+        ("exit()", "exit 0"),
+        ("quit", "exit 0"),
         ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "signal SIGKILL"),
         ("import os, signal; os.kill(os.getpid(), signal.SIGTERM)", "signal SIGTERM"),
         ("import ctypes; ctypes.string_at(0)", "signal SIGSEGV"),
