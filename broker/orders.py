@@ -68,6 +68,8 @@ def surrounded(
         return around
     if limits.code_only:
         raise code_only("env" if request.env else "cwd")
+    if request.again and around.has(request.env, request.cwd):
+        return around
     return around.changed(request.env, request.cwd)
 
 

@@ -172,11 +172,13 @@ class Configure(Message, frozen=True, kw_only=True, tag="configure"):
 
     A variable set to None is removed; the directory `.` is the workspace itself again. They hold
     for the session's later kernels, too: what is run where there is no such directory fails.
+    With `again`, what the session still has so is left as code may have changed it since.
     """
 
     id: RequestId
     env: Annotated[dict[EnvName, EnvValue | None], msgspec.Meta(max_length=MAX_INPUTS)] = {}
     cwd: Directory | None = None
+    again: bool = False
 
 
 class Restart(Message, frozen=True, kw_only=True, tag="restart"):

@@ -36,6 +36,11 @@ class Surroundings:
             raise bad_field("env", f"more than {MAX_CHARACTERS:,} characters in this session")
         return Surroundings(version, known, self._cwd if cwd is None else (cwd, version))
 
+    def has(self, env: Mapping[str, str | None], cwd: str | None) -> bool:
+        """Tell whether all of this is set so already."""
+        known = all(name in self._env and self._env[name][0] == env[name] for name in env)
+        return known and cwd in (None, self._cwd[0])
+
     def since(self, version: int) -> dict[str, Any]:
         """Return what was set after that version, as `env` and `cwd`."""
         env = {name: value for name, (value, since) in self._env.items() if since > version}

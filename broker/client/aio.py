@@ -18,10 +18,11 @@ from .calls import (
     call_fields,
     collect_batch,
     execute_fields,
+    heard_async,
     returned,
 )
 from .door import Door, Row
-from .errors import BrokerError, OutputLost, SessionGone
+from .errors import BrokerError, SessionGone
 from .files import Files
 from .find import Place, find
 from .functions import Function
@@ -53,14 +54,20 @@ class AsyncBroker:
         limits: Limits | None = None,
         reconnect: float = RECONNECT,
         on_lost: OnLost = "result",
+        env: Mapping[str, str | None] | None = None,
+        cwd: str | None = None,
     ) -> AsyncSession:
         """Return a session by name; it starts, or is joined, at its first use.
 
         `limits` lowers the profile's bounds: `memory`, `processes`, `cpu`, `cpu_time`,
         `execution_timeout`, such as {"memory": "256M", "cpu_time": 5}. `reconnect` and `on_lost`
-        are those of `Session`.
+        are those of `Session`; `env` and `cwd` are set as `configure` does, at its first use.
         """
-        return AsyncSession(self.place, name, profile, limits, reconnect=reconnect, on_lost=on_lost)
+        session = AsyncSession(
+            self.place, name, profile, limits, reconnect=reconnect, on_lost=on_lost
+        )
+        session._line.link.surround(env, cwd)
+        return session
 
     async def execute(
         self,
@@ -128,23 +135,6 @@ class AsyncBroker:
         return await asyncio.to_thread(lambda: self._door.status(memory=memory))
 
 
-async def _heard(
-    asking: AsyncGenerator[Event, None], on_event: Callable[[Event], object] | None
-) -> list[Event]:
-    events: list[Event] = []
-    try:
-        async with aclosing(asking) as coming:
-            async for event in coming:
-                events.append(event)
-                if on_event is not None:
-                    on_event(event)
-    except OutputLost as lost:
-        if events and events[-1].get("type") == "done":
-            lost.result = collect(events)
-        raise
-    return events
-
-
 class AsyncSession:
     """One session's connection. Leaving the `async with` block lets go of the session and keeps it.
 
@@ -200,7 +190,7 @@ class AsyncSession:
         `batch` and `call`. What `stream` runs goes on.
         """
         asking = self._stream(code, timeout=timeout, **options)
-        return check_state(collect(await _heard(asking, on_event)), self.on_lost)
+        return check_state(collect(await heard_async(asking, on_event)), self.on_lost)
 
     async def stream(
         self, code: str, *, timeout: float | None = None, **options: Any
@@ -232,7 +222,7 @@ class AsyncSession:
     ) -> BatchResult:
         """Run cells one after the other; see `Session.batch`."""
         fields = batch_fields(cells, stop_on_error=stop_on_error)
-        batch = collect_batch(await _heard(self._ask_unheard("batch", **fields), on_event))
+        batch = collect_batch(await heard_async(self._ask_unheard("batch", **fields), on_event))
         for result in batch:
             check_state(result, self.on_lost)
         return batch
@@ -251,13 +241,14 @@ class AsyncSession:
         """Call a function in the session, and return what it returns; see `Session.call`."""
         options = {"timeout": _timeout, "env": _env, "cwd": _cwd}
         asking = self._ask_unheard("call", **call_fields(function, args, kwargs, **options))
-        return returned(check_state(collect(await _heard(asking, _on_event)), self.on_lost))
+        return returned(check_state(collect(await heard_async(asking, _on_event)), self.on_lost))
 
     async def configure(
         self, env: Mapping[str, str | None] | None = None, cwd: str | None = None
     ) -> None:
         """Set what is around all that is asked for from now on; see `Session.configure`."""
         await self._answer("configure", env=env, cwd=cwd)
+        self._line.link.surround(env, cwd)
 
     async def watch(self, after: int | None = None) -> AsyncGenerator[Event, None]:
         """Yield every event of the session, whoever caused it; see `Session.watch`.

@@ -94,6 +94,25 @@ class AsyncLine:
             self._use(socket, again=False)
             # A task, so that a session left alone does not fall behind and is not let go for it.
             self._reader = asyncio.create_task(self._run(socket), name=f"broker-{self._name}")
+            refusal = await self._configure() if self.link.around else None
+        if refusal is not None:
+            await self.close()
+            raise refusal
+
+    async def _configure(self) -> BrokerError | None:
+        """Set what is around all that is asked for; return why that is refused."""
+        answers: asyncio.Queue[Event | BrokerError] = asyncio.Queue()
+        around = self.link.around
+        try:
+            asked = self.link.request("configure", answers.put_nowait, again=True, **around)
+        except BrokerError as error:
+            return error
+        await self._send(asked)
+        answer = await answers.get()
+        # Where the connection was lost, the next one sets it.
+        if isinstance(answer, BrokerError) and not isinstance(answer, ConnectionLost):
+            return answer
+        return None
 
     async def ask(self, kind: str, deliver: Deliver, **fields: Any) -> Asked:
         """Send a request, now or as soon as there is a connection."""

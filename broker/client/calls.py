@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, overload
 
+from .errors import OutputLost
 from .functions import Function, source_of
 from .plain import answered, plain
 from .result import Event, Result, collect
@@ -90,6 +92,32 @@ def batch_fields(cells: Iterable[Cell], *, stop_on_error: bool) -> dict[str, Any
     """Return the fields of a batch."""
     made = [{"code": cell} if isinstance(cell, str) else dict(cell) for cell in cells]
     return {"cells": made, "stop_on_error": stop_on_error}
+
+
+def heard(coming: Iterable[Event], on_event: Callable[[Event], object] | None) -> Iterator[Event]:
+    """Yield events, and call back for each once it has been taken."""
+    for event in coming:
+        yield event
+        if on_event is not None:
+            on_event(event)
+
+
+async def heard_async(
+    asking: AsyncGenerator[Event, None], on_event: Callable[[Event], object] | None
+) -> list[Event]:
+    """Return all events, calling back for each as it comes."""
+    events: list[Event] = []
+    try:
+        async with aclosing(asking) as coming:
+            async for event in coming:
+                events.append(event)
+                if on_event is not None:
+                    on_event(event)
+    except OutputLost as lost:
+        if events and events[-1].get("type") == "done":
+            lost.result = collect(events)
+        raise
+    return events
 
 
 def collect_batch(events: Iterable[Event]) -> BatchResult:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import random
 import threading
 import time
@@ -102,13 +103,36 @@ class Line:
                 target=self._run, args=(socket,), name=f"broker-{self._name}", daemon=True
             )
             self._reader.start()
+            refusal = self._configure() if self.link.around else None
+        if refusal is not None:
+            self.close()
+            raise refusal
+
+    def _configure(self) -> BrokerError | None:
+        """Set what is around all that is asked for; return why that is refused."""
+        answers: queue.SimpleQueue[Event | BrokerError] = queue.SimpleQueue()
+        around = self.link.around
+        try:
+            asked = self.link.request("configure", answers.put, again=True, **around)
+        except BrokerError as error:
+            return error
+        self._send(asked)
+        answer = answers.get()
+        # Where the connection was lost, the next one sets it.
+        if isinstance(answer, BrokerError) and not isinstance(answer, ConnectionLost):
+            return answer
+        return None
 
     def ask(self, kind: str, deliver: Deliver, **fields: Any) -> Asked:
         """Send a request, now or as soon as there is a connection."""
-        from websockets.exceptions import ConnectionClosed
-
         self.open()
         asked = self.link.request(kind, deliver, **fields)
+        self._send(asked)
+        return asked
+
+    def _send(self, asked: Asked) -> None:
+        from websockets.exceptions import ConnectionClosed
+
         if asked.socket is not None:
             try:
                 asked.socket.send(asked.frame)
@@ -117,7 +141,6 @@ class Line:
             except BaseException:
                 self.link.forget(asked.id)
                 raise
-        return asked
 
     def close(self) -> None:
         """Disconnect; open requests are told ConnectionLost."""

@@ -18,6 +18,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -154,7 +155,16 @@ class Link:
         self._silent: list[str] = []  # requests of which nothing has been heard, oldest first
         self._news: deque[Event] = deque(maxlen=8)  # told before an execution could hear of it
         self._loss: Event = {}  # the last one that was told
+        self.around: dict[str, Any] = {}  # what each connection sets first: `env`, `cwd`
         self._lock = threading.Lock()
+
+    def surround(self, env: Mapping[str, str | None] | None, cwd: str | None) -> None:
+        """Have each later connection set this, unless the broker still has it so."""
+        with self._lock:
+            if env:
+                self.around["env"] = {**self.around.get("env", {}), **env}
+            if cwd is not None:
+                self.around["cwd"] = cwd
 
     def connected(self, socket: Any, subprotocol: str | None, *, again: bool) -> None:
         """Use a connection; `again` when the one before was lost, and `after` was asked for."""
@@ -297,6 +307,10 @@ class Link:
         """Say what became of each request, now that all that was kept has come."""
         self._socket, self._joining, self._until = self._joining, None, None
         frames = self._answers()
+        if self.around:  # a broker that was started anew knows nothing of it
+            self._made += 1
+            message = {"type": "configure", "id": f"{self._prefix}-{self._made}", "again": True}
+            frames.insert(0, encode(self._subprotocol, message | self.around))
         for asked in list(self._open.values()):
             error: BrokerError | None = None
             if asked.sent and asked.id in (self._running or ()):

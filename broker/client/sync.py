@@ -14,6 +14,7 @@ from .calls import (
     call_fields,
     collect_batch,
     execute_fields,
+    heard,
     returned,
 )
 from .door import Door, Row
@@ -54,14 +55,18 @@ class Broker:
         limits: Limits | None = None,
         reconnect: float = RECONNECT,
         on_lost: OnLost = "result",
+        env: Mapping[str, str | None] | None = None,
+        cwd: str | None = None,
     ) -> Session:
         """Return a session by name; it starts, or is joined, at its first use.
 
         `limits` lowers the profile's bounds: `memory`, `processes`, `cpu`, `cpu_time`,
         `execution_timeout`, such as {"memory": "256M", "cpu_time": 5}. `reconnect` and `on_lost`
-        are those of `Session`.
+        are those of `Session`; `env` and `cwd` are set as `configure` does, at its first use.
         """
-        return Session(self.place, name, profile, limits, reconnect=reconnect, on_lost=on_lost)
+        session = Session(self.place, name, profile, limits, reconnect=reconnect, on_lost=on_lost)
+        session._line.link.surround(env, cwd)
+        return session
 
     def execute(
         self,
@@ -128,13 +133,6 @@ class Broker:
     def status(self, *, memory: bool = False) -> Row:
         """Return the nodes, the pools and their kernels, with their memory when asked."""
         return self._door.status(memory=memory)
-
-
-def _heard(coming: Iterable[Event], on_event: Callable[[Event], object] | None) -> Iterator[Event]:
-    for event in coming:
-        yield event
-        if on_event is not None:
-            on_event(event)
 
 
 class Session:
@@ -231,7 +229,7 @@ class Session:
         """
         fields = batch_fields(cells, stop_on_error=stop_on_error)
         asking = answering(self._ask("batch", **fields), None, self._line)
-        batch = collect_batch(_heard(asking, on_event))
+        batch = collect_batch(heard(asking, on_event))
         for result in batch:
             check_state(result, self.on_lost)
         return batch
@@ -266,6 +264,7 @@ class Session:
         None removes a variable. They hold for the session's later kernels, too.
         """
         self._answer("configure", env=env, cwd=cwd)
+        self._line.link.surround(env, cwd)
 
     def watch(self, after: int | None = None) -> Generator[Event, None, None]:
         """Yield every event of the session, whoever caused it, on a connection that only watches.
@@ -352,7 +351,7 @@ class Session:
     ) -> Result:
         events: list[Event] = []
         try:
-            events.extend(_heard(coming, on_event))
+            events.extend(heard(coming, on_event))
         except OutputLost as lost:
             if events and events[-1].get("type") == "done":
                 lost.result = collect(events)

@@ -193,6 +193,11 @@ class Socket(tornado.websocket.WebSocketHandler):
                 told = {"state": "lost", "reason": "restart", "generation": self.generation}
                 self.send({"type": "session", "session": self.session, **told})
                 self.send({"type": "reply", "id": request["id"], "generation": self.generation})
+            case "configure" if "REFUSED" in request.get("env", {}):
+                fault = {"code": "bad_message", "message": "not that", "field": "env"}
+                self.send({"type": "fault", "id": request["id"], **fault})
+            case "configure":
+                self.send({"type": "reply", "id": request["id"]})
             case "close":
                 self.send({"type": "reply", "id": request["id"]})
                 self.close(1000)

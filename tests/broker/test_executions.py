@@ -9,6 +9,7 @@ import pytest
 from broker import batches
 from broker.errors import BadMessage, BrokerError, NotRunning, QueueFull
 from broker.requests import Batch, Call, Cell, Configure, Execute
+from broker.surroundings import NONE
 from tests.broker.pool_fakes import elapse, on_manual_time
 from tests.broker.test_session import FakeClient, FakeKernel, Scene
 
@@ -416,6 +417,15 @@ async def test_what_is_configured_comes_once_with_what_is_asked_after_it() -> No
     configured(stage.kernel)
     stage.submit("last")
     assert stage.parcels[-1] is None
+    stage.run()
+    # The code may have changed it since, and a client that comes back has no wish to undo that.
+    stage.session.work.configure(Configure(id="3", env={"A": "1"}, cwd="d", again=True))
+    stage.submit("back")
+    assert stage.parcels[-2:] == [None, None]
+    stage.run()
+    stage.session.work.configure(Configure(id="4", cwd="d"))
+    stage.submit("set")
+    assert stage.parcels[-1] == {"configure": {"env": {}, "cwd": "d"}}
 
 
 @on_manual_time
@@ -442,6 +452,16 @@ async def test_a_new_kernel_gets_all_that_was_configured() -> None:
     stage.session.bind(stage.kernel, 2, "lost", "restart")
     stage.submit("b")
     assert stage.parcels == [{"configure": {"env": {"A": None, "B": "1"}, "cwd": "d"}}]
+
+
+def test_what_is_set_again_is_known_from_what_is_new() -> None:
+    around = NONE.changed({"A": "1", "B": None}, "in")
+    assert around.has({}, None)
+    assert around.has({"A": "1", "B": None}, "in")
+    assert around.has({"B": None}, None)
+    for env, cwd in (({"A": "2"}, None), ({"C": None}, None), ({}, "out"), ({"A": None}, "in")):
+        assert not around.has(env, cwd), (env, cwd)
+    assert not NONE.has({}, "in")
 
 
 @on_manual_time

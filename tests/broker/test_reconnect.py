@@ -11,6 +11,7 @@ import pytest
 
 from broker.client import (
     AsyncBroker,
+    BadRequest,
     Broker,
     ConnectionLost,
     NoServer,
@@ -150,6 +151,59 @@ def test_a_loss_is_raised_when_asked_with_the_result(peer: Peer) -> None:
         assert (lost.value.generation, lost.value.reason) == (2, "restart")
         assert lost.value.result.stdout == "x"
         assert session.execute("x").stdout == "x"
+
+
+def surroundings(peer: Peer) -> list[dict[str, Any]]:
+    """Return what was set around all that runs, in order."""
+    told = [request for request in peer.requests if request["type"] == "configure"]
+    return [{k: v for k, v in one.items() if k not in ("type", "id")} for one in told]
+
+
+def test_a_session_has_its_surroundings_before_anything_and_after_each_lost_connection(
+    peer: Peer,
+) -> None:
+    broker = Broker(peer.url, peer.token)
+    with broker.session("a", env={"A": "1", "B": None}, cwd="in") as session:
+        given = {"env": {"A": "1", "B": None}, "cwd": "in", "again": True}
+        assert surroundings(peer) == [given]
+        session.configure({"C": "3"})
+        peer.answers["late"] = [CUT, {"do": "deaf"}]
+        tries: list[Any] = [[CUT, {"do": "deaf"}], [text("second")]]
+        peer.make = lambda code: tries.pop(0)
+        assert session.execute("late").stdout == "second"
+        both = {"env": {"A": "1", "B": None, "C": "3"}, "cwd": "in", "again": True}
+        assert surroundings(peer) == [given, {"env": {"C": "3"}}, both]
+        kinds = [request["type"] for request in peer.requests]
+        assert kinds == ["configure", "configure", "execute", "configure", "execute"]
+    with broker.session("b") as plain:
+        plain.ping()
+    assert len(surroundings(peer)) == 3
+
+
+def test_surroundings_that_are_refused_are_raised_and_nothing_runs_without_them(
+    peer: Peer,
+) -> None:
+    session = Broker(peer.url, peer.token).session("a", env={"REFUSED": "1"})
+    for _ in range(2):
+        with pytest.raises(BadRequest) as refused:
+            session.execute("x")
+        assert refused.value.field == "env"
+    peer.wait_for_none()
+    assert {request["type"] for request in peer.requests} == {"configure"}
+
+
+async def test_the_asyncio_client_has_its_surroundings_likewise(peer: Peer) -> None:
+    broker = AsyncBroker(peer.url, peer.token)
+    async with broker.session("a", env={"A": "1"}) as session:
+        await session.execute("cut")
+        await session.configure(cwd="in")
+        peer.cut()
+        await asyncio.to_thread(peer.wait_for_sockets, 3)
+        await session.execute("x")
+    given = {"env": {"A": "1"}, "again": True}
+    assert surroundings(peer) == [given, given, {"cwd": "in"}, {**given, "cwd": "in"}]
+    with pytest.raises(BadRequest):
+        await broker.session("a", env={"REFUSED": "1"}).attach()
 
 
 def test_a_watcher_sees_every_event_once_through_lost_connections(
