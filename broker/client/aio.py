@@ -27,8 +27,9 @@ from .files import Files
 from .find import Place, find
 from .functions import Function
 from .inputs import answering_async
+from .losses import OnLost, check_state
 from .result import Event, Result, collect, collect_answer
-from .resume import RECONNECT, OnLost, check_state
+from .resume import RECONNECT
 from .socket import PING_INTERVAL
 from .wire import RUNS, Limits, socket_url
 
@@ -190,7 +191,8 @@ class AsyncSession:
         `batch` and `call`. What `stream` runs goes on.
         """
         asking = self._stream(code, timeout=timeout, **options)
-        return check_state(collect(await heard_async(asking, on_event)), self.on_lost)
+        result = collect(await heard_async(asking, on_event))
+        return check_state(result, self.on_lost, self._line.link)
 
     async def stream(
         self, code: str, *, timeout: float | None = None, **options: Any
@@ -224,7 +226,7 @@ class AsyncSession:
         fields = batch_fields(cells, stop_on_error=stop_on_error)
         batch = collect_batch(await heard_async(self._ask_unheard("batch", **fields), on_event))
         for result in batch:
-            check_state(result, self.on_lost)
+            check_state(result, self.on_lost, self._line.link)
         return batch
 
     async def call(
@@ -241,7 +243,11 @@ class AsyncSession:
         """Call a function in the session, and return what it returns; see `Session.call`."""
         options = {"timeout": _timeout, "env": _env, "cwd": _cwd}
         asking = self._ask_unheard("call", **call_fields(function, args, kwargs, **options))
-        return returned(check_state(collect(await heard_async(asking, _on_event)), self.on_lost))
+        return returned(
+            check_state(
+                collect(await heard_async(asking, _on_event)), self.on_lost, self._line.link
+            )
+        )
 
     async def configure(
         self, env: Mapping[str, str | None] | None = None, cwd: str | None = None
@@ -298,7 +304,9 @@ class AsyncSession:
 
     async def restart(self, *, keep_files: bool = True) -> Any:
         """Give the session a new kernel: generation + 1, no variables, its files or none."""
-        return await self._answer("restart", keep_files=keep_files)
+        answer = await self._answer("restart", keep_files=keep_files)
+        self._line.link.known_loss = answer["generation"]
+        return answer
 
     async def close(self) -> Any:
         """End the session: its kernel is gone. `detach()` keeps it."""

@@ -192,9 +192,10 @@ class OutputLost(ConnectionLost):
 class StateLost(BrokerError):
     """The session's variables are gone: its kernel ended, or it moved to another node.
 
-    `generation` is the kernel it has now, `reason` why the one before it ended, `lost` the names
-    that are gone as far as the broker knows them. With a `result` the execution has ended, in the
-    new generation or with the old one; without, it was in flight, and whether it ran is not known.
+    `generation` is the kernel it has now, or gets next; `reason` why the one before it ended,
+    `lost` the names that are gone as far as the broker knows them. With a `result` the execution
+    has ended, in the new generation or with the old one; without, it was in flight, and whether it
+    ran is not known.
     """
 
     def __init__(

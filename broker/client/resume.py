@@ -20,7 +20,7 @@ import threading
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from .errors import (
     BadRequest,
@@ -36,7 +36,6 @@ from .result import Event, Result
 from .wire import LAST, RUNS, Deliver, decode, encode
 
 Range = tuple[int, int]
-OnLost = Literal["result", "raise"]
 RECONNECT = 60.0  # s that a lost connection is tried again for
 
 
@@ -155,6 +154,7 @@ class Link:
         self._silent: list[str] = []  # requests of which nothing has been heard, oldest first
         self._news: deque[Event] = deque(maxlen=8)  # told before an execution could hear of it
         self._loss: Event = {}  # the last one that was told
+        self.known_loss = 0  # the generation that began with the last loss the caller knows of
         self.around: dict[str, Any] = {}  # what each connection sets first: `env`, `cwd`
         self._lock = threading.Lock()
 
@@ -317,6 +317,7 @@ class Link:
                 continue
             if asked.sent and asked.generation not in (0, self.generation):
                 error = state_lost(self.generation, self._loss)
+                self.known_loss = max(self.generation, self.known_loss)
             elif asked.sent and asked.lacks:
                 error = OutputLost(asked.missed)
             elif asked.sent and self._running is None:
@@ -372,17 +373,6 @@ def state_lost(generation: int, loss: Event, result: Result | None = None) -> St
     names = loss.get("lost")
     lost = tuple(map(str, names)) if isinstance(names, list) else ()
     return StateLost(generation, str(loss.get("reason") or ""), lost, result)
-
-
-def check_state(result: Result, on_lost: OnLost) -> Result:
-    """Return the result; with "raise", raise StateLost if variables were lost before or in it."""
-    if on_lost == "raise" and "lost" in (result.state, result.status):
-        loss: Event = {}
-        for event in result.events:
-            if event.get("type") == "session" and event.get("state") in ("lost", "restored"):
-                loss = event
-        raise state_lost(result.generation, {"reason": result.reason, **loss}, result)
-    return result
 
 
 def _generation(event: Event) -> int:

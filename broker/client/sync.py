@@ -24,8 +24,9 @@ from .find import Place, find
 from .functions import Function
 from .inputs import answering
 from .line import Dialler, Line, Watch
+from .losses import OnLost, check_state
 from .result import Event, Result, collect, collect_answer
-from .resume import RECONNECT, OnLost, check_state
+from .resume import RECONNECT
 from .serving import ToolServer
 from .socket import PING_INTERVAL
 from .wire import Limits, socket_url
@@ -145,8 +146,8 @@ class Session:
     StateLost or OutputLost. With `reconnect=0` a lost connection is ConnectionLost, and made anew
     by the next call. `ping_interval` is in seconds: a peer that vanished is missed after two.
 
-    `on_lost="raise"` makes StateLost of each result that an older kernel's variables are lost to;
-    otherwise its `state` or `status` says so.
+    `on_lost="raise"` makes StateLost of a result that is lost, and of the first after a loss that
+    was not raised yet and no restart of one's own; otherwise its `state` or `status` says so.
     """
 
     def __init__(
@@ -231,7 +232,7 @@ class Session:
         asking = answering(self._ask("batch", **fields), None, self._line)
         batch = collect_batch(heard(asking, on_event))
         for result in batch:
-            check_state(result, self.on_lost)
+            check_state(result, self.on_lost, self._line.link)
         return batch
 
     def call(
@@ -313,7 +314,9 @@ class Session:
 
     def restart(self, *, keep_files: bool = True) -> Any:
         """Give the session a new kernel: generation + 1, no variables, its files or none."""
-        return self._answer("restart", keep_files=keep_files)
+        answer = self._answer("restart", keep_files=keep_files)
+        self._line.link.known_loss = answer["generation"]
+        return answer
 
     def close(self) -> Any:
         """End the session: its kernel is gone. `detach()` keeps it."""
@@ -356,7 +359,7 @@ class Session:
             if events and events[-1].get("type") == "done":
                 lost.result = collect(events)
             raise
-        return check_state(collect(events), self.on_lost)
+        return check_state(collect(events), self.on_lost, self._line.link)
 
     def _answer(self, kind: str, **fields: Any) -> Any:
         event: Event = {}

@@ -141,16 +141,42 @@ def test_a_server_that_is_gone_is_given_up_in_time() -> None:
     session.detach()
 
 
-def test_a_loss_is_raised_when_asked_with_the_result(peer: Peer) -> None:
+def loss(generation: int, reason: str) -> dict[str, Any]:
+    return {"type": "session", "state": "lost", "generation": generation, "reason": reason}
+
+
+def test_a_loss_is_raised_when_asked_with_the_result_and_once(peer: Peer) -> None:
+    died = {"type": "done", "status": "lost", "reason": "oom", "generation": 2}
+    peer.answers |= {
+        "after": [loss(2, "idle"), text("x"), {"type": "done", "status": "ok", "generation": 2}],
+        "dies": [died],
+        "next": [loss(3, "oom"), text("y"), {"type": "done", "status": "ok", "generation": 3}],
+        "untold": [{"type": "done", "status": "lost", "reason": "broker_restart"}],
+    }
+    with Broker(peer.url, peer.token).session("a", on_lost="raise") as session:
+        session.execute("x")
+        with pytest.raises(StateLost, match="gone with generation 1: idle") as lost:
+            session.execute("after")
+        assert lost.value.result is not None
+        assert (lost.value.generation, lost.value.reason) == (2, "idle")
+        assert lost.value.result.stdout == "x"
+        for _ in range(2):  # what is lost itself is raised whatever is known
+            with pytest.raises(StateLost, match="gone with generation 2: oom") as lost:
+                session.execute("dies")
+            assert lost.value.generation == 3
+        assert session.execute("next").stdout == "y"  # of the same loss
+        assert session.execute("untold").status == "lost"  # its variables are there
+
+
+def test_a_restart_of_ones_own_is_no_loss_to_raise(peer: Peer) -> None:
+    ended = {"type": "done", "status": "ok", "generation": 3}
+    peer.answers["after"] = [loss(3, "restart"), ended]  # another client's
     with Broker(peer.url, peer.token).session("a", on_lost="raise") as session:
         session.execute("x")
         session.restart()
-        with pytest.raises(StateLost) as lost:
-            session.execute("x")
-        assert lost.value.result is not None
-        assert (lost.value.generation, lost.value.reason) == (2, "restart")
-        assert lost.value.result.stdout == "x"
-        assert session.execute("x").stdout == "x"
+        assert session.execute("x").state == "lost"
+        with pytest.raises(StateLost, match="gone with generation 2: restart"):
+            session.execute("after")
 
 
 def surroundings(peer: Peer) -> list[dict[str, Any]]:
@@ -283,8 +309,10 @@ async def test_the_asyncio_client_resumes_watches_and_raises_as_the_other_does(p
         assert [event["seq"] for event in events] == [*range(1, 14)]
         await watching.aclose()
         await session.restart()
+        assert (await session.execute("x")).state == "lost"
+        peer.answers["dies"] = [{"type": "done", "status": "lost", "generation": 2}]
         with pytest.raises(StateLost):
-            await session.execute("x")
+            await session.execute("dies")
         with pytest.raises(Unauthorized):
             await session.execute("token")
 
