@@ -20,7 +20,7 @@ EXIT_CLASSES = frozenset(
     {
         *("exit", "signal", "unknown"),
         *("oom", "timeout", "cpu", "quota", "idle", "lifetime", "bad_frame"),
-        *("killed", "closed", "restart", "shutdown", "moved", "done"),
+        *("killed", "closed", "restart", "shutdown", "moved", "drained", "done"),
         *("spare", "closing", "discarded"),
     }
 )

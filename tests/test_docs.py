@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from broker import deadline, drain, resumption
+from broker.metrics import exit_class
+
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [
     ROOT / "README.md",
@@ -45,3 +48,15 @@ def test_every_test_that_the_readme_names_for_a_guarantee_is_there() -> None:
         for name in named:
             path = ROOT / name if "/" in name else ROOT / "tests/system" / name
             assert path.exists(), name
+
+
+@pytest.mark.parametrize("reason", [deadline.KILLED, drain.REASON, resumption.UNTOLD])
+def test_every_reason_has_its_row_in_the_protocols_table(reason: str) -> None:
+    text = (ROOT / "deploy/docs/protocol.md").read_text()
+    table = text.partition("| reason | means |")[2].partition("\n\n")[0]
+    assert f"`{reason}`" in table
+
+
+@pytest.mark.parametrize("reason", [deadline.KILLED, drain.REASON])
+def test_every_reason_that_a_kernel_ends_for_is_counted_by_its_name(reason: str) -> None:
+    assert exit_class(reason) == reason
