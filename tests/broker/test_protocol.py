@@ -353,6 +353,7 @@ def test_a_list_of_ordinary_length_is_taken_in_both_formats() -> None:
         assert request.inputs == {"rows": rows}
 
 
+@pytest.mark.row("items of one list or map in a message")
 def test_a_list_that_is_too_long_is_refused_by_the_id_of_its_request() -> None:
     for name in SUBPROTOCOLS:
         wire = codec(name, Bounds(max_items=10))
