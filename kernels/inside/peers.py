@@ -218,15 +218,13 @@ class Router:
             self._held.append(frames)
             return
         self._before()
-        whose = bytes(frames[0])
-        peer = self._peers.get(whose)
+        whose, reply = bytes(frames[0]), packed(frames[1:])
         if self._keep and not whose.startswith(b"\x00"):  # those have no name to come again by
-            reply = packed(frames[1:])
+            # Before we look who is there: who comes in between has it twice rather than never.
             self._kept = (whose, reply) if len(reply) <= MAX_REPLY else (b"", b"")
-            if peer is not None:
-                peer.send(reply)
-        elif peer is not None:
-            peer.send(packed(frames[1:]))
+        peer = self._peers.get(whose)
+        if peer is not None:
+            peer.send(reply)
 
     def hold(self) -> None:
         """Keep what this thread sends from now on until `release`."""

@@ -141,3 +141,20 @@ def test_the_last_reply_goes_again_to_who_comes_by_the_same_name_alone() -> None
     late = Listener(b"")
     nameless.add(late)  # type: ignore[arg-type]
     assert late.got == []
+
+
+def test_who_comes_again_while_a_reply_is_on_its_way_has_it() -> None:
+    again = Listener(b"broker")
+
+    class Meanwhile(dict[bytes, Any]):
+        def get(self, name: bytes, default: Any = None) -> Any:
+            found = super().get(name, default)
+            if not self:
+                router.add(again)  # type: ignore[arg-type]
+            return found
+
+    router = Router(keep=True)
+    router._peers = Meanwhile()
+    router.send_multipart([b"broker", b"reply"])
+    assert again.got
+    assert b"reply" in again.got[0]
