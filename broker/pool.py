@@ -395,6 +395,5 @@ class Pool(Generic[K]):
 
     def _settle_watchers(self, error: BrokerError | None) -> None:
         watchers, self._watchers = self._watchers, []
-        for watcher in watchers:
-            if not watcher.done():
-                watcher.set_exception(error) if error else watcher.set_result(None)
+        for watcher in (one for one in watchers if not one.done()):
+            watcher.set_exception(error) if error else watcher.set_result(None)
