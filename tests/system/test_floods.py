@@ -333,9 +333,10 @@ async def test_a_peer_that_answers_no_pings_is_let_go(flooded: RunningBroker) ->
     assert b" 101 " in await reader.readline()
     execute(flooded, session, "kept = 20")
     began = time.monotonic()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await reader.read()  # to the end: the broker cuts the connection
-    assert time.monotonic() - began < 9  # two intervals, and Tornado's 5 s for the handshake
+    # Two intervals of 4 s, and Tornado's 5 s for the handshake of the end.
+    assert time.monotonic() - began < 16
     writer.close()
     ask_until(lambda: row_of(flooded, session)["clients"] == 0, "the client counted out")
     assert value_of(flooded, session, "kept") == "20"
