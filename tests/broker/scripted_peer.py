@@ -63,8 +63,16 @@ class Peer:
         return list(self.answers.get(code, []))
 
     def call(self, action: Any) -> None:
-        """Run something in the peer's loop."""
-        self.loop.call_soon_threadsafe(action)
+        """Run something in the peer's loop, and return once that is done.
+
+        Requests may be read already that it has not looked at: what were done later would come
+        after their answers.
+        """
+
+        async def act() -> None:
+            action()
+
+        asyncio.run_coroutine_threadsafe(act(), self.loop).result(20)
 
     def send(self, event: dict[str, Any]) -> None:
         """Send an event to every attached client."""
