@@ -19,13 +19,14 @@ from broker.errors import BrokerError
 from broker.service import Key, Service
 from broker.session import Session
 from broker.store.cells import Cells, Part
-from broker.transcript import Cell, Kept, Stored, Transcript
+from broker.transcript import Kept, Transcript
 from kernels.state import SessionState
 
 logger = logging.getLogger(__name__)
 
 WRITE_BEHIND = 0.1  # s that cells are gathered before they are written
-AT_ONCE = 20  # cells of a session written in one round trip,
+AT_ONCE = 100  # cells of a session written in one round trip,
+BYTES_AT_ONCE = 256 << 10  # unless a single one is larger,
 SESSIONS_AT_ONCE = 4  # and sessions: between two of them others have their turn
 RETRY = 1.0  # s, while the store is away
 MOST_ENDED = 32  # sessions that have ended and whose cells wait for the store; the oldest go
@@ -58,26 +59,32 @@ class Scribe:
         with suppress(BrokerError):
             await self._write()
 
-    async def cells(self, key: Key, most: int) -> list[Cell]:
-        """Return what a session has run, wherever it is served, the newest last.
+    async def cells(self, key: Key, most: int) -> list[Kept]:
+        """Return the last cells that a session has run, wherever it is served, the newest last.
 
         Raises StoreUnavailable if another node serves it, or none.
         """
-        session = self._service.sessions.get(key)
-        if session is not None and session.transcript.is_kept:
-            with suppress(BrokerError):  # what this node knows is better than nothing
-                await self._recall(session)
-            return session.transcript.cells
-        if self._dirty:
-            await self._write()  # it may have ended just now
-        found = await self._cells.read(key, most)
-        return [Kept(None, 0, packed).cell for _, packed in found]
+        live = self._service.sessions.get(key)
+        ended = [one for one in self._dirty if one.key == key and one is not live]
+        here = ended if live is None else [*ended, live]
+        waiting = [kept for session in here for kept in session.transcript.unwritten]
+        stored: list[bytes] = []
+        try:
+            stored = await self._cells.read(key, most)
+        except BrokerError:
+            if live is None:
+                raise  # what this node knows is better than nothing
+        new = set(stored)  # or not: it was written meanwhile
+        found = [Kept(None, 0, packed) for packed in stored]
+        found += [kept for kept in waiting if kept.packed not in new]
+        return found[-most:]
 
     def _changed(self, session: Session) -> None:
-        if session.passing or not session.transcript.is_kept:
+        transcript = session.transcript
+        if session.passing or not transcript.is_kept:
             return
         closed = session.state is SessionState.CLOSED
-        if session.transcript.unwritten or (closed and session.transcript.stored):
+        if transcript.unwritten or (closed and transcript.is_stored):
             self._dirty[session] = None
             self._due.set()
 
@@ -120,39 +127,30 @@ class Scribe:
 
     async def _write_some(self, sessions: Sequence[Session]) -> None:
         """Write some cells of each; those of which all is written are not dirty any more."""
-        for session in sessions:
-            await self._recall(session)
-        kept = [list(islice(session.transcript.unwritten, AT_ONCE)) for session in sessions]
+        kept = [self._next(session.transcript) for session in sessions]
         parts = [self._part(*both) for both in zip(sessions, kept, strict=True)]
-        answers = await self._cells.append(parts)
-        for session, cells, ids in zip(sessions, kept, answers, strict=True):
-            transcript, stored = session.transcript, await self._recall(session)
-            for entry, cell in zip(ids, cells, strict=True):
-                stored.append((entry, len(cell.packed)))
-                if transcript.unwritten and transcript.unwritten[0] is cell:
-                    transcript.unwritten.popleft()  # else it was too old to be kept meanwhile
-            if not transcript.unwritten:
+        await self._cells.append(parts)
+        for session, cells in zip(sessions, kept, strict=True):
+            session.transcript.written(cells)
+            if not session.transcript.unwritten:
                 self._dirty.pop(session, None)
-            await self._fit(session.key, transcript, stored)
+
+    def _next(self, transcript: Transcript) -> list[Kept]:
+        some: list[Kept] = []
+        room = BYTES_AT_ONCE
+        for kept in islice(transcript.unwritten, AT_ONCE):
+            if some and kept.size > room:
+                break
+            room -= kept.size
+            some.append(kept)
+        return some
 
     def _part(self, session: Session, cells: Sequence[Kept]) -> Part:
         rest = max(0.0, session.expires - time.time()) if session.expires else 0.0
-        packed, most = [one.packed for one in cells], session.transcript.max_cells
-        return Part(session.key, packed, most, self._keep + rest)
-
-    async def _fit(self, key: Key, transcript: Transcript, stored: Stored) -> None:
-        """Drop the oldest cells that are over the bounds."""
-        total, before = sum(size for _, size in stored), len(stored)
-        while stored and (total > transcript.max_bytes or len(stored) > transcript.max_cells):
-            total -= stored.popleft()[1]
-        if stored and len(stored) < before:
-            await self._cells.trim(key, stored[0][0])
-
-    async def _recall(self, session: Session) -> Stored:
-        transcript = session.transcript
-        if transcript.stored is not None:
-            return transcript.stored
-        return transcript.recall(await self._cells.read(session.key, transcript.max_cells))
+        packed, transcript = [one.packed for one in cells], session.transcript
+        return Part(
+            session.key, packed, transcript.max_cells, transcript.max_bytes, self._keep + rest
+        )
 
     def _forget_ended(self) -> None:
         ended = [one for one in self._dirty if one.state is SessionState.CLOSED]

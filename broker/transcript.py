@@ -1,14 +1,16 @@
 """What a session has run: its last cells with their outputs, as far as they are worth keeping.
 
-A cell is kept from its events, as they are sent, and costs no more than that while it runs. What is
-kept of each has a bound, and so have all of them together: the oldest go. What somebody types into
-an `input()`, and the values of environment variables and inputs, are never among it.
+A cell is kept from its events, as they are sent, and costs no more than that while it runs; once it
+has ended and the store has it, no memory is held for it here. What is kept of each has a bound, and
+so have all of them together: the oldest go. What somebody types into an `input()`, and the values
+of environment variables and inputs, are never among it.
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Iterable
 from typing import Any, Final
 
 from broker.execution import EVENT_COST, Event, Execution
@@ -36,7 +38,6 @@ KEEPING: Final = 512  # bytes that a cell takes beside what it holds
 CODEC: Final = JsonCodec(Bounds())
 
 Cell = dict[str, Any]
-Stored = deque[tuple[str, int]]  # the ids and the sizes of cells in the store, the newest last
 
 
 class Kept:
@@ -298,20 +299,23 @@ class Outputs:
 
 
 class Transcript:
-    """The last cells of one session: at most so many, of at most so many bytes; 0 keeps none."""
+    """The cells of one session on their way to the store.
+
+    Cells wait here until they are written: at most so many, of at most so many bytes, which are
+    also the bounds of what the store keeps; 0 keeps none.
+    """
 
     def __init__(self, max_cells: int, max_bytes: int) -> None:
         self._max_cells = max_cells if max_bytes else 0
         self.max_bytes = max_bytes
-        self._cells: deque[Kept] = deque()
+        self.unwritten: deque[Kept] = deque()  # the newest last
+        self.is_stored = False  # some of it was written by this node
         self._bytes = 0
         self._recording: Recording | None = None
         self._lost = ""  # why the variables are gone that earlier cells have made
-        self.unwritten: deque[Kept] = deque()
-        self.stored: Stored | None = None  # None until somebody has looked
 
     def __repr__(self) -> str:
-        return f"<Transcript: {len(self._cells)} cells, {self._bytes} bytes>"
+        return f"<Transcript: {len(self.unwritten)} cells to write, {self._bytes} bytes>"
 
     @property
     def is_kept(self) -> bool:
@@ -322,11 +326,6 @@ class Transcript:
     def max_cells(self) -> int:
         """Return how many cells are kept."""
         return self._max_cells
-
-    @property
-    def cells(self) -> list[Cell]:
-        """Return what is kept, the newest last."""
-        return [kept.cell for kept in self._cells]
 
     def note(self, execution: Execution, event: Event) -> None:
         """Take in an event of an execution, as clients get it."""
@@ -347,30 +346,18 @@ class Transcript:
         """Note that the variables of the cells so far are gone."""
         self._lost = reason or "unknown"
 
-    def recall(self, stored: list[tuple[str, bytes]]) -> Stored:
-        """Put what the store has before what has been noted since; only the first time."""
-        if self.stored is not None:
-            return self.stored
-        self.stored = deque((entry, len(packed)) for entry, packed in stored)
-        earlier = [Kept(None, len(packed) + KEEPING, packed) for _, packed in stored]
-        self._cells.extendleft(reversed(earlier))
-        self._bytes += sum(kept.size for kept in earlier)
-        self._trim()
-        return self.stored
-
-    def history(self, most: int) -> list[Cell]:
-        """Return what the last cells were, without their outputs."""
-        return [kept.told for kept in list(self._cells)[-most:]]
+    def written(self, cells: Iterable[Kept]) -> None:
+        """Forget cells that the store has: the oldest, but for those that were too old to stay."""
+        self.is_stored = True
+        for cell in cells:
+            if self.unwritten and self.unwritten[0] is cell:
+                self._drop()
 
     def _keep(self, kept: Kept) -> None:
-        self._cells.append(kept)
         self.unwritten.append(kept)
         self._bytes += kept.size
-        self._trim()
+        while len(self.unwritten) > self._max_cells or self._bytes > self.max_bytes:
+            self._drop()
 
-    def _trim(self) -> None:
-        while len(self._cells) > self._max_cells or self._bytes > self.max_bytes:
-            oldest = self._cells.popleft()
-            self._bytes -= oldest.size
-            if self.unwritten and self.unwritten[0] is oldest:
-                self.unwritten.popleft()
+    def _drop(self) -> None:
+        self._bytes -= self.unwritten.popleft().size

@@ -1,6 +1,7 @@
-"""The transcripts: a bounded stream of finished cells for each session.
+"""The transcripts: a bounded list of finished cells for each session.
 
-    {prefix}:cells:{<tenant>/<session>}   stream; each entry has one field, `cell`, of JSON
+    {prefix}:transcript:{<tenant>/<session>}        list of cells, each JSON, the newest last
+    {prefix}:transcript_bytes:{<tenant>/<session>}  their bytes, all together
 
 Only the node that serves the session writes it. A write that was not answered may have taken
 effect, and is repeated: a cell may stand there twice.
@@ -12,72 +13,53 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from broker.store.connection import Command, Connection
+from broker.store.connection import Connection, load_script
 
 READ_AT_ONCE = 50
 Owner = tuple[str, str]  # tenant and session
 
+RECORD = load_script("record")
+
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Cells of one session; of all that it has, about the last `most` stay, for `keep` s."""
+    """New cells of one session; the last of all stay, within `most` and `most_bytes`, `keep` s."""
 
     owner: Owner
     cells: Sequence[bytes]
     most: int
+    most_bytes: int
     keep: float
 
 
 class Cells:
-    """The streams of cells."""
+    """The lists of cells."""
 
     def __init__(self, connection: Connection, prefix: str) -> None:
         self._connection = connection
         self._prefix = prefix
 
-    async def append(self, parts: Sequence[Part]) -> list[list[str]]:
-        """Add cells in one round trip, and return the new ones' ids, in order."""
-        commands: list[Command] = []
+    async def append(self, parts: Sequence[Part]) -> None:
+        """Add cells, in one round trip; a part without cells is kept for as long from now on."""
+        calls = []
         for part in parts:
-            key = self._key(part.owner)
-            commands += [
-                ("XADD", key, "MAXLEN", "~", part.most, "*", "cell", c) for c in part.cells
-            ]
-            commands.append(("PEXPIRE", key, max(1, round(1000 * part.keep))))
-        replies = iter(await self._connection.pipeline(commands))
-        ids = []
-        for part in parts:
-            ids.append([str(next(replies)) for _ in part.cells])
-            next(replies)
-        return ids
+            keep = max(1, round(1000 * part.keep))
+            calls.append((self._keys(part.owner), (part.most, part.most_bytes, keep, *part.cells)))
+        await self._connection.run(RECORD, calls)
 
-    async def trim(self, owner: Owner, oldest: str) -> None:
-        """Drop what is older than an entry."""
-        await self._connection.ask("XTRIM", self._key(owner), "MINID", oldest)
-
-    async def read(self, owner: Owner, most: int) -> list[tuple[str, bytes]]:
-        """Return the ids and the cells of the last `most` entries, the newest last."""
-        found: list[tuple[str, bytes]] = []
-        end = "+"
-        while len(found) < most:
-            count = min(READ_AT_ONCE, most - len(found))
-            reply: Any = await self._connection.ask(
-                "XREVRANGE", self._key(owner), end, "-", "COUNT", count
-            )
-            for entry, fields in reply:
-                found.append((str(entry), _cell(fields)))
-            if len(reply) < count:
+    async def read(self, owner: Owner, most: int) -> list[bytes]:
+        """Return the last `most` cells, the newest last."""
+        found: list[bytes] = []
+        key = self._keys(owner)[0]
+        for last in range(-1, -1 - most, -READ_AT_ONCE):
+            first = max(last - READ_AT_ONCE + 1, -most)
+            reply: Any = await self._connection.ask("LRANGE", key, first, last)
+            found += [cell.encode() for cell in reversed(reply)]
+            if len(reply) < last - first + 1:
                 break
-            end = f"({found[-1][0]}"
-        found.reverse()
         # With its id and its time in it, no cell is like another.
-        first = {cell: entry for entry, cell in reversed(found)}
-        return [(entry, cell) for entry, cell in found if cell and first[cell] == entry]
+        return list(dict.fromkeys(reversed(found)))
 
-    def _key(self, owner: Owner) -> str:
-        return f"{self._prefix}:cells:{{{owner[0]}/{owner[1]}}}"
-
-
-def _cell(fields: Any) -> bytes:
-    values = list(fields.values()) if isinstance(fields, dict) else list(fields)[1:]
-    return str(values[0]).encode() if values else b""
+    def _keys(self, owner: Owner) -> list[str]:
+        name = f"{{{owner[0]}/{owner[1]}}}"
+        return [f"{self._prefix}:{kind}:{name}" for kind in ("transcript", "transcript_bytes")]

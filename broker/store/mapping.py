@@ -5,7 +5,7 @@ Keys (the braces are written: they are the hash tag that keeps a session in one 
     {prefix}:session:{<tenant>/<session>}  hash, the record
     {prefix}:lease:{<tenant>/<session>}    node:generation, gone when the owner stops renewing
     {prefix}:node:<node>                   hash, gone when the node stops writing it
-    {prefix}:cells:{<tenant>/<session>}    stream, see `cells`
+    {prefix}:transcript:{…}, {prefix}:transcript_bytes:{…}  see `cells`
     {prefix}:used                          sorted set: sessions by the end of their last execution
 
 Claim, renew, release and touch are scripts in `broker/lua`, each atomic and fenced by generation.
@@ -20,7 +20,7 @@ from dataclasses import asdict
 from typing import Any
 
 from broker.errors import StoreUnavailable
-from broker.store.cells import Cells
+from broker.store.cells import RECORD, Cells
 from broker.store.connection import Connection, escaped, load_script
 from broker.store.records import Claim, Lease, NodeRecord, Renewal, SessionRecord, Touch, parsed
 from broker.store.tokens import TokenRows
@@ -73,7 +73,7 @@ class Store:
             await connection.aclose()
             raise
         with suppress(StoreUnavailable):  # they go with their text when they are first called
-            await connection.load(CLAIM, RENEW, RELEASE, TOUCH)
+            await connection.load(CLAIM, RENEW, RELEASE, TOUCH, RECORD)
         return store
 
     async def aclose(self) -> None:

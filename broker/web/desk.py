@@ -32,6 +32,7 @@ from broker.requests import (
     Variables,
 )
 from broker.roles import Client
+from broker.scribe import Scribe
 from broker.service import Service
 from broker.session import Session
 
@@ -48,6 +49,10 @@ class Asker(Client, Protocol):
     @property
     def service(self) -> Service:
         """Return the service."""
+
+    @property
+    def scribe(self) -> Scribe:
+        """Return the scribe, who knows what sessions have run."""
 
     def pong(self, request_id: str) -> None:
         """Answer a ping."""
@@ -111,8 +116,9 @@ async def _question(asker: Asker, request: Complete | Inspect | Variables) -> Fi
     return await asker.session.questions.ask(request)
 
 
-def _history(asker: Asker, request: History) -> Fields:
-    return {"cells": asker.session.transcript.history(request.max)}
+async def _history(asker: Asker, request: History) -> Fields:
+    kept = await asker.scribe.cells(asker.session.key, request.max)
+    return {"cells": [one.told for one in kept]}
 
 
 async def _restart(asker: Asker, request: Restart) -> Fields:

@@ -22,6 +22,7 @@ from broker.protocol import (
 )
 from broker.requests import Request
 from broker.roles import Envelope
+from broker.scribe import Scribe
 from broker.service import Service
 from broker.session import Session
 from broker.web import audited, desk
@@ -62,6 +63,11 @@ class NativeSocket(websocket.WebSocketHandler):
     def service(self) -> Service:
         """Return the service."""
         return self.house.service
+
+    @property
+    def scribe(self) -> Scribe:
+        """Return the scribe."""
+        return self.house.scribe
 
     write_error = Face.write_error
     log_exception = Face.log_exception

@@ -24,15 +24,15 @@ class SessionNotebook(Face):
         key = (self.principal.tenant, check_session_name(session))
         live = self.service.sessions.get(key)
         record = await self.service.store.get(*key) if live is None else None
-        cells = await self.house.scribe.cells(key, self.house.most_cells)
-        if live is None and record is None and not cells:
+        kept = await self.house.scribe.cells(key, self.house.most_cells)
+        if live is None and record is None and not kept:
             raise UnknownSession(f"no session {session!r}")
         profile = live.profile if live else record.profile if record else ""
         kernelspec, language = self.house.languages.get(profile, ("python3", "python"))
 
         def made() -> str:
             known = {"session": session, "kernelspec": kernelspec, "language": language}
-            return json.dumps(notebook(cells, **known), indent=1)
+            return json.dumps(notebook([one.cell for one in kept], **known), indent=1)
 
         async with self.house.walks.of(
             self.principal.tenant

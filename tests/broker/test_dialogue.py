@@ -198,7 +198,7 @@ async def test_a_cell_that_asks_before_it_says_that_it_runs_is_kept_all_the_same
     scene.kernel.say("stdin", "input_request", {"prompt": ""}, metadata={"asked": "7"})
     assert scene.client.kinds[-2:] == ["started", "input_request"]
     scene.kernel.end()
-    assert [cell["code"] for cell in scene.session.transcript.history(9)] == ["code a"]
+    assert [kept.told["code"] for kept in scene.session.transcript.unwritten] == ["code a"]
 
 
 @on_manual_time

@@ -7,6 +7,7 @@ import threading
 from types import SimpleNamespace
 from typing import Any
 
+from broker.transcript import Kept
 from broker.web.notebook import SessionNotebook
 from broker.web.places import Turns
 
@@ -26,8 +27,8 @@ async def test_a_notebook_is_made_beside_the_loop() -> None:
     cell = Cell(code="x", outputs=[], count=1)
     cell.readers = set()
 
-    async def cells(key: object, most: int) -> list[Cell]:
-        return [cell]
+    async def cells(key: object, most: int) -> list[Kept]:
+        return [Kept(cell, 0)]
 
     face: Any = SessionNotebook.__new__(SessionNotebook)
     live = SimpleNamespace(profile="python")

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, cast
 
+import pytest
+
 from broker.errors import StoreUnavailable
 from broker.protocol import OpenQuery
-from broker.scribe import MOST_ENDED, RETRY, WRITE_BEHIND, Scribe
+from broker.scribe import BYTES_AT_ONCE, MOST_ENDED, RETRY, WRITE_BEHIND, Scribe
 from broker.session import Session
 from broker.store.cells import Cells, Part
 from tests.broker.pool_fakes import elapse, on_manual_time
@@ -16,42 +18,28 @@ from tests.broker.test_transcript import execution, run, text
 
 
 class MemoryCells:
-    """Streams in memory; each call is one round trip."""
+    """Lists in memory; each call is one round trip."""
 
     def __init__(self) -> None:
-        self.streams: dict[Any, list[tuple[str, bytes]]] = {}
-        self.keeps: dict[Any, float] = {}
+        self.lists: dict[Any, list[bytes]] = {}
+        self.parts: list[Part] = []
         self.trips = 0
         self.away = False
-        self._count = 0
 
     def _answer(self) -> None:
         self.trips += 1
         if self.away:
             raise StoreUnavailable("away")
 
-    async def append(self, parts: Sequence[Part]) -> list[list[str]]:
+    async def append(self, parts: Sequence[Part]) -> None:
         self._answer()
-        ids = []
+        self.parts += parts
         for part in parts:
-            stream = self.streams.setdefault(part.owner, [])
-            self.keeps[part.owner] = part.keep
-            ids.append([self._next() for _ in part.cells])
-            stream += zip(ids[-1], part.cells, strict=True)
-        return ids
+            self.lists.setdefault(part.owner, []).extend(part.cells)
 
-    def _next(self) -> str:
-        self._count += 1
-        return f"{self._count}-0"
-
-    async def trim(self, owner: Any, oldest: str) -> None:
+    async def read(self, owner: Any, most: int) -> list[bytes]:
         self._answer()
-        at = [entry for entry, _ in self.streams[owner]].index(oldest)
-        self.streams[owner] = self.streams[owner][at:]
-
-    async def read(self, owner: Any, most: int) -> list[tuple[str, bytes]]:
-        self._answer()
-        return self.streams.get(owner, [])[-most:]
+        return self.lists.get(owner, [])[-most:]
 
 
 class Scene:
@@ -71,8 +59,12 @@ class Scene:
         self.house.service.executed(session, "ok", 0.1)
 
     def stored(self, name: str = "s") -> list[str]:
-        found = self.cells.streams.get(("t", name), [])
-        return [str(packed).partition('"code":"')[2].partition('"')[0] for _, packed in found]
+        found = self.cells.lists.get(("t", name), [])
+        return [str(packed).partition('"code":"')[2].partition('"')[0] for packed in found]
+
+    async def told(self, name: str = "s", most: int = 100) -> list[str]:
+        """Return the code of the cells that are told of a session."""
+        return [kept.told["code"] for kept in await self.scribe.cells(("t", name), most)]
 
 
 @on_manual_time
@@ -86,8 +78,10 @@ async def test_cells_are_written_soon_and_not_before() -> None:
         assert scene.cells.trips == 0
         await elapse(WRITE_BEHIND)
         assert scene.stored() == ["a", "b"]
-        assert scene.cells.trips == 2  # what was there before, and both cells at once
-        assert scene.cells.keeps["t", "s"] > 60
+        assert scene.cells.trips == 1  # both cells at once
+        assert scene.cells.parts[0].keep > 60
+        assert not session.transcript.unwritten  # no memory is held for what is written
+        assert await scene.told() == ["a", "b"]
 
 
 @on_manual_time
@@ -106,15 +100,49 @@ async def test_cells_wait_while_the_store_is_away_and_the_oldest_go() -> None:
 
 
 @on_manual_time
-async def test_what_is_over_the_bound_of_bytes_leaves_the_store() -> None:
-    scene = Scene(transcript_bytes=10_000)
+async def test_much_is_written_a_part_at_a_time_within_the_bounds_of_the_session() -> None:
+    scene = Scene(transcript_bytes=1 << 20, transcript_cells=30)
     async with scene.scribe:
         session = await scene.open()
         for number in range(20):
-            scene.ran(session, str(number), "x" * 1500)
-            await elapse(1)
-        assert scene.stored()[-1] == "19"
-        assert sum(len(packed) for _, packed in scene.cells.streams["t", "s"]) <= 10_000
+            scene.ran(session, str(number), "x" * 50_000)
+        await elapse(1)
+        assert scene.stored() == [str(number) for number in range(20)]
+        assert {(part.most, part.most_bytes) for part in scene.cells.parts} == {(30, 1 << 20)}
+        sizes = [sum(map(len, part.cells)) for part in scene.cells.parts]
+        assert max(sizes) <= BYTES_AT_ONCE
+        assert len(sizes) < 10
+    big = Scene()
+    async with big.scribe:
+        image = {"type": "display", "data": {"image/png": b"p" * 250_000}, "metadata": {}}
+        run((await big.open()).transcript, image, code="big")
+        big.house.service.executed(big.house.service.sessions["t", "s"], "ok", 0.1)
+        await elapse(1)
+        assert big.stored() == ["big"]
+
+
+@on_manual_time
+async def test_a_cell_is_told_once_while_it_is_being_written() -> None:
+    scene = Scene()
+    async with scene.scribe:
+        session = await scene.open()
+        scene.ran(session, "a")
+        scene.cells.lists["t", "s"] = [session.transcript.unwritten[0].packed]  # not answered yet
+        scene.ran(session, "b")
+        assert await scene.told() == ["a", "b"]
+        assert await scene.told(most=1) == ["b"]
+
+
+@on_manual_time
+async def test_what_a_session_has_run_is_kept_from_its_end_on() -> None:
+    scene = Scene()
+    async with scene.scribe:
+        session = await scene.open()
+        scene.ran(session, "a")
+        await elapse(1)
+        await scene.house.service.end(session.key, "over")
+        await elapse(1)
+        assert [len(part.cells) for part in scene.cells.parts] == [1, 0]
 
 
 @on_manual_time
@@ -124,8 +152,7 @@ async def test_a_session_that_ends_is_written_to_its_end() -> None:
         session = await scene.open()
         scene.ran(session, "last")
         await scene.house.service.end(session.key, "over")
-        found = await scene.scribe.cells(("t", "s"), 100)
-        assert [cell["code"] for cell in found] == ["last"]
+        assert await scene.told() == ["last"]
 
 
 @on_manual_time
@@ -145,20 +172,21 @@ async def test_a_session_is_read_from_the_store_once_it_is_served_again() -> Non
         await scene.house.service.end(("t", "s"), "over")
         again = await scene.open()
         scene.ran(again, "after")
-        found = await scene.scribe.cells(("t", "s"), 100)
-        assert [cell["code"] for cell in found] == ["before", "after"]
+        assert await scene.told() == ["before", "after"]
         await elapse(1)
         assert scene.stored() == ["before", "after"]
 
 
 @on_manual_time
-async def test_without_the_store_a_live_session_is_told_from_memory() -> None:
+async def test_without_the_store_a_live_session_tells_what_is_not_written() -> None:
     scene = Scene()
     async with scene.scribe:
         session = await scene.open()
         scene.ran(session, "a")
         scene.cells.away = True
-        assert [cell["code"] for cell in await scene.scribe.cells(session.key, 9)] == ["a"]
+        assert await scene.told() == ["a"]
+        with pytest.raises(StoreUnavailable):
+            await scene.told("another")
 
 
 @on_manual_time
@@ -186,7 +214,7 @@ async def test_one_shots_are_nobodys_transcript() -> None:
         scene.ran(session, "a")
         await elapse(1)
         assert scene.cells.trips == 0
-        assert session.transcript.cells[0]["id"] == execution().id
+        assert session.transcript.unwritten[0].cell["id"] == execution().id
 
 
 @on_manual_time
@@ -194,10 +222,10 @@ async def test_one_session_that_cannot_be_written_keeps_nobody_else_waiting() ->
     scene = Scene()
     append = scene.cells.append
 
-    async def refusing(parts: Sequence[Part]) -> list[list[str]]:
+    async def refusing(parts: Sequence[Part]) -> None:
         if any(part.owner == ("t", "poison") for part in parts):
             raise TypeError("a fault of our own")
-        return await append(parts)
+        await append(parts)
 
     scene.cells.append = refusing  # type: ignore[method-assign]
     async with scene.scribe:
@@ -207,7 +235,7 @@ async def test_one_session_that_cannot_be_written_keeps_nobody_else_waiting() ->
             scene.ran(await scene.open(name), "fine")
         await elapse(WRITE_BEHIND + RETRY)
         assert (scene.stored("a"), scene.stored("b")) == (["fine"], ["fine"])
-        assert [cell["code"] for cell in await scene.scribe.cells(("t", "a"), 9)] == ["fine"]
+        assert await scene.told("a") == ["fine"]
         scene.cells.append = append  # type: ignore[method-assign]
         scene.ran(poison, "later")
         await elapse(WRITE_BEHIND + RETRY)

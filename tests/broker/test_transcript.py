@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from broker.execution import Execution
 from broker.notebook import notebook
 from broker.requests import Execute
-from broker.transcript import MOST_RICH, MOST_TEXT, Cell, Outputs, Transcript
+from broker.transcript import MOST_RICH, MOST_TEXT, Cell, Kept, Outputs, Transcript
 
 Event = dict[str, Any]
 
@@ -32,10 +32,14 @@ def run(transcript: Transcript, *events: Event, code: str = "x", **fields: Any) 
         transcript.note(one, {"id": one.id, **event})
 
 
+def cells(transcript: Transcript) -> list[Cell]:
+    return [kept.cell for kept in transcript.unwritten]
+
+
 def kept(*events: Event, code: str = "x") -> Cell:
     transcript = Transcript(10, 1 << 20)
     run(transcript, *events, code=code)
-    [cell] = transcript.cells
+    [cell] = cells(transcript)
     return cell
 
 
@@ -69,19 +73,19 @@ def test_a_cell_is_kept_with_its_outputs_in_order() -> None:
 def test_what_is_not_for_the_history_is_not_kept(fields: Event) -> None:
     transcript = Transcript(10, 1 << 20)
     run(transcript, text("a"), **fields)
-    assert transcript.cells == []
+    assert cells(transcript) == []
 
 
 def test_what_never_started_is_not_kept() -> None:
     transcript = Transcript(10, 1 << 20)
     transcript.note(execution(), {"type": "done", "id": "e", "status": "cancelled"})
-    assert transcript.cells == []
+    assert cells(transcript) == []
 
 
 def test_zero_keeps_nothing() -> None:
     for transcript in (Transcript(0, 1 << 20), Transcript(10, 0)):
         run(transcript, text("a"))
-        assert transcript.cells == []
+        assert cells(transcript) == []
         assert not transcript.unwritten
 
 
@@ -89,8 +93,8 @@ def test_inputs_environment_and_answers_are_never_kept() -> None:
     transcript = Transcript(10, 1 << 20)
     request = {"type": "input_request", "prompt": "Password:", "password": True}
     run(transcript, request, inputs={"a": "secret"}, env={"B": "secret"})
-    assert "secret" not in str(transcript.cells)
-    assert transcript.cells[0]["outputs"] == []
+    assert "secret" not in str(cells(transcript))
+    assert cells(transcript)[0]["outputs"] == []
 
 
 def test_text_over_the_bound_is_left_out_and_counted() -> None:
@@ -126,7 +130,7 @@ def test_of_a_cell_that_wrote_many_files_their_names_are_not_kept() -> None:
     del done
     gc.collect()
     assert kept() is None
-    [cell] = transcript.cells
+    [cell] = cells(transcript)
     assert (cell["status"], cell["count"], "files" in cell) == ("ok", 1, False)
 
 
@@ -172,28 +176,33 @@ def test_the_oldest_cells_go() -> None:
     transcript = Transcript(3, 1 << 20)
     for number in range(5):
         run(transcript, code=str(number))
-    assert [cell["code"] for cell in transcript.cells] == ["2", "3", "4"]
+    assert [cell["code"] for cell in cells(transcript)] == ["2", "3", "4"]
     assert len(transcript.unwritten) == 3
     transcript = Transcript(100, 10_000)
     for number in range(50):
         run(transcript, text("x" * 1000), code=str(number))
-    assert 1 <= len(transcript.cells) < 10
-    assert transcript.cells[-1]["code"] == "49"
+    assert 1 <= len(cells(transcript)) < 10
+    assert cells(transcript)[-1]["code"] == "49"
 
 
-def test_what_the_store_had_comes_before() -> None:
-    earlier, later = Transcript(10, 1 << 20), Transcript(10, 1 << 20)
-    run(earlier, display({"image/png": b"\x89"}), code="first")
-    run(later, code="second")
-    stored = [("1-1", one.packed) for one in earlier.unwritten]
-    later.recall(stored)
-    later.recall(stored)
-    assert [cell["code"] for cell in later.cells] == ["first", "second"]
-    assert len(later.unwritten) == 1
-    assert later.history(1) == [
-        {"execution_count": 1, "code": "second", "status": "ok", "generation": 1}
-    ]
-    made = book(*later.cells)
+def test_what_is_written_is_forgotten_but_for_what_had_to_go_meanwhile() -> None:
+    transcript = Transcript(3, 1 << 20)
+    for number in range(3):
+        run(transcript, code=str(number))
+    writing = list(transcript.unwritten)[:2]
+    assert not transcript.is_stored
+    run(transcript, code="3")
+    transcript.written(writing)
+    assert [cell["code"] for cell in cells(transcript)] == ["2", "3"]
+    transcript.written(list(transcript.unwritten))
+    assert (cells(transcript), transcript.is_stored) == ([], True)
+    assert repr(transcript) == "<Transcript: 0 cells to write, 0 bytes>"
+
+
+def test_a_cell_from_the_store_is_what_it_was() -> None:
+    transcript = Transcript(10, 1 << 20)
+    run(transcript, display({"image/png": b"\x89"}), code="first")
+    made = book(Kept(None, 0, transcript.unwritten[0].packed).cell)
     assert made["cells"][0]["outputs"][0]["data"]["image/png"] == "iQ=="
 
 
@@ -201,20 +210,17 @@ def test_what_a_cell_was_is_told_without_its_outputs_being_read() -> None:
     transcript = Transcript(10, 1 << 20)
     code = 'a = {"b": 1,"outputs":[]}'
     run(transcript, display({"text/plain": "x" * 10_000}), code=code)
-    [packed] = [one.packed for one in transcript.unwritten]
-    [told] = transcript.history(5)
-    assert told == {"execution_count": 1, "code": code, "status": "ok", "generation": 1}
-    cut = packed[: packed.rindex(b"xxx")]  # no JSON any more: it would be refused
-    again = Transcript(10, 1 << 20)
-    again.recall([("1-1", cut)])
-    assert again.history(5) == [told]
+    [one] = transcript.unwritten
+    told = {"execution_count": 1, "code": code, "status": "ok", "generation": 1}
+    assert one.told == told
+    cut = one.packed[: one.packed.rindex(b"xxx")]  # no JSON any more: it would be refused
+    assert one.told == told
+    assert Kept(None, 0, cut).told == told
 
 
 def test_a_cell_in_another_order_is_told_as_well() -> None:
-    transcript = Transcript(10, 1 << 20)
     packed = b'{"id":"e","outputs":[],"code":"x","count":1,"status":"ok","generation":1}'
-    transcript.recall([("1-1", packed)])
-    [told] = transcript.history(5)
+    told = Kept(None, 0, packed).told
     assert told == {"execution_count": 1, "code": "x", "status": "ok", "generation": 1}
 
 
@@ -233,7 +239,7 @@ def test_a_display_in_many_places_changes_at_the_price_of_one() -> None:
             transcript.note(one, {"id": "e", **event})
         spent = time.thread_time() - before
         run(transcript, *first, *updates, display({"text/plain": "own"}, display_id="d"))
-        shown = [output["data"]["text/plain"] for output in transcript.cells[-1]["outputs"]]
+        shown = [output["data"]["text/plain"] for output in cells(transcript)[-1]["outputs"]]
         assert shown == ["1999"] * places + ["own"]
         return spent
 
@@ -261,7 +267,7 @@ def test_a_notebook_says_where_variables_were_lost() -> None:
     transcript.lose("oom `x`\n# no")
     run(transcript, code="a")
     run(transcript, code="b")
-    made = book(*transcript.cells)
+    made = book(*cells(transcript))
     kinds = [cell["cell_type"] for cell in made["cells"]]
     assert kinds == ["code", "markdown", "code", "code"]
     assert "`oom 'x' # no`" in made["cells"][1]["source"]
@@ -271,7 +277,7 @@ def test_a_later_cell_changes_what_an_earlier_one_has_shown() -> None:
     transcript = Transcript(10, 1 << 20)
     run(transcript, display({"text/plain": "0 %"}, display_id="d"))
     run(transcript, display({"text/plain": "100 %"}, display_id="d", update=True))
-    first, second = book(*transcript.cells)["cells"]
+    first, second = book(*cells(transcript))["cells"]
     assert first["outputs"][0]["data"] == {"text/plain": "100 %"}
     assert second["outputs"] == []
 
@@ -337,16 +343,16 @@ def test_what_is_made_of_a_cell_later_is_what_would_have_been_made_at_once(
 
 
 @settings(max_examples=150, deadline=None)
-@given(cells=st.lists(st.lists(EVENTS, max_size=8), max_size=4), packed=st.booleans())
-def test_whatever_was_sent_the_notebook_validates(cells: list[list[Event]], packed: bool) -> None:
+@given(runs=st.lists(st.lists(EVENTS, max_size=8), max_size=4), packed=st.booleans())
+def test_whatever_was_sent_the_notebook_validates(runs: list[list[Event]], packed: bool) -> None:
     transcript = Transcript(3, 1 << 20)
-    for events in cells:
+    for events in runs:
         run(transcript, *events)
         transcript.lose("lost")
-    found = transcript.cells
+    found = cells(transcript)
     if packed:
         assert all(one.packed for one in transcript.unwritten)
-        found = transcript.cells
+        found = cells(transcript)
     made = book(*found)
     code = [cell for cell in made["cells"] if cell["cell_type"] == "code"]
-    assert len(code) == min(3, len(cells))
+    assert len(code) == min(3, len(runs))

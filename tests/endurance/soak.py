@@ -64,7 +64,7 @@ class Chat:
         self._name = name
         self._record = record
         self._chance = random.Random(seed)  # noqa: S311 - the same work for the same seed
-        self._seq = 0
+        self._seq = self._acknowledged = 0
         self._count = 0
         self._done: set[str] = set()
 
@@ -117,7 +117,8 @@ class Chat:
             self._record.wrong.append(f"{self._name}: {event}")
         if code == QUICK:
             self._record.quick.append(took)
-        if self._count % ACKNOWLEDGE == 0:
+        if self._seq >= self._acknowledged + ACKNOWLEDGE:
+            self._acknowledged = self._seq
             await connection.send(msgpack.packb({"type": "ack", "seq": self._seq}))
         return took
 
