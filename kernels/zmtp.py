@@ -61,8 +61,8 @@ class Conversation:
     """What one connection has said so far, and what is to be answered.
 
     `feed` it what was read; take messages by `next` until there is none; send what `answers`
-    returns. Keeps no more than one unfinished message and what was fed last. `max_message` bounds
-    the parts of a message together, in bytes; below 0 there is no bound.
+    returns. Keeps no more than one unfinished message, and of what was fed last what is not taken.
+    `max_message` bounds the parts of a message together, in bytes; below 0 there is no bound.
     """
 
     def __init__(self, kind: str, identity: bytes, max_message: int) -> None:
@@ -105,6 +105,8 @@ class Conversation:
         A message without parts stands for a PING, whose answer is among the `answers`.
         """
         if len(self._buffer) - self._at < self._need:
+            if self._at == len(self._buffer):
+                self._buffer, self._at = b"", 0  # hundreds of connections wait, each with its last
             return None
         # What was awaited is there: a slice of a bytearray would be copied twice.
         buffer = self._buffer = bytes(self._buffer)

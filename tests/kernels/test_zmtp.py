@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 
 import pytest
@@ -105,6 +106,14 @@ def test_any_bytes_are_messages_or_a_bad_frame_and_little_is_kept(chunks: list[b
                 assert kept(conversation) <= MAX_COMMAND + 200 + 9
         except BadFrame:
             pass
+
+
+def test_nothing_is_kept_of_what_was_taken() -> None:
+    conversation = greeted()
+    large = packed([b"a" * BOUND])
+    before = sys.getrefcount(large)
+    assert messages(conversation, large) == [[b"a" * BOUND]]
+    assert sys.getrefcount(large) == before
 
 
 hostile_frames = st.builds(
