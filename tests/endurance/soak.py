@@ -35,11 +35,13 @@ MIX: tuple[tuple[str, float], ...] = (
     ("{}['no such key']", 0.04),
     ("import matplotlib.pyplot as plt\nplt.plot([1, 3, 2]);", 0.01),
 )
+PAUSE = (0.25, 1.0)  # s, between two of the five lines that a cell prints while it waits
 ACKNOWLEDGE = 50  # events
 LEAVE = 0.01  # of the executions are followed by a reconnect
 SOLO = 300  # executions of QUICK before the crowd comes
 EVERY = 5.0  # s between two looks at the broker's memory
 OPENING = 4  # sessions being opened at once
+BEGIN = 10.0  # s, within which all begin: what a crowd does in one instant, the overload shows
 PATIENCE = 60.0  # s for an answer; what takes longer hangs
 
 
@@ -77,6 +79,7 @@ class Chat:
 
     async def live(self, until: Callable[[], bool]) -> None:
         """Execute one cell after the other."""
+        await asyncio.sleep(self._chance.uniform(0, BEGIN))
         codes, shares = zip(*MIX, strict=True)
         while not until():
             async with contextlib.AsyncExitStack() as stack:
@@ -84,7 +87,7 @@ class Chat:
                 while not until():
                     code = self._chance.choices(codes, shares)[0]
                     if code is WAIT:
-                        code = code.format(pause=self._chance.uniform(0.1, 0.5))
+                        code = code.format(pause=self._chance.uniform(*PAUSE))
                     await self.execute(connection, code)
                     if self._chance.random() < LEAVE:
                         self._record.reconnects += 1
