@@ -14,6 +14,8 @@ Json = dict[str, Any]
 
 # nbformat 4.5: these may be any JSON; every other form is text, or a list of texts.
 _IS_JSON: Final = re.compile(r"^application/(.*\+)?json$")
+# Bytes of JSON that a notebook has more for what is shown in several places.
+REPEATED: Final = 4 << 20
 TOLD: Final = ("status", "reason", "duration", "started", "generation", "left_out")
 
 
@@ -23,7 +25,8 @@ def notebook(
     """Return the notebook of what a session has run.
 
     `cells` are those of a transcript. Where variables were lost between two of them, a note says
-    so. What a later cell has changed of an earlier one's display is shown where it was shown.
+    so. What a later cell has changed of an earlier one's display is shown where it was shown: in
+    the last of its places, and for REPEATED bytes in others.
     """
     made: list[Json] = []
     shown: dict[str, Shown] = {}
@@ -31,8 +34,9 @@ def notebook(
         if lost := cell.get("lost"):
             made.append(_note(len(made), str(lost), cell.get("generation")))
         made.append(_code_cell(len(made), cell, shown))
+    room = REPEATED
     for display in shown.values():
-        display.settle()
+        room = display.settle_within(room)
     return {
         "nbformat": 4,
         "nbformat_minor": 5,

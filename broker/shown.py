@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from typing import Any, Final
 
+SMALL: Final = 256  # bytes of JSON that have room in every place
 Output = dict[str, Any]
 
 
@@ -36,3 +38,18 @@ class Shown:
         """Write into each place what it is to show. Safe to call again."""
         for output in self._outputs[: self._changed]:
             output.update(self._latest)
+
+    def settle_within(self, room: int) -> int:
+        """Write it into the last place, and into those before that for `room` bytes of JSON.
+
+        Return the room that is left. The places that have none say how much they do not show.
+        """
+        self.settle()
+        again = self._changed - 1
+        if again < 1 or (size := len(json.dumps(self._latest))) <= SMALL:
+            return room
+        fitting = min(again, room // size)
+        note = f"[{size:,} bytes that are shown further down]"
+        for output in self._outputs[: again - fitting]:
+            output.update({"data": {"text/plain": note}, "metadata": {}})
+        return room - fitting * size

@@ -30,18 +30,19 @@ class SessionNotebook(Face):
         profile = live.profile if live else record.profile if record else ""
         kernelspec, language = self.house.languages.get(profile, ("python3", "python"))
 
-        def made() -> str:
+        def made() -> bytes:
             known = {"session": session, "kernelspec": kernelspec, "language": language}
-            return json.dumps(notebook([one.cell for one in kept], **known), indent=1)
+            cells = [one.cell for one in kept]
+            return json.dumps(notebook(cells, **known), indent=1).encode()
 
         async with self.house.walks.of(
             self.principal.tenant
         ):  # megabytes take longer than others should wait
-            text = await asyncio.to_thread(made)
+            body = await asyncio.to_thread(made)
         self.set_header("Content-Type", NBFORMAT)
         # A session's name has nothing in it that a quoted string would have to escape.
         self.set_header("Content-Disposition", f'attachment; filename="{session}.ipynb"')
-        self.finish(text)
+        self.finish(body)
 
 
 ROUTE = Route(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import time
 from typing import Any
 from weakref import ref
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broker.execution import Execution
-from broker.notebook import notebook
+from broker.notebook import REPEATED, notebook
 from broker.requests import Execute
 from broker.transcript import MOST_RICH, MOST_TEXT, Cell, Kept, Outputs, Transcript
 
@@ -259,6 +260,19 @@ def test_what_later_cells_change_costs_a_notebook_no_more_for_many_places() -> N
         return spent
 
     assert took(900) < 10 * took(1) + 0.05
+
+
+@pytest.mark.row("what a notebook repeats of changed displays")
+def test_a_display_changed_in_many_places_takes_a_notebook_no_more_than_its_bound() -> None:
+    shown = [kept(*[display({"text/plain": "0"}, display_id="d")] * 850) for _ in range(3)]
+    change = kept(display({"text/plain": "é" * 200_000}, display_id="d", update=True))
+    made = book(*shown, change)
+    assert len(json.dumps(made)) < 3 * REPEATED
+    outputs = [output for cell in made["cells"] for output in cell["outputs"]]
+    assert len(outputs) == 3 * 850
+    assert outputs[-1]["data"] == outputs[-2]["data"] == {"text/plain": "é" * 200_000}
+    assert outputs[0]["data"] == {"text/plain": "[1,200,044 bytes that are shown further down]"}
+    assert outputs[0]["metadata"] == {}
 
 
 def test_a_notebook_says_where_variables_were_lost() -> None:
