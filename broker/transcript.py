@@ -312,6 +312,7 @@ class Transcript:
         self.is_stored = False  # some of it was written by this node
         self._bytes = 0
         self._recording: Recording | None = None
+        self._recorded: Execution | None = None  # whose that is: cells of a batch share their id
         self._lost = ""  # why the variables are gone that earlier cells have made
 
     def __repr__(self) -> str:
@@ -334,9 +335,10 @@ class Transcript:
             request = execution.request
             if self._max_cells and request.store_history and not request.silent:
                 self._recording = Recording(request.code, execution.id)
-        elif recording is not None and execution.id == recording.id:
+                self._recorded = execution
+        elif recording is not None and execution is self._recorded:
             if kind == "done":
-                self._recording = None
+                self._recording = self._recorded = None
                 lost, self._lost = self._lost, ""
                 self._keep(recording.end(event, lost))
             else:

@@ -262,6 +262,18 @@ def test_what_later_cells_change_costs_a_notebook_no_more_for_many_places() -> N
     assert took(900) < 10 * took(1) + 0.05
 
 
+def test_what_a_batch_has_waiting_ends_no_record_of_its_cell_that_runs() -> None:
+    transcript, first, second = Transcript(10, 1 << 20), execution(), execution()
+    transcript.note(first, {"type": "started", "id": "e"})
+    transcript.note(second, {"type": "done", "id": "e", "status": "cancelled"})
+    transcript.note(first, {"id": "e", **text("later")})
+    done = {"type": "done", "id": "e", "status": "ok", "execution_count": 3}
+    transcript.note(first, done)
+    [cell] = cells(transcript)
+    assert (cell["status"], cell["count"]) == ("ok", 3)
+    assert cell["outputs"] == [text("later")]
+
+
 @pytest.mark.row("what a notebook repeats of changed displays")
 def test_a_display_changed_in_many_places_takes_a_notebook_no_more_than_its_bound() -> None:
     shown = [kept(*[display({"text/plain": "0"}, display_id="d")] * 850) for _ in range(3)]
