@@ -256,12 +256,13 @@ class Outputs:
         places = self._places.get(display_id) if display_id is not None else None
         if event.get("update") and places is not None:
             self._rich += places.size
-            data, metadata, size = self._fitted(data, metadata)
+            # It stands in each of them once it is written, though they share it until then.
+            data, metadata, size = self._fitted(data, metadata, self._rich // len(places))
             places.change(data, metadata)
             places.size = size * len(places)
             self._rich -= places.size
             return
-        data, metadata, size = self._fitted(data, metadata)
+        data, metadata, size = self._fitted(data, metadata, self._rich)
         if self._rich < -MOST_RICH:
             return  # nothing but notes of what is left out
         self._rich -= size
@@ -275,20 +276,20 @@ class Outputs:
                 output["type"] = "update"  # of what an earlier cell has shown
         self._add(output)
 
-    def _fitted(self, data: Event, metadata: Event) -> tuple[Event, Event, int]:
-        """Return as many forms of what is shown as there is room for, the smallest first."""
+    def _fitted(self, data: Event, metadata: Event, room: int) -> tuple[Event, Event, int]:
+        """Return as many forms of what is shown as `room` is enough for, the smallest first."""
         size = EVENT_COST + (size_of(metadata, MOST_RICH) if metadata else 0)
         for form, value in data.items():
             # Text and bytes, which most of it is, are not worth a walk.
             plain = isinstance(value, str | bytes)
             size += len(form) + (len(value) if plain else size_of(value, MOST_RICH))
-        if size <= self._rich:
+        if size <= room:
             return data, metadata, size
         sizes = {form: len(form) + size_of(value, MOST_RICH) for form, value in data.items()}
         fitted: Event = {}
         total = EVENT_COST
         for form in sorted(sizes, key=sizes.__getitem__):
-            if total + sizes[form] <= self._rich:
+            if total + sizes[form] <= room:
                 fitted[form] = data[form]
                 total += sizes[form]
             else:

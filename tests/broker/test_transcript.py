@@ -262,6 +262,27 @@ def test_what_later_cells_change_costs_a_notebook_no_more_for_many_places() -> N
     assert took(900) < 10 * took(1) + 0.05
 
 
+def test_a_display_changed_in_many_places_takes_no_room_of_other_cells() -> None:
+    transcript = Transcript(10, 1 << 20)
+    for number in range(5):
+        run(transcript, code=str(number))
+    places = [display({"text/plain": "0"}, display_id="d")] * 50
+    form = {"image/png": bytes(100_000), "text/plain": "<Figure>"}
+    run(transcript, *places, display(form, display_id="d", update=True), code="5")
+    assert [cell["code"] for cell in cells(transcript)] == ["0", "1", "2", "3", "4", "5"]
+    last = cells(transcript)[-1]
+    assert [output["data"] for output in last["outputs"]] == [{"text/plain": "<Figure>"}] * 50
+    assert last["left_out"] >= 100_000
+    assert transcript.unwritten[-1].size <= MOST_RICH + MOST_TEXT
+
+
+def test_a_display_in_a_few_places_is_kept_as_it_was_changed_to() -> None:
+    places = [display({"text/plain": "0"}, display_id="d")] * 2
+    cell = kept(*places, display({"image/png": bytes(100_000)}, display_id="d", update=True))
+    assert [output["data"] for output in cell["outputs"]] == [{"image/png": bytes(100_000)}] * 2
+    assert "left_out" not in cell
+
+
 def test_what_a_batch_has_waiting_ends_no_record_of_its_cell_that_runs() -> None:
     transcript, first, second = Transcript(10, 1 << 20), execution(), execution()
     transcript.note(first, {"type": "started", "id": "e"})
