@@ -253,21 +253,25 @@ class Outputs:
 
     def _show(self, kind: str, event: Event) -> None:
         data, metadata, display_id = event["data"], event["metadata"], event.get("display_id")
+        if display_id is not None and len(display_id) > LINE:
+            display_id = None
+        name = len(display_id or "")
         places = self._places.get(display_id) if display_id is not None else None
         if event.get("update") and places is not None:
             self._rich += places.size
             # It stands in each of them once it is written, though they share it until then.
-            data, metadata, size = self._fitted(data, metadata, self._rich // len(places))
+            data, metadata, size = self._fitted(data, metadata, self._rich // len(places) - name)
             places.change(data, metadata)
-            places.size = size * len(places)
+            places.size = (size + name) * len(places)
             self._rich -= places.size
             return
-        data, metadata, size = self._fitted(data, metadata, self._rich)
+        data, metadata, size = self._fitted(data, metadata, self._rich - name)
         if self._rich < -MOST_RICH:
             return  # nothing but notes of what is left out
+        size += name
         self._rich -= size
         output: Event = {"type": kind, "data": data, "metadata": metadata}
-        if display_id is not None and len(display_id) <= LINE:
+        if display_id is not None:
             output["display_id"] = display_id
             places = self._places.setdefault(display_id, Shown())
             places.add(output)

@@ -276,6 +276,17 @@ def test_a_display_changed_in_many_places_takes_no_room_of_other_cells() -> None
     assert transcript.unwritten[-1].size <= MOST_RICH + MOST_TEXT
 
 
+def test_the_names_of_displays_count_too() -> None:
+    for update in ([], [display({"text/plain": ""}, display_id="1999".zfill(2000), update=True)]):
+        names = (str(number).zfill(2000) for number in range(2000))
+        shown = [display({"text/plain": ""}, display_id=name) for name in names]
+        transcript = Transcript(10, 4 << 20)
+        run(transcript, *shown, *update)
+        [one] = transcript.unwritten
+        assert len(one.packed) <= 2 * MOST_RICH + MOST_TEXT
+        assert len(one.packed) <= 2 * one.size
+
+
 def test_a_display_in_a_few_places_is_kept_as_it_was_changed_to() -> None:
     places = [display({"text/plain": "0"}, display_id="d")] * 2
     cell = kept(*places, display({"image/png": bytes(100_000)}, display_id="d", update=True))
