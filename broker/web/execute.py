@@ -14,6 +14,7 @@ from typing import Any
 from tornado.iostream import StreamClosedError
 
 from broker.errors import BrokerError, NotRunning, SessionLost
+from broker.execution import EVENT_COST
 from broker.faults import Bounds
 from broker.parcels import parcel_of
 from broker.protocol import (
@@ -33,6 +34,7 @@ from broker.web.door import Face, described
 Event = dict[str, Any]
 Body = ExecuteBody | CallBody
 VALUES = JsonCodec(Bounds())
+LARGE = 256 << 10  # bytes of events whose answer takes longer than others should wait
 
 
 class Follower:
@@ -40,12 +42,14 @@ class Follower:
 
     def __init__(self, request_id: str) -> None:
         self.id = request_id
+        self.size = 0  # bytes of the events so far, and what each takes beside these
         self._events: asyncio.Queue[Event | BrokerError] = asyncio.Queue()
 
     def deliver(self, envelope: Envelope) -> None:
         """Keep what belongs to the execution."""
         event = envelope.event
         if event.get("id") == self.id:
+            self.size += len(envelope.packed) + EVENT_COST
             self._events.put_nowait(event)
 
     def dispatch(self) -> None:
@@ -109,8 +113,21 @@ class ExecuteOnce(Face):
             if "application/x-ndjson" in self.request.headers.get("Accept", ""):
                 await self._stream(follower)
             else:
-                events = [event async for event in follower.events()]
-                self.answer(self._summary(session, events))
+                await self._answer(session, follower)
+
+    async def _answer(self, session: Session, follower: Follower) -> None:
+        events = [event async for event in follower.events()]
+
+        def made() -> bytes:
+            return json.dumps(self._summary(session, events)).encode()
+
+        if follower.size <= LARGE:
+            body = made()
+        else:
+            async with self.house.walks.of(self.principal.tenant):
+                body = await asyncio.to_thread(made)
+        self.set_header("Content-Type", "application/json")
+        self.finish(body)
 
     def _summary(self, session: Session, events: list[Event]) -> dict[str, Any]:
         return summary(session, events)
@@ -169,14 +186,14 @@ def summary(session: Session, events: list[Event]) -> dict[str, Any]:
     """Return the answer of a waited-for execution."""
     outputs = [told(event) for event in events if event["type"] not in ("started", "queued")]
     done = outputs.pop()
-    streams = {"stdout": "", "stderr": ""}
+    streams: dict[str, list[str]] = {"stdout": [], "stderr": []}
     result: dict[str, Any] | None = None
     displays: list[dict[str, Any]] = []
     error: dict[str, Any] | None = None
     for event in outputs:
         kind = event["type"]
         if kind == "stream":
-            streams[event["name"]] += event["text"]
+            streams[event["name"]].append(event["text"])
         elif kind == "result":
             result = event["data"]
         elif kind == "display":
@@ -189,7 +206,7 @@ def summary(session: Session, events: list[Event]) -> dict[str, Any]:
         "state": done["state"],
         "status": done["status"],
         "execution_count": done["execution_count"],
-        **streams,
+        **{name: "".join(pieces) for name, pieces in streams.items()},
         "result": result,
         "displays": displays,
         "error": error,
