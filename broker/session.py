@@ -104,6 +104,7 @@ class Session:
         """Add a client; it gets the session's state and every kept event later than `after`."""
         if after is not None and after > self.audience.last and not self.generation:
             self._skip()  # it has numbers of another broker, which had the session
+        self.audience.add(client)  # first: it may leave while it is given the rest
         missed, kept = self.audience.since(after)
         if self.kernel is not None or after is not None:
             # While a kernel is being bound, the event of its binding is a newcomer's first.
@@ -122,7 +123,6 @@ class Session:
         for envelope in kept:
             client.deliver(envelope)
         client.dispatch()
-        self.audience.add(client)
 
     def detach(self, client: Client) -> None:
         """Forget a client; what it has asked for goes on."""

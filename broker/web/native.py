@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from math import inf
 from typing import Any
 
 from tornado import websocket
@@ -53,6 +54,7 @@ class NativeSocket(websocket.WebSocketHandler):
         self._query = OpenQuery()
         self.watches = False
         self._held = False
+        self._room = inf  # bytes that may be unread before this client is too slow
         self._bad = 0
         self._attached = False
         self._release: Callable[[], None] = lambda: None  # of the token that let it in
@@ -106,6 +108,8 @@ class NativeSocket(websocket.WebSocketHandler):
         self.outbox = Outbox(stream, BINARY if self.codec.binary else TEXT, self._drained)
         self._attached = True
         self.session.attach(self, self._query.after)
+        # What it has asked for again is bounded where it was kept, and is no sign of slowness.
+        self._room = self.house.client_backlog + self.outbox.unread
         self._release = self.house.tokens.hold(
             self.principal, lambda why: self._let_go(TOKEN_ENDED, why)
         )
@@ -215,7 +219,7 @@ class NativeSocket(websocket.WebSocketHandler):
         if self.ws_connection is None or self.ws_connection.is_closing():
             return
         # What is counted was there before: one frame may be as large as the bound.
-        if self.outbox.unread > self.house.client_backlog and not self._may_wait():
+        if self.outbox.unread > self._room and not self._may_wait():
             logger.info("session=%s/%s client too slow", *self.session.key)
             # Behind all that, the close frame would not come in time; it can be asked for again.
             self.outbox.drop()
@@ -225,12 +229,15 @@ class NativeSocket(websocket.WebSocketHandler):
 
     def _may_wait(self) -> bool:
         """Hold the kernel back for this client; False if others keep up, or it is hopeless."""
-        if not self._attached or self.outbox.unread > MOST_BACKLOGS * self.house.client_backlog:
+        most = self._room + (MOST_BACKLOGS - 1) * self.house.client_backlog
+        if not self._attached or self.outbox.unread > most:
             return False
         self._held = True
         return self.session.audience.hold(self)
 
     def _drained(self) -> None:
+        if self.outbox.unread <= self.house.client_backlog:
+            self._room = self.house.client_backlog
         if self._held and self.outbox.unread < self.house.client_backlog // 2:
             self._held = False
             self.session.audience.release(self)

@@ -361,6 +361,27 @@ class Leaver(FakeClient):
         self.session.detach(self)
 
 
+class Passer(Leaver):
+    """Goes with the first event that it gets."""
+
+    def deliver(self, envelope: Envelope) -> None:
+        super().deliver(envelope)
+        self.session.detach(self)
+
+
+@on_manual_time
+async def test_a_client_that_leaves_while_it_attaches_is_forgotten() -> None:
+    scene = Scene()
+    passer = Passer(scene.session)
+    scene.session.attach(passer, after=0)
+    assert passer.kinds[0] == "session"
+    assert scene.session.audience.clients == {scene.client}
+    scene.session.detach(scene.client)
+    before = scene.host.leavers
+    scene.session.attach(passer, after=0)
+    assert scene.host.leavers > before
+
+
 @on_manual_time
 async def test_a_client_may_leave_while_it_is_refused() -> None:
     scene = Scene(bound=False)
