@@ -122,6 +122,7 @@ class Tokens:
             if revocations == self._revocations:  # else it may have been this one, meanwhile
                 until = now + FRESH
                 self._remember(digest, principal, until)
+                self._revoked.pop(digest, None)  # it was missing once, and is back
         if principal.expires is not None and principal.expires <= now:
             raise _wrong()
         return principal

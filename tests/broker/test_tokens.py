@@ -299,6 +299,26 @@ async def test_a_connection_whose_token_is_remembered_no_longer_ends_with_it_all
     assert told == [REVOKED]
 
 
+async def test_a_token_that_comes_back_to_the_store_holds_connections_again(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "FRESH", 0.02)
+    token, record = await scene.tokens.create(OPERATOR, RUNS)
+    ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    principal = await scene.tokens.check(token)
+    scene.tokens.hold(principal, ended.set_result)
+    await scene.rows.drop(record.digest)  # the store was emptied, and gets its backup
+    async with asyncio.timeout(5):
+        assert await ended == REVOKED
+    told: list[str] = []
+    scene.tokens.hold(principal, told.append)  # of before that
+    assert told == [REVOKED]
+    await scene.rows.put(record)
+    scene.tokens.hold(await scene.tokens.check(token), told.append)
+    assert told == [REVOKED]
+    assert len(scene.tokens._guests) == 1
+
+
 async def test_a_look_that_fails_for_a_fault_of_ours_is_not_the_last(
     scene: Scene, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
