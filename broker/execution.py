@@ -98,9 +98,10 @@ class Execution:
         """Tell whether the kernel has said how it ended."""
         return bool(self._status)
 
-    def resume(self, *, started: float, announced: bool) -> None:
-        """Go on with what an earlier broker had the kernel begin."""
+    def resume(self, *, started: float, announced: bool, failed: bool) -> None:
+        """Go on with what an earlier broker had the kernel begin, and what it has told of that."""
         self.started, self._announced, self.state = started, announced, "warm"
+        self._failed = failed
         self.told = self.taken = True
 
     @property

@@ -389,7 +389,10 @@ class Executions:
     def _emit(self, execution: Execution, event: Event) -> None:
         if execution.order.cell is not None:
             event["cell"] = execution.order.cell
-        if event["type"] == "started":
+        kind = event["type"]
+        if kind == "started":
             self._place.mark.started()
+        elif kind == "error":
+            self._place.mark.failed()
         self._place.audience.emit(event)
         self._place.transcript.note(execution, event)

@@ -15,7 +15,7 @@ One slot, in numbers of 8 bytes unless said otherwise:
     6  iopub messages of the kernel that have been taken in,
     7  and the last number given before the newest of them
     8  the number that ends what runs: once it is given, nothing runs; 0 while that is not known
-    9  1 when an event has told of its beginning
+    9  1 when an event has told of its beginning, 2 when one has told of an error, or their sum
     10 the length of what follows, and its CRC-32: (length << 32) | crc; 0 for nothing
     11 what runs, as JSON
 """
@@ -44,6 +44,7 @@ FREE, USED, ENDED = 0, 1, 2
 STATE, GENERATION, LAST, TIME, TAKEN, BEFORE, END, TOLD, HEAD = 2, 3, 4, 5, 6, 7, 8, 9, 10
 HIGH = 4  # of the file's own words: the highest slot that was ever used
 MOST = 2**53 - 1  # a number that JSON carries everywhere
+BEGUN, FAILED = 1, 2  # of what was told
 ALONE, CALL = -1, -2  # in place of a cell's number
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -58,7 +59,8 @@ class Running(NamedTuple):
     silent: bool = False
     cell: int = -1  # its number in a batch; below that, ALONE or CALL
     rest: int = 0  # cells of the batch that are to run after it
-    started: bool = False  # an event has told of its beginning
+    started: bool = False  # an event has told of its beginning,
+    failed: bool = False  # and one of an error
 
 
 class Mark:
@@ -116,9 +118,9 @@ class Mark:
         """Note what the kernel is about to be asked."""
         numbers, at = self._numbers, self._at
         numbers[at + HEAD] = numbers[at + END] = 0
-        numbers[at + TOLD] = running.started
+        numbers[at + TOLD] = BEGUN * running.started | FAILED * running.failed
         try:
-            text = orjson.dumps(running[:-1])
+            text = orjson.dumps(running[:-2])
         except TypeError:  # an id that is no text
             return
         if len(text) <= SLOT - RECORD:  # else an id of the longest, of the widest characters
@@ -128,7 +130,11 @@ class Mark:
 
     def started(self) -> None:
         """Note that the beginning of what runs is being told."""
-        self._numbers[self._at + TOLD] = 1
+        self._numbers[self._at + TOLD] |= BEGUN
+
+    def failed(self) -> None:
+        """Note that an error of what runs is being told."""
+        self._numbers[self._at + TOLD] |= FAILED
 
     def ending(self) -> None:
         """Note that the next number ends what runs."""
@@ -162,8 +168,9 @@ class Mark:
                     int(cell),
                     int(rest),
                 ]:
-                    told = self._numbers[self._at + TOLD] != 0
-                    return Running(id, message, began, timeout, silent, cell, rest, told)
+                    told = self._numbers[self._at + TOLD]
+                    begun, failed = bool(told & BEGUN), bool(told & FAILED)
+                    return Running(id, message, began, timeout, silent, cell, rest, begun, failed)
         return None
 
     def end(self) -> None:

@@ -119,6 +119,7 @@ def resumed(running: Running, limits: OutputLimits) -> tuple[Execution, float | 
         batch.cut(behind, "lost", UNTOLD)
         order = Order(batch=batch, cell=running.cell)
     execution = Execution(request, None, clock - spent, limits, order=order)
-    execution.resume(started=clock - spent, announced=running.started)
+    began = clock - spent
+    execution.resume(started=began, announced=running.started, failed=running.failed)
     left = max(LEAST, running.timeout - spent) if running.timeout else None
     return execution, left

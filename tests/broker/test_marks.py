@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from broker.marks import SLOT, Mark, Marks, Running, beyond
 
-RUNNING = Running("cell", "k_1", 1.5, 30.0, silent=False, started=True)
+RUNNING = Running("cell", "k_1", 1.5, 30.0, silent=False, started=True, failed=True)
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ mark.bound(3, fresh=True)
 mark.taking(1); mark.number(41)
 mark.taking(2); mark.number(42)
 mark.run(Running("cell", "k_1", 1.5, 30.0))
-mark.started()
+mark.started(); mark.failed()
 os.kill(os.getpid(), signal.SIGKILL)
 """
     done = subprocess.run([sys.executable, "-c", script], check=False, timeout=60)

@@ -178,6 +178,32 @@ async def test_the_running_cell_can_be_interrupted_by_its_id() -> None:
 
 
 @on_manual_time
+async def test_an_error_that_was_told_before_the_death_is_not_told_again() -> None:
+    raised = {"status": "error", "ename": "KeyError", "evalue": "a", "traceback": []}
+    for told in (True, False):
+        first = Again(mark := Mark(), bound=False)
+        first.session.bind(first.kernel, 1, "fresh", "")
+        first.session.attach(first.client)
+        first.session.work.submit(_execute("cell", "{}['a']"), first.client)
+        first.kernel.begin()
+        if told:
+            first.kernel.say("iopub", "error", raised)
+        assert first.client.kinds.count("error") == told
+        again = Again(mark, bound=False)
+        again.session.bind(again.kernel, 1, "warm", "")
+        again.session.attach(again.client)
+        running = mark.running
+        assert running is not None
+        for channel, kind, content in (
+            ("shell", "execute_reply", raised),
+            ("iopub", "status", {"execution_state": "idle"}),
+        ):
+            again.kernel.say(channel, kind, content, parent=running.message)
+        assert again.client.kinds.count("error") == (not told)
+        assert again.client.dones == {"cell": "error"}
+
+
+@on_manual_time
 async def test_the_time_of_the_running_cell_goes_on() -> None:
     again = Again(left(timeout=5.0))
     await elapse(4.5)
