@@ -283,11 +283,14 @@ class Execution:
         if event is not None:
             self._valued = True
             size = len(message.content_bytes)
-            if self.affords(size_of(event, self._left)):
-                self._rich += size
-                yield event
-            else:
+            if not self.affords(size_of(event, self._left)):
                 yield values.left_out(self.id, size)
+                return
+            if values.is_over(message, self.limits.display):
+                self._dropped += size
+            else:
+                self._rich += size
+            yield event
 
     def _display(self, kind: str, message: Message) -> Event | None:
         size = len(message.content_bytes)

@@ -20,9 +20,8 @@ def value_event(
 
     None for what is no value. `rich` is what becomes of a MIME bundle; 0 for no bound.
     """
-    size = len(message.content_bytes)
-    if message.is_heavy or size > (most * 4 // 3 + 4096 if most else inf):
-        return left_out(execution_id, size)
+    if is_over(message, most):
+        return left_out(execution_id, len(message.content_bytes))
     content = message.content
     event: Event = {"type": "value", "id": execution_id}
     if "value" in content:
@@ -34,6 +33,12 @@ def value_event(
     if not isinstance(data, dict):
         return None
     return event | {"data": rich(data), "metadata": metadata if isinstance(metadata, dict) else {}}
+
+
+def is_over(message: Message, most: int) -> bool:
+    """Tell whether a value is left out for what it takes; `most` in bytes, 0 for no bound."""
+    # A third more than it holds, as base64; and what stands beside it.
+    return message.is_heavy or len(message.content_bytes) > (most * 4 // 3 + 4096 if most else inf)
 
 
 def left_out(execution_id: str, size: int) -> Event:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from broker.batches import Order
 from broker.execution import EVENT_COST, Execution, OutputLimits
 from broker.outputs import HEAD, LINE, TAIL, Event, error_event, plain, rich
 from broker.requests import Execute
@@ -394,6 +395,36 @@ def test_a_display_over_the_bound_becomes_a_note() -> None:
     [event] = run.take("iopub", message("display_data", {"data": data}))
     assert list(event["data"]) == ["text/plain"]
     assert "left out" in event["data"]["text/plain"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "content"),
+    [
+        ("broker_value", {"value": "A" * 9000}),
+        ("broker_value", {"data": {"text/plain": "A" * 9000}}),
+        ("display_data", {"data": {"text/plain": "A" * 9000}}),
+    ],
+)
+def test_what_is_left_out_counts_as_left_out_and_not_as_shown(kind: str, content: Event) -> None:
+    run = execution(OutputLimits(display=100))
+    run.order = Order({"call": "f"})
+    said = message(kind, content)
+    [event] = run.take("iopub", said)
+    assert "left out" in event["data"]["text/plain"]
+    reply(run)
+    done = run.done(now=101.0)
+    assert done["output_bytes"] == 0
+    assert done["truncated"] == {"shown": 0, "total": len(said.content_bytes)}
+
+
+def test_a_value_within_the_bound_counts_as_shown() -> None:
+    run = execution()
+    run.order = Order({"call": "f"})
+    said = message("broker_value", {"value": "A" * 9000})
+    assert [event["value"] for event in run.take("iopub", said)] == ["A" * 9000]
+    reply(run)
+    done = run.done(now=101.0)
+    assert (done["output_bytes"], "truncated" in done) == (len(said.content_bytes), False)
 
 
 def test_events_stop_at_the_bound_but_for_the_error() -> None:
