@@ -73,17 +73,21 @@ class Deadline:
             bound, reason = max(left, RESOLUTION), "quota"
         used = usage_of(kernel) if bound == inf else kernel.usage()
         if bound < inf and used.cpu_seconds is not None:
-            self._look(kernel, reason, until=used.cpu_seconds + bound)
+            self._look_again(kernel, reason, used=used.cpu_seconds, until=used.cpu_seconds + bound)
         return used
 
     def _look(self, kernel: SessionKernel, reason: str, *, until: float) -> None:
-        """Look at the CPU time used, and again when it could be `until` at the earliest."""
+        """Look at the CPU time used; the time is up when it is `until`."""
         used = kernel.usage().cpu_seconds
         if used is None:
             return  # it has ended, and somebody else tells why
         if used >= until:
             self._expire(reason)
             return
+        self._look_again(kernel, reason, used=used, until=until)
+
+    def _look_again(self, kernel: SessionKernel, reason: str, *, used: float, until: float) -> None:
+        """Look when it could be `until` at the earliest."""
         # Nobody uses more than its cores' seconds in one; they are bounded where they are counted.
         cores = self._limits.cpu if kernel.is_metered else float(os.cpu_count() or 1)
         least = RESOLUTION if kernel.is_metered else UNMETERED

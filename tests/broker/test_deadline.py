@@ -175,6 +175,16 @@ async def test_a_kernel_that_is_dear_to_ask_is_asked_four_times_a_second_at_most
 
 
 @on_manual_time
+async def test_a_cell_that_ends_at_once_costs_one_look_at_its_start() -> None:
+    for is_metered in (True, False):
+        told, kernel = Told(cpu_time=60.0, cpu=1.0), BusyKernel(1.0)
+        kernel.is_metered = is_metered
+        assert told.deadline.set(kernel, None).cpu_seconds == 100.0
+        told.deadline.clear()
+        assert kernel.asked == 1
+
+
+@on_manual_time
 async def test_without_a_limit_a_kernel_that_is_dear_to_ask_is_not_asked() -> None:
     told, kernel = Told(), BusyKernel(1.0)
     kernel.is_metered = False
