@@ -361,6 +361,8 @@ class Transcript:
                 self._drop()
 
     def _keep(self, kept: Kept) -> None:
+        if kept.size > self.max_bytes:
+            return  # for what has no room at all, the others need not go
         self.unwritten.append(kept)
         self._bytes += kept.size
         while len(self.unwritten) > self._max_cells or self._bytes > self.max_bytes:

@@ -15,8 +15,11 @@ if not bytes then
 end
 local count = redis.call('LLEN', KEYS[1])
 for at = 4, #ARGV do
-  bytes = bytes + #ARGV[at]
-  count = redis.call('RPUSH', KEYS[1], ARGV[at])
+  -- For one that has no room at all, the others need not go.
+  if #ARGV[at] <= tonumber(ARGV[2]) then
+    bytes = bytes + #ARGV[at]
+    count = redis.call('RPUSH', KEYS[1], ARGV[at])
+  end
 end
 while count > 0 and (count > tonumber(ARGV[1]) or bytes > tonumber(ARGV[2])) do
   bytes = bytes - #redis.call('LPOP', KEYS[1])

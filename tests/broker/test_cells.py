@@ -45,11 +45,13 @@ async def test_the_oldest_over_either_bound_go_to_the_cell(store: Store, prefix:
     assert await texts(store) == [str(number).encode() for number in range(990, 1000)]
     await store.cells.append([part(b"x" * 40, most_bytes=50)])
     assert await texts(store) == [b"997", b"998", b"999", b"x" * 40]
-    await store.cells.append([part(b"y" * 51, most_bytes=50)])
+    await store.cells.append([part(b"y" * 51, b"z", most_bytes=50)])
+    assert await texts(store) == [b"997", b"998", b"999", b"x" * 40, b"z"]
+    await store.cells.append([part(most_bytes=1)])
+    assert await texts(store) == [b"z"]
+    await store.cells.append([part(most=0)])
     assert await texts(store) == []
     assert await store._connection.ask("KEYS", f"{prefix}:*") == []
-    await store.cells.append([part(b"z", most_bytes=50)])
-    assert await texts(store) == [b"z"]
 
 
 async def test_their_bytes_are_counted_anew_where_the_number_is_gone(

@@ -184,6 +184,8 @@ def test_the_oldest_cells_go() -> None:
         run(transcript, text("x" * 1000), code=str(number))
     assert 1 <= len(cells(transcript)) < 10
     assert cells(transcript)[-1]["code"] == "49"
+    run(transcript, text("x" * 20_000), code="no room for it")
+    assert cells(transcript)[-1]["code"] == "49"
 
 
 def test_what_is_written_is_forgotten_but_for_what_had_to_go_meanwhile() -> None:
