@@ -157,9 +157,9 @@ async def opened(options: argparse.Namespace, room: Path) -> list[Verdict]:
             grown <= 5,
         ),
         (
-            "its descriptors, before and after",
-            f"{seen.descriptors[0]} → {seen.descriptors[1]}",
-            "no more",
+            "its descriptors but for the store's, more than before",
+            f"{seen.descriptors[1] - seen.descriptors[0]}",
+            "0",
             seen.descriptors[1] <= seen.descriptors[0],
         ),
     ]
