@@ -8,9 +8,9 @@ else. What is answered is never kept: it may be a password.
 from __future__ import annotations
 
 import asyncio
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Any, Protocol
 
 import orjson
@@ -61,7 +61,7 @@ class Call:
 
     event: Event
     number: str  # the kernel's own
-    client: Client
+    client: Client | None  # None for one of an earlier broker's, until it comes back
     execution: Execution | None
     size: int
 
@@ -78,6 +78,8 @@ class Dialogue:
         self._offers = Offers()
         self._told: object = ()  # the tools that the kernel knows of
         self._away: dict[Client, asyncio.TimerHandle] = {}
+        # Until then, what was served under an earlier broker may be served again.
+        self._returning: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
         asks = "asks" if self._question is not None else "asks nothing"
@@ -86,8 +88,17 @@ class Dialogue:
     # The kernel
 
     def begin(self, *, warm: bool) -> None:
-        """Take up a kernel; one that is `warm` may know of tools that there were."""
+        """Take up a kernel; one that is `warm` may know of tools that there were.
+
+        What its cell has asked of an earlier broker, it asks again: a line of input of whoever is
+        there, calls of whoever comes back to serve them.
+        """
         self._told = None if warm else ()
+        kernel = self._place.kernel
+        if warm and kernel is not None and kernel.is_ours:
+            kernel.channels.ask_again()
+            loop = asyncio.get_running_loop()
+            self._returning = loop.call_later(TOOL_GRACE, self._expect_nobody)
 
     def brief(self, kernel: SessionKernel, content: dict[str, Any]) -> None:
         """Add to a request to run a cell what tools there are, if the kernel knows of others."""
@@ -102,9 +113,11 @@ class Dialogue:
             self._refuse(ENDED, question.asked)
         for call in [*self._calls.values()]:
             self._fail(call, "Cancelled", ENDED)
+        self._stop_expecting()
 
     def lose(self) -> None:
         """Forget what is open: the kernel is lost."""
+        self._stop_expecting()
         self._question = None
         self._calls.clear()
         self._numbers.clear()
@@ -127,6 +140,8 @@ class Dialogue:
 
     def _ask(self, message: Message, running: Execution | None) -> bool:
         asked = message.metadata.get("asked")
+        if self._question is not None and _number(asked) == _number(self._question.asked) != {}:
+            return False  # asked again before it was known that we had heard it
         if running is None or not running.answers:
             self._refuse("nobody can answer an input request of this execution", asked)
             return False
@@ -141,6 +156,8 @@ class Dialogue:
             "prompt": _prompt(prompt) if isinstance(prompt, str) else "",
             "password": content.get("password") is True,
         }
+        if number := _number(asked):
+            event["question"] = number["asked"]
         self._question = Question(event, asked, size_of(event))
         self._tell(running, event)
         return True
@@ -157,7 +174,8 @@ class Dialogue:
         name = name if isinstance(name, str) and len(name) <= NUMBER else ""
         offer = self._offers.find(name)
         arguments: dict[str, Any] = {}
-        refusal = ("NotServed", f"nobody serves {name}") if offer is None else None
+        expected = offer is None and self._returning is not None and name != ""
+        refusal = ("NotServed", f"nobody serves {name}") if offer is None and not expected else None
         if not busy:
             refusal = "NotRunning", "a tool is called while a cell runs, and none does"
         elif len(self._calls) >= MOST_CALLS:
@@ -169,20 +187,29 @@ class Dialogue:
                 arguments = _arguments(message.content)
             except ValueError as error:
                 refusal = "BadArguments", f"{name}: {error}"
-        if refusal is not None or offer is None:
-            name, why = refusal or ("", "")
-            told = {"name": name, "message": why}
+        if refusal is not None:
+            told = {"name": refusal[0], "message": refusal[1]}
             self._send("broker_tool_result", {"call": number, "error": told})
             return offer is not None
         event: Event = {"type": "tool_call"}
         if running is not None:
             event["id"] = running.id
-        event |= {"call": uuid.uuid4().hex, "name": name, **arguments}
-        call = Call(event, number, offer.client, running, size_of(event))
+        event |= {"call": self._name_of(number), "name": name, **arguments}
+        client = None if offer is None else offer.client
+        call = Call(event, number, client, running, size_of(event))
         self._calls[event["call"]], self._numbers[number] = call, event["call"]
-        if not offer.away:
+        if offer is not None and not offer.away:
             self._hand_over(call, offer)
         return True
+
+    def _name_of(self, number: str) -> str:
+        """Return the id of a call that clients see: the same whichever broker tells of it.
+
+        So whoever has served a call already knows it, and answers without serving it twice.
+        """
+        kernel = self._place.kernel
+        name = "" if kernel is None else kernel.kernel_id
+        return blake2b(f"{name}\0{number}".encode(errors="replace"), digest_size=16).hexdigest()
 
     def _hand_over(self, call: Call, offer: Offer) -> None:
         """Tell of a call, with the registration that is to serve it."""
@@ -207,10 +234,12 @@ class Dialogue:
         return asked + [{key: one[key] for key in short if key in one} for one in calls]
 
     def answer(self, reply: InputReply) -> None:
-        """Answer the question that waits. Raises NotRunning if none does."""
+        """Answer the question that waits. Raises NotRunning if none does, or another one."""
         question = self._question
         if question is None:
             raise NotRunning("nothing waits for input")
+        if reply.question not in (None, question.event.get("question")):
+            raise NotRunning("question: another one waits by now", field="question")
         value = REFUSED if reply.value is None else reply.value
         self._post("input_reply", {"value": value, **_number(question.asked)}, "value")
         self._question = None
@@ -226,7 +255,8 @@ class Dialogue:
         self._offers.register(client, request)
         for call in [*self._calls.values()]:
             offer = self._offers.find(call.event["name"])
-            if call.client in self._away and offer is not None and offer.client is client:
+            is_waiting = call.client is None or call.client in self._away
+            if is_waiting and offer is not None and offer.client is client:
                 self._hand_over(call, offer)
         return {"tools": [tool.name for tool in request.tools]}
 
@@ -265,6 +295,16 @@ class Dialogue:
         self._offers.forget(client)
         for call in [one for one in self._calls.values() if one.client is client]:
             self._fail(call, "NotServed", f"the client that serves {call.event['name']} has gone")
+
+    def _stop_expecting(self) -> None:
+        if self._returning is not None:
+            self._returning.cancel()
+            self._returning = None
+
+    def _expect_nobody(self) -> None:
+        self._returning = None
+        for call in [one for one in self._calls.values() if one.client is None]:
+            self._fail(call, "NotServed", f"nobody has come back to serve {call.event['name']}")
 
     # Both
 

@@ -33,6 +33,10 @@ class InputRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, tag
     id: Id
     prompt: str
     password: bool
+    question: Annotated[
+        str | UnsetType,
+        Meta(description="Names it, in its execution: one that is asked again is the same one."),
+    ] = UNSET
     seq: Seq | UnsetType = UNSET
     cell: Cell | UnsetType = UNSET
 

@@ -59,6 +59,7 @@ class Running(NamedTuple):
     silent: bool = False
     cell: int = -1  # its number in a batch; below that, ALONE or CALL
     rest: int = 0  # cells of the batch that are to run after it
+    answers: bool = False  # who asked for it can answer what it asks
     started: bool = False  # an event has told of its beginning,
     failed: bool = False  # and one of an error
 
@@ -167,10 +168,12 @@ class Mark:
                     bool(silent),
                     int(cell),
                     int(rest),
+                    *more,  # nothing, in what an older broker has written
                 ]:
                     told = self._numbers[self._at + TOLD]
-                    begun, failed = bool(told & BEGUN), bool(told & FAILED)
-                    return Running(id, message, began, timeout, silent, cell, rest, begun, failed)
+                    answers = more[:1] == [True]
+                    known = (answers, bool(told & BEGUN), bool(told & FAILED))
+                    return Running(id, message, began, timeout, silent, cell, rest, *known)
         return None
 
     def end(self) -> None:

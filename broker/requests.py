@@ -102,6 +102,8 @@ class InputReply(Message, frozen=True, kw_only=True, tag="input_reply"):
     """Answer the `input_request` that waits; None is the end of input."""
 
     value: str | None
+    # The event's `question`; where another one waits by now, the answer is refused.
+    question: Annotated[str, msgspec.Meta(max_length=64)] | None = None
     id: RequestId | None = None  # for a fault to name; nothing else answers it
 
 

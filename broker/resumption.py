@@ -100,8 +100,8 @@ def note(place: Place, execution: Execution, message: str) -> None:
     if order.batch is not None and order.cell is not None:
         cell, rest = order.cell, order.batch.after(order.cell)
     timeout = request.timeout or place.limits.execution_timeout or 0
-    now = time.time()
-    place.mark.run(Running(execution.id, message, now, timeout, request.silent, cell, rest))
+    now, silent, answers = time.time(), request.silent, execution.answers
+    place.mark.run(Running(execution.id, message, now, timeout, silent, cell, rest, answers))
 
 
 def resumed(running: Running, limits: OutputLimits) -> tuple[Execution, float | None]:
@@ -121,5 +121,6 @@ def resumed(running: Running, limits: OutputLimits) -> tuple[Execution, float | 
     execution = Execution(request, None, clock - spent, limits, order=order)
     began = clock - spent
     execution.resume(started=began, announced=running.started, failed=running.failed)
+    execution.answers = running.answers
     left = max(LEAST, running.timeout - spent) if running.timeout else None
     return execution, left

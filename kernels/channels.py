@@ -78,6 +78,7 @@ class Channels:
         self.position = 0  # how many messages the kernel has published, as far as they have come
         self._early: Message | None = None  # the reply that came before anybody took it
         self._awaited = b""  # the topic whose welcome ends what is not to be taken in
+        self._asks_again = False  # the kernel is to be told so after that
         self._count = 0
         self._patience = patience
         self._closed = False
@@ -153,6 +154,16 @@ class Channels:
                 self._loop.call_soon(self._take_early, self._early)
                 self._early = None
 
+    def ask_again(self) -> None:
+        """Have a kernel of ours ask again what it has asked of an earlier broker and waits for.
+
+        Behind what it publishes again, where that is on its way: questions follow the output that
+        came before them. Raises BlockingIOError if the queue is full.
+        """
+        self._asks_again = bool(self._awaited)
+        if not self._asks_again:
+            self.send("stdin", "broker_ask_again", {})
+
     def _take_early(self, reply: Message) -> None:
         if self.receiver is not None and self.turned is not None:
             self.receiver("shell", reply)
@@ -224,6 +235,8 @@ class Channels:
             self.position = position
         if self._awaited and content.get("subscription") == self._awaited.decode():
             self._awaited = b""
+            if self._asks_again:
+                self.ask_again()
         if self.subscribed.done():
             self._waste()
         else:

@@ -25,7 +25,7 @@ def answering(
             try:
                 value = _asked(event, on_input)
             finally:
-                line.ask("input_reply", lambda _: None, about=event["id"], value=_text(value))
+                line.ask("input_reply", lambda _: None, **_reply(event, value))
 
 
 async def answering_async(
@@ -43,8 +43,7 @@ async def answering_async(
                 if inspect.iscoroutine(value):  # cancelled before it had begun
                     value.close()
                     value = None
-                about = event["id"]
-                await line.ask("input_reply", lambda _: None, about=about, value=_text(value))
+                await line.ask("input_reply", lambda _: None, **_reply(event, value))
 
 
 def _asked(event: Event, on_input: Callable[[str, bool], Any] | None) -> Any:
@@ -53,5 +52,6 @@ def _asked(event: Event, on_input: Callable[[str, bool], Any] | None) -> Any:
     return on_input(str(event.get("prompt", "")), bool(event.get("password")))
 
 
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else END_OF_INPUT
+def _reply(event: Event, value: object) -> dict[str, Any]:
+    text = value if isinstance(value, str) else END_OF_INPUT
+    return {"about": event["id"], "value": text, "question": event.get("question")}

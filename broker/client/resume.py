@@ -32,6 +32,7 @@ from .errors import (
     StateLost,
     from_fault,
 )
+from .replies import Replies
 from .result import Event, Result
 from .wire import LAST, RUNS, Deliver, decode, encode
 
@@ -149,8 +150,7 @@ class Link:
         self._running: frozenset[str] | None = None  # what the broker has open, if it says so
         self._over: BrokerError | None = None  # why there will be no connection
         self._open: dict[str, Asked] = {}
-        self._replies: dict[str, Asked] = {}  # to each execution's last question
-        self._waiting: frozenset[str] = frozenset()  # executions that wait for one
+        self._replies = Replies()
         self._silent: list[str] = []  # requests of which nothing has been heard, oldest first
         self._news: deque[Event] = deque(maxlen=8)  # told before an execution could hear of it
         self._loss: Event = {}  # the last one that was told
@@ -199,7 +199,7 @@ class Link:
                     deliver(self._news.popleft())
             asked.socket = self._socket
             if about:
-                self._replies[about] = asked
+                self._replies.give(about, asked)
                 asked.sent = asked.socket is not None
                 return asked
             self._open[request_id] = asked
@@ -221,6 +221,7 @@ class Link:
 
     def _forget(self, request_id: str) -> None:
         self._open.pop(request_id, None)
+        self._replies.forget(request_id)
         if request_id in self._silent:
             self._silent.remove(request_id)
 
@@ -238,7 +239,9 @@ class Link:
             elif self.place.take(event):
                 self._route(event, told)
             frames: list[bytes | str] = []
-            if self._until is not None and self.place.last >= self._until:
+            if self._joining is None:
+                frames = self._answers()
+            elif self._until is not None and self.place.last >= self._until:
                 frames = self._settle(told)
         for deliver, what in told:
             deliver(what)
@@ -250,8 +253,8 @@ class Link:
             self._session(event, told)
             return
         request_id = event.get("id")
-        if kind in ("input_request", "done"):  # another question, or none any more
-            self._replies.pop(str(request_id), None)
+        if kind in ("input_request", "done") and not self._replies.hear(event):
+            return
         if request_id is None and kind == "fault" and self._silent:
             # A frame over the bound is dropped unread: its fault cannot name the request.
             request_id = self._silent[-1]
@@ -288,11 +291,7 @@ class Link:
         self._running = frozenset(map(str, running)) if isinstance(running, list) else None
         told_of = event.get("waiting")
         waiting = [one for one in told_of if isinstance(one, dict)] if type(told_of) is list else []
-        self._waiting = frozenset(
-            str(one.get("id")) for one in waiting if one.get("type") == "input_request"
-        )
-        if lacks:  # what waits may be another question than the one that was answered
-            self._replies = {about: one for about, one in self._replies.items() if not one.sent}
+        self._replies.rejoin(waiting, lacks=lacks)
         for asked in self._open.values():
             if lacks and asked.sent:
                 both = missed and asked.missed
@@ -332,10 +331,10 @@ class Link:
 
     def _answers(self) -> list[bytes | str]:
         """Return the answers that have not arrived: those whose questions still wait."""
-        self._replies = {id_: one for id_, one in self._replies.items() if id_ in self._waiting}
-        for asked in self._replies.values():
+        answers = self._replies.due()
+        for asked in answers:
             asked.frame, asked.sent = encode(self._subprotocol, asked.message), True
-        return [asked.frame for asked in self._replies.values()]
+        return [asked.frame for asked in answers]
 
     def dropped(self, error: BrokerError) -> None:
         """Note that the connection is gone; only executions can be followed on another one."""

@@ -213,6 +213,7 @@ class KernelApp(IPKernelApp):
             control=kernel.take_control,
             asking=kernel.asking,
         )
+        kernel.asking.comes_back = not self.plain  # its broker does; others' clients do not
         offspring.expect(self)
         kernel.start()
         doors.open(listeners)

@@ -1,7 +1,8 @@
 """What a cell asks of those who run it: a line of input, or a call of a host tool.
 
 Both leave by the stdin channel, and their answers come by it, on the control thread, while the cell
-waits. Any thread may ask. Where nobody can answer, whoever asks is told so at once.
+waits. Any thread may ask. Where nobody can answer, whoever asks is told so at once; where whoever
+runs the code is to come back by the same name, a broker, what waits is asked again when it says so.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 
 from IPython.core.error import StdinNotImplementedError
 
+from .peers import is_name
 from .publish import pack
 from .streams import CellStream
 from .tagged import packed, unpacked
@@ -27,6 +29,7 @@ MOST_OPEN = 64  # calls that are out at once; more wait here for one of them
 MOST_ARGUMENTS = 1 << 20  # bytes of one call's, as JSON
 PATIENCE = 1.0  # s until whoever has sent the cell must have come to the stdin channel, too
 END_OF_INPUT = "\x04"
+ASK_AGAIN = "broker_ask_again"
 
 Frames = list[bytes]
 Asker = tuple[list[bytes], dict[str, Any]]  # whose cell it is, and the request to run it
@@ -61,8 +64,10 @@ class Call:
 class Line:
     """One line of input that is waited for."""
 
-    def __init__(self, number: str) -> None:
+    def __init__(self, number: str, prompt: str, *, password: bool, asker: Asker) -> None:
         self.number = number
+        self.content = {"prompt": prompt, "password": password}
+        self.asker = asker
         self.answers: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
 
     def take(self, content: dict[str, Any]) -> None:
@@ -84,6 +89,8 @@ class Asking:
         self._lock = threading.RLock()
         self._joined = threading.Condition()
         self._peers: set[bytes] = set()
+        self.comes_back = False  # whoever runs the cells, if it has a name
+        self._expected = b""  # who has gone, and comes back by this name
         self._identity: list[bytes] = []  # of whoever has sent the cell
         self._cell: dict[str, Any] = {}  # its request
 
@@ -103,11 +110,11 @@ class Asking:
         if why := self._obstacle():
             raise StdinNotImplementedError(why)
         with self._turn:
-            before, line = self._line, Line(str(next(self._numbers)))
+            number = str(next(self._numbers))
+            before, line = self._line, Line(number, prompt, password=password, asker=self._asker())
             self._line = line
             try:
-                content = {"prompt": prompt, "password": password}
-                self._send(self._asker(), "input_request", content, {"asked": line.number})
+                self._send_line(line)
                 answer = line.answers.get()
             finally:
                 self._line = before
@@ -148,9 +155,18 @@ class Asking:
             return "this process is a child of the kernel's"
         identity = b"".join(self._asker()[0][:1])
         with self._joined:
-            if self._joined.wait_for(lambda: identity in self._peers, PATIENCE):
+            if self._joined.wait_for(lambda: self._is_heard(identity), PATIENCE):
                 return ""
         return "whoever runs the code takes no requests from it"
+
+    def _is_heard(self, identity: bytes) -> bool:
+        return identity in self._peers or (identity == self._expected != b"")
+
+    def _send_line(self, line: Line) -> None:
+        self._send(line.asker, "input_request", line.content, {"asked": line.number})
+
+    def _send_call(self, call: Call) -> None:
+        self._send(call.asker, "broker_tool_call", call.body.decode(), call.head)
 
     def _send(self, asker: Asker, kind: str, content: Any, metadata: dict[str, Any]) -> None:
         kernel = self._kernel
@@ -168,7 +184,7 @@ class Asking:
         while self._waiting and len(self._calls) < MOST_OPEN:
             call = self._waiting.popleft()
             self._calls[call.number] = call
-            self._send(call.asker, "broker_tool_call", call.body.decode(), call.head)
+            self._send_call(call)
 
     def _over(self, call: Call) -> None:
         """Tell that nobody wants the answer to a call any more, if that is so."""
@@ -187,12 +203,17 @@ class Asking:
         """Take in somebody who can answer."""
         with self._joined:
             self._peers.add(identity)
+            if identity == self._expected:
+                self._expected = b""
             self._joined.notify_all()
 
     def lose(self, identity: bytes) -> None:
-        """Tell those who wait for somebody's answer that none will come."""
+        """Tell those who wait for somebody's answer that none will come, unless it comes back."""
         with self._joined:
             self._peers.discard(identity)
+            if self.comes_back and is_name(identity):
+                self._expected = identity
+                return
         if [identity] != self._identity[:1]:
             return
         why = "whoever ran the code has gone"
@@ -211,13 +232,23 @@ class Asking:
         try:
             message = session.deserialize(session.feed_identities(frames)[1])
             content = message["content"]
-            if message["msg_type"] == "input_reply":
+            if message["msg_type"] == ASK_AGAIN:
+                self._ask_again()
+            elif message["msg_type"] == "input_reply":
                 if isinstance(content["value"], str) and (line := self._line) is not None:
                     line.take(content)
             elif message["msg_type"] == "broker_tool_result":
                 self._answer(content)
         except (ValueError, TypeError, KeyError):  # no answer at all
             return
+
+    def _ask_again(self) -> None:
+        """Ask what waits of who has come back; what it was told already has the same number."""
+        if (line := self._line) is not None:
+            self._send_line(line)
+        with self._lock:
+            for call in self._calls.values():
+                self._send_call(call)
 
     def _answer(self, content: dict[str, Any]) -> None:
         with self._lock:

@@ -100,10 +100,8 @@ class Doors:
             return
         if channel == "iopub":
             self._publisher.remove(peer)
-        else:
-            self._routers[channel].remove(peer)
-            if channel == "stdin":
-                self._asking.lose(peer.conversation.identity)
+        elif self._routers[channel].remove(peer) and channel == "stdin":
+            self._asking.lose(peer.conversation.identity)
         self._peers.discard(peer)
         peer.close()
 

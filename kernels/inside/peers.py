@@ -172,6 +172,11 @@ class Peer:
             self.socket.close()
 
 
+def is_name(identity: bytes) -> bool:
+    """Tell whether a peer has named itself, and can come again by that name."""
+    return not identity.startswith(b"\x00")
+
+
 class Router:
     """Whoever asks on one channel, each by its identity: what a ROUTER socket is, to send to.
 
@@ -202,10 +207,12 @@ class Router:
         if reply and whose == peer.conversation.identity:
             peer.send(reply)
 
-    def remove(self, peer: Peer) -> None:
-        """Forget a connection."""
-        if self._peers.get(peer.conversation.identity) is peer:
+    def remove(self, peer: Peer) -> bool:
+        """Forget a connection; tell whether it was the last of its identity."""
+        last = self._peers.get(peer.conversation.identity) is peer
+        if last:
             del self._peers[peer.conversation.identity]
+        return last
 
     def disown(self) -> None:
         """Have nobody to send to: in a child that a cell has forked."""
@@ -219,7 +226,7 @@ class Router:
             return
         self._before()
         whose, reply = bytes(frames[0]), packed(frames[1:])
-        if self._keep and not whose.startswith(b"\x00"):  # those have no name to come again by
+        if self._keep and is_name(whose):
             # Before we look who is there: who comes in between has it twice rather than never.
             self._kept = (whose, reply) if len(reply) <= MAX_REPLY else (b"", b"")
         peer = self._peers.get(whose)

@@ -135,6 +135,8 @@ class SilentChannels:
 
     def catch_up(self, count: int) -> None: ...
 
+    def ask_again(self) -> None: ...
+
     def next_id(self) -> str:
         return f"k_{len(self.sent)}"
 

@@ -33,9 +33,9 @@ class Talking(Scene):
         self.dialogue = self.session.work.dialogue
         self.replies = self.kernel.channels.answers
 
-    def ask(self, prompt: object = "name? ", parent: str | None = None, **fields: Any) -> None:
+    def ask(self, prompt: object = "name? ", number: str = "7", **fields: Any) -> None:
         content = {"prompt": prompt, "password": False, **fields}
-        self.kernel.say("stdin", "input_request", content, parent, {"asked": "7"})
+        self.kernel.say("stdin", "input_request", content, metadata={"asked": number})
 
     def offer(self, *tools: Tool, client: FakeClient | None = None, name: str = "t") -> Any:
         request = Tools(id=name, tools=[*tools])
@@ -133,17 +133,36 @@ async def test_a_prompt_is_bounded_plain_text(prompt: object, told: str) -> None
 async def test_a_second_question_takes_the_place_of_the_first() -> None:
     scene = Talking()
     scene.ask("one")
-    scene.ask("two")
+    scene.ask("two", "8")
     scene.dialogue.answer(InputReply(value="x"))
     with pytest.raises(NotRunning):
         scene.dialogue.answer(InputReply(value="y"))
 
 
 @on_manual_time
+async def test_a_question_asked_again_is_told_once() -> None:
+    scene = Talking()
+    scene.ask()
+    scene.ask()
+    assert scene.client.kinds.count("input_request") == 1
+
+
+@on_manual_time
+async def test_an_answer_that_names_its_question_answers_no_other() -> None:
+    scene = Talking()
+    scene.ask("one")
+    scene.ask("two", "8")
+    with pytest.raises(NotRunning):
+        scene.dialogue.answer(InputReply(value="x", question="7"))
+    scene.dialogue.answer(InputReply(value="y", question="8"))
+    assert scene.replies == [("input_reply", {"value": "y", "asked": "8"})]
+
+
+@on_manual_time
 async def test_questions_that_nobody_could_answer_have_a_bound() -> None:
     scene = Talking(output=OutputLimits(displays=5000), replay_events=100_000)
-    for _ in range(100):
-        scene.ask()
+    for number in range(100):
+        scene.ask(number=str(number))
     asked = scene.client.kinds.count("input_request")
     assert 1 < asked < 20
     assert len(scene.replies) == 100 - asked
@@ -209,7 +228,8 @@ async def test_who_comes_meanwhile_is_told_what_waits() -> None:
     scene.call()
     scene.session.attach(late)
     asked, call = late.events[0]["waiting"]
-    assert asked == {"type": "input_request", "id": "a", "prompt": "name? ", "password": False}
+    shown = {"type": "input_request", "id": "a", "prompt": "name? ", "password": False}
+    assert asked == {**shown, "question": "7"}
     shown = {"type": "tool_call", "id": "a", "call": scene.calls[0]["call"], "name": "weather"}
     assert call == shown
     scene.dialogue.answer(InputReply(value="x"))

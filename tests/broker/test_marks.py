@@ -5,15 +5,17 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.marks import SLOT, Mark, Marks, Running, beyond
+from broker.marks import HEAD, RECORD, SLOT, Mark, Marks, Running, beyond
 
-RUNNING = Running("cell", "k_1", 1.5, 30.0, silent=False, started=True, failed=True)
+RUNNING = Running("cell", "k_1", 1.5, 30.0, silent=False, answers=True, started=True, failed=True)
 
 
 @pytest.fixture
@@ -30,7 +32,7 @@ mark = Marks(pathlib.Path({str(path)!r}), 8).of("t", "s")
 mark.bound(3, fresh=True)
 mark.taking(1); mark.number(41)
 mark.taking(2); mark.number(42)
-mark.run(Running("cell", "k_1", 1.5, 30.0))
+mark.run(Running("cell", "k_1", 1.5, 30.0, answers=True))
 mark.started(); mark.failed()
 os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -122,6 +124,15 @@ def test_sessions_without_a_kernel_are_swept_and_keep_their_numbers(path: Path) 
     assert adopted.running == RUNNING
     mark = marks.of("t", "s")
     assert (mark.last, mark.running) == (42, None)
+
+
+def test_what_an_older_broker_has_noted_is_read_and_nobody_answers_its_questions() -> None:
+    mark = Mark()
+    mark.run(RUNNING)
+    text = orjson.dumps(RUNNING[:7])
+    mark._bytes[RECORD : RECORD + len(text)] = text
+    mark._numbers[HEAD] = len(text) << 32 | zlib.crc32(text)
+    assert mark.running == RUNNING._replace(answers=False)
 
 
 @pytest.mark.parametrize(

@@ -206,6 +206,74 @@ def test_an_answer_goes_out_again_if_its_question_still_waits(
     assert [json.loads(each)["value"] for each in frames] == (["Ada"] if sent else [])
 
 
+def ask(link: Link, seq: int, question: str) -> list[Any]:
+    told = {**QUESTION, "question": question, "id": f"{link._prefix}-2"}
+    return [json.loads(each) for each in link.receive(frame(**told, seq=seq))]
+
+
+def reply(link: Link, value: str, question: str | None = "1") -> bool:
+    """Answer the question; tell whether that is sent at once."""
+    about = f"{link._prefix}-2"
+    return link.request(
+        "input_reply", lambda _: None, about=about, value=value, question=question
+    ).socket is not None  # fmt: skip
+
+
+def answers(frames: list[Any]) -> list[tuple[Any, Any]]:
+    told = [json.loads(each) if isinstance(each, str) else each for each in frames]
+    return [(one["value"], one["question"]) for one in told if one["type"] == "input_reply"]
+
+
+def asking(seq: int = 4) -> tuple[Link, Told]:
+    """A link with an execution that has asked a first question, and what it was told."""
+    link = joined(3)
+    request_id, told = asked(link)
+    assert request_id == f"{link._prefix}-2"
+    assert ask(link, seq, "1") == []
+    return link, told
+
+
+def test_a_question_that_another_broker_asks_again_is_answered_as_before_and_told_once() -> None:
+    link, told = asking()
+    assert reply(link, "Ada")
+    again(link)
+    # It is not known yet that it waits: the kernel is asked only now.
+    assert answers(link.receive(attach(4, open=[f"{link._prefix}-2"]))) == []
+    assert answers(ask(link, 5, "1")) == [("Ada", "1")]
+    assert answers(link.receive(frame(type="other", seq=6))) == []
+    ask(link, 7, "2")
+    assert names(told) == ["input_request", "input_request"]
+
+
+def test_a_question_asked_again_before_it_is_answered_is_answered_once() -> None:
+    link, told = asking()
+    again(link)
+    link.receive(attach(5, open=[f"{link._prefix}-2"]))
+    assert answers(ask(link, 5, "1")) == []
+    assert reply(link, "Ada")
+    assert answers(link.receive(frame(type="other", seq=6))) == []
+    assert names(told) == ["input_request"]
+
+
+def test_what_waits_is_told_by_its_number_whatever_was_missed() -> None:
+    for question, sent in (("1", [("Ada", "1")]), ("2", [])):
+        link, _ = asking()
+        reply(link, "Ada")
+        again(link)
+        waiting = {**QUESTION, "id": f"{link._prefix}-2", "question": question}
+        welcome = attach(9, open=[f"{link._prefix}-2"], missed=[5, 9], waiting=[waiting])
+        assert answers(link.receive(welcome)) == sent
+
+
+def test_the_question_of_another_broker_that_is_not_the_one_answered_is_told() -> None:
+    link, told = asking()
+    reply(link, "Ada")
+    again(link)
+    link.receive(attach(9, open=[f"{link._prefix}-2"], missed=[5, 9]))
+    assert answers(ask(link, 10, "2")) == []
+    assert names(told) == ["input_request", "input_request"]
+
+
 def test_requests_after_the_end_are_told_why_there_is_no_connection() -> None:
     link = joined()
     _, told = asked(link)

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from broker.dialogue import TOOL_GRACE
 from broker.errors import BadMessage, NotRunning
 from broker.marks import Mark, Running
-from broker.requests import Batch, Call, Cell, Execute
+from broker.requests import Batch, Call, Cell, Execute, InputReply, Tool, ToolResult, Tools
 from broker.resumption import ASKED, SETTLE, UNTOLD
 from broker.roles import SessionLimits
 from broker.session import Session
@@ -51,14 +52,16 @@ class Again:
         self.kernel.say("iopub", "status", {"execution_state": "idle"}, parent="info")
 
 
-def left(*, started: bool = True, timeout: float = 0, running: bool = True) -> Mark:
+def left(
+    *, started: bool = True, timeout: float = 0, running: bool = True, answers: bool = False
+) -> Mark:
     """Return the mark of a session of which 40 events were numbered, in the middle of a cell."""
     mark = Mark()
     mark.bound(1, fresh=True)
     mark.taking(11)
     mark.number(40)
     if running:
-        mark.run(Running("cell", CELL, time.time(), timeout))
+        mark.run(Running("cell", CELL, time.time(), timeout, answers=answers))
         if started:
             mark.started()
     return mark
@@ -212,6 +215,96 @@ async def test_the_time_of_the_running_cell_goes_on() -> None:
     assert again.kernel.interrupts == 1
 
 
+def ask(again: Again) -> None:
+    content = {"prompt": "name? ", "password": True}
+    again.kernel.say("stdin", "input_request", content, CELL, {"asked": "7"})
+
+
+@on_manual_time
+async def test_a_question_that_waits_is_asked_for_and_told_with_a_number_of_its_own() -> None:
+    again = Again(left(answers=True))
+    assert again.kernel.channels.asked_again == 1
+    ask(again)
+    asked = again.client.events[-1]
+    assert (asked["type"], asked["id"], asked["seq"]) == ("input_request", "cell", 42)
+    assert (asked["prompt"], asked["password"], asked["question"]) == ("name? ", True, "7")
+    again.session.work.dialogue.answer(InputReply(value="Ada"))
+    assert again.kernel.channels.answers == [("input_reply", {"value": "Ada", "asked": "7"})]
+
+
+@on_manual_time
+async def test_a_question_of_what_nobody_could_answer_before_is_still_refused() -> None:
+    again = Again(left())
+    ask(again)
+    assert "nobody can answer" in again.kernel.channels.answers[0][1]["refused"]
+
+
+@on_manual_time
+async def test_a_fresh_kernel_and_one_of_another_make_are_not_told_to_ask_again() -> None:
+    again = Again(Mark(), bound=False)
+    again.session.bind(again.kernel, 1, "fresh", "")
+    foreign = Again(left(), bound=False)
+    foreign.kernel.is_ours = False
+    foreign.session.bind(foreign.kernel, 1, "warm", "")
+    assert (again.kernel.channels.asked_again, foreign.kernel.channels.asked_again) == (0, 0)
+
+
+def call(again: Again, number: str = "1", name: str = "weather") -> None:
+    named = {"call": number, "name": name}
+    again.kernel.say("stdin", "broker_tool_call", {"args": [], "kwargs": {}}, CELL, named)
+
+
+def calls(again: Again) -> list[Any]:
+    return [event for event in again.client.events if event["type"] == "tool_call"]
+
+
+@on_manual_time
+async def test_a_call_that_waits_is_handed_to_who_comes_back_under_the_same_id() -> None:
+    before = Again(Mark(), bound=False)
+    before.session.bind(before.kernel, 1, "fresh", "")
+    before.session.attach(before.client)
+    tools = Tools(id="t", tools=[Tool(name="weather")])
+    before.session.work.dialogue.register(before.client, tools)
+    before.session.work.submit(_execute("cell", "1"), before.client)
+    call(before)
+    again = Again(left())
+    call(again)
+    assert again.session.work.dialogue.waiting()[0]["name"] == "weather"
+    assert calls(again) == []
+    await elapse(TOOL_GRACE / 2)
+    again.session.work.dialogue.register(again.client, tools)
+    assert [one["call"] for one in calls(again)] == [one["call"] for one in calls(before)]
+    again.session.work.dialogue.result(
+        again.client, ToolResult(call=calls(again)[0]["call"], value=1)
+    )
+    await elapse(TOOL_GRACE)
+    assert again.kernel.channels.answers == [("broker_tool_result", {"call": "1", "value": 1})]
+
+
+@on_manual_time
+async def test_a_call_that_nobody_comes_back_for_fails_after_the_grace_and_later_ones_at_once() -> (
+    None
+):
+    again = Again(left())
+    call(again)
+    await elapse(TOOL_GRACE + 1)
+    call(again, "2")
+    told = [(one["call"], one["error"]["message"]) for _, one in again.kernel.channels.answers]
+    assert told == [("1", "nobody has come back to serve weather"), ("2", "nobody serves weather")]
+
+
+@on_manual_time
+async def test_nobody_is_expected_back_once_the_cell_has_ended() -> None:
+    again = Again(left())
+    call(again)
+    again.say("shell", "execute_reply", {"status": "ok"})
+    again.say("iopub", "status", {"execution_state": "idle"})
+    assert [one["error"]["name"] for _, one in again.kernel.channels.answers] == ["Cancelled"]
+    again.session.work.submit(_execute("next", "1"), again.client)
+    call(again, "2")
+    assert again.kernel.channels.answers[-1][1]["error"]["name"] == "NotServed"
+
+
 @on_manual_time
 async def test_a_done_that_was_numbered_is_not_told_again() -> None:
     mark = left()
@@ -335,17 +428,19 @@ async def test_what_is_noted_of_a_cell_is_what_it_is() -> None:
     mark = Mark()
     again = Again(mark, bound=False)
     again.session.bind(again.kernel, 1, "fresh", "")
-    for request in (
-        Batch(id="cells", cells=[Cell(code="1"), Cell(code="2", timeout=9.0)]),
-        Call(id="call", function="f"),
-    ):
-        again.session.work.submit(request, again.client)
+    batch = Batch(id="cells", cells=[Cell(code="1"), Cell(code="2", timeout=9.0)])
+    again.session.work.submit(batch, again.client, answers=True)
+    again.session.work.submit(Call(id="call", function="f"), again.client)
     noted = []
     for _ in range(3):
         running = mark.running
         assert running is not None
-        noted.append((running.id, running.cell, running.rest, running.timeout))
+        noted.append((running.id, running.cell, running.rest, running.timeout, running.answers))
         again.kernel.begin()
         again.kernel.end()
-    assert noted == [("cells", 0, 1, 300.0), ("cells", 1, 0, 9.0), ("call", -2, 0, 300.0)]
+    assert noted == [
+        ("cells", 0, 1, 300.0, True),
+        ("cells", 1, 0, 9.0, True),
+        ("call", -2, 0, 300.0, False),
+    ]
     assert mark.running is None

@@ -37,9 +37,13 @@ class FakeChannels:
         self.briefs: list[Any] = []  # what each request tells beside its code
         self.position = 0
         self.caught_up_from: list[int] = []
+        self.asked_again = 0
 
     def catch_up(self, count: int) -> None:
         self.caught_up_from.append(count)
+
+    def ask_again(self) -> None:
+        self.asked_again += 1
 
     def next_id(self) -> str:
         return f"k_{len(self.sent) + 1}"

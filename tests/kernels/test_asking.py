@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -376,13 +375,71 @@ async def test_a_strange_schema_costs_no_cell(asked: Asked, schema: dict[str, An
     assert said.value == "True"
 
 
-async def test_a_tool_that_was_asked_of_someone_who_has_gone_fails(launcher: Launcher) -> None:
-    async with talking(launcher) as talk:
-        asked = Asked(talk)
-        code = "try:\n    echo(1)\nexcept ToolError as error:\n    print(error)"
-        said = asked.start(code, tools=[FREE])
-        await asked.until(1)
-        talk.kernel.channels._links["stdin"].close()
-        async with asyncio.timeout(30):
-            await talk.end(said)
-        assert said.text() == "NotServed: whoever ran the code has gone\n"
+class Absent:
+    """Whoever runs the cells, while it is away: its stdin channel is closed until it is back."""
+
+    def __init__(self, asked: Asked) -> None:
+        self._channels = asked.talk.kernel.channels
+        self._prefix = asked.talk.kernel.directory / "k"
+        self._channels._links["stdin"].close()
+
+    def back(self) -> None:
+        """Come again by the same name, and have what waits asked again."""
+        self._channels._links["stdin"] = self._channels._link("stdin", self._prefix, 1 << 20)
+        self._channels.ask_again()
+
+
+async def test_what_waits_is_asked_again_when_whoever_runs_the_cell_comes_back(
+    asked: Asked,
+) -> None:
+    code = "import asyncio\nawait asyncio.gather(echo.aio(1), asyncio.to_thread(input, 'name? '))"
+    said = asked.start(code, tools=[FREE])
+    await asked.until(2)
+    Absent(asked).back()
+    await asked.until(4)
+    first, again = asked.requests[:2], asked.requests[2:]
+    told = [{(m.type, str(m.metadata), m.content_bytes) for m in some} for some in (first, again)]
+    assert told[0] == told[1]
+    asked.result(next(m for m in again if m.type == "broker_tool_call"), value="served")
+    asked.reply("Ada")
+    await asked.talk.end(said)
+    assert said.value == "['served', 'Ada']"
+
+
+async def test_what_is_asked_while_nobody_is_there_waits_for_whoever_comes_back(
+    asked: Asked,
+) -> None:
+    absent = Absent(asked)
+    said = asked.start("print('up', flush=True)\ninput('name? '), echo(1)", tools=[FREE])
+    await asked.talk.until(lambda: said.text() == "up\n")
+    asked.serve = lambda message: (
+        asked.reply("Ada") if message.type == "input_request" else asked.result(message, value=2)
+    )
+    absent.back()
+    await asked.talk.end(said)
+    assert said.value == "('Ada', 2)"
+
+
+async def test_what_was_answered_is_not_asked_again(asked: Asked) -> None:
+    asked.serve = lambda message: asked.reply("Ada")
+    said = asked.start("input()\nprint('up', flush=True)\necho(1)", tools=[FREE])
+    await asked.until(2)
+    Absent(asked).back()
+    last = await asked.until(3)
+    assert (last.type, asked.requests[1].type) == ("broker_tool_call", "broker_tool_call")
+    asked.result(last, value=1)
+    await asked.talk.end(said)
+    assert said.value == "1"
+
+
+async def test_an_interrupt_ends_a_wait_for_whoever_has_gone(asked: Asked) -> None:
+    said = asked.start("input()")
+    await asked.until(1)
+    absent = Absent(asked)
+    await asked.talk.interrupt()
+    await asked.talk.end(said)
+    assert said.value == "KeyboardInterrupt: "
+    absent.back()
+    asked.serve = lambda message: asked.reply("in time")
+    assert (await asked.run("input()")).value == "'in time'"
+    assert len({message.metadata["asked"] for message in asked.requests}) == 2

@@ -97,6 +97,25 @@ async def test_each_message_comes_once_and_in_order(channels: Channels, peer: Pe
     assert seen == list(range(count))
 
 
+async def test_a_kernel_is_told_to_ask_again_behind_what_it_publishes_again(
+    directory: Path, peer: Peer
+) -> None:
+    channels = Channels(directory / "k", KEY, "me", identity="known")
+    try:
+        await peer.subscribed()
+        channels.catch_up(5)
+        channels.ask_again()
+        channels.send("stdin", "something_else", {})
+        topic = await asyncio.to_thread(peer.sockets["iopub"].recv)
+        welcome = peer.frames("iopub_welcome", {"subscription": topic[1:].decode()})
+        await peer.publish(topic[1:], *welcome)
+        said = [await asyncio.to_thread(peer.sockets["stdin"].recv_multipart) for _ in range(2)]
+        kinds = [peer.signer.parse(frames[1:]).type for frames in said]
+        assert kinds == ["something_else", "broker_ask_again"]
+    finally:
+        channels.close()
+
+
 async def test_requests_arrive_signed_and_replies_come_back(channels: Channels, peer: Peer) -> None:
     got: asyncio.Future[tuple[str, Message]] = asyncio.get_running_loop().create_future()
     channels.receiver = lambda channel, message: got.set_result((channel, message))

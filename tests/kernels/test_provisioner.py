@@ -151,6 +151,17 @@ async def test_interrupt_reaches_the_kernels_children_too() -> None:
         assert (await client.get_shell_msg(timeout=30))["content"]["status"] == "error"
 
 
+async def test_who_asks_a_client_that_has_gone_is_told_at_once() -> None:
+    async with manager() as (_, client):
+        code = "try:\n    input('name? ')\nexcept Exception as error:\n    print(error)"
+        client.execute(code, reply=False)
+        await client.get_stdin_msg(timeout=30)
+        client.stdin_channel.close()  # such a client never comes back
+        while (said := await client.get_iopub_msg(timeout=30))["msg_type"] != "stream":
+            pass
+        assert said["content"]["text"] == "whoever ran the code has gone\n"
+
+
 async def test_shutdown_leaves_no_file(runtime: Path) -> None:
     async with manager() as (kernel_manager, _):
         directory = Path(kernel_manager.ip).parent
