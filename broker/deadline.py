@@ -19,9 +19,18 @@ UNMETERED = 0.25
 KILLED = "killed"  # why a kernel is lost whose cell an interrupt did not end
 
 
-def usage_of(kernel: SessionKernel | None) -> Usage:
-    """Return what a kernel has used, if that costs no more than microseconds."""
-    return kernel.usage() if kernel is not None and kernel.is_metered else UNKNOWN
+def usage_after(kernel: SessionKernel | None, execution: Execution) -> Usage:
+    """Return what a kernel has used after an execution, whose last it may have been.
+
+    Where nothing meters it, what an execution has used is looked up if that is bounded: only what
+    was known at its beginning is worth the milliseconds that this takes.
+    """
+    if kernel is None:
+        return UNKNOWN
+    if kernel.exited.done():
+        return Usage(kernel.spent)
+    counted = kernel.is_metered or execution.used_before.cpu_seconds is not None
+    return kernel.usage() if counted else UNKNOWN
 
 
 def status_of_loss(running: Execution, reason: str) -> str:
@@ -71,7 +80,7 @@ class Deadline:
         bound, reason = limits.cpu_time or inf, "cpu"
         if left < bound:
             bound, reason = max(left, RESOLUTION), "quota"
-        used = usage_of(kernel) if bound == inf else kernel.usage()
+        used = kernel.usage() if bound < inf or kernel.is_metered else UNKNOWN
         if bound < inf and used.cpu_seconds is not None:
             self._look_again(kernel, reason, used=used.cpu_seconds, until=used.cpu_seconds + bound)
         return used

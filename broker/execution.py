@@ -203,7 +203,7 @@ class Execution:
         before, after = self.used_before.cpu_seconds, self.used_after.cpu_seconds
         if before is None or after is None:
             return _number(self._metadata.get("cpu"))
-        return round(after - before, 6)
+        return round(max(0.0, after - before), 6)
 
     def _memory_peak(self) -> float | int | None:
         peak = self.used_after.memory_peak

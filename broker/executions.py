@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from broker import quotas
 from broker.audience import Audience
-from broker.deadline import KILLED, Deadline, status_of_loss, usage_of
+from broker.deadline import KILLED, Deadline, status_of_loss, usage_after
 from broker.dialogue import Dialogue
 from broker.errors import BadMessage, BrokerError, NotRunning, StoreUnavailable
 from broker.execution import Event, Execution, are_akin
@@ -116,11 +116,11 @@ class Executions:
             if running is not None:
                 self._running, left = resumed(running, self._place.limits.output)
                 self._request_id = running.message
-                self._deadline.set(kernel, left)
+                self._deadline.set(kernel, left, self._place.host.quotas.cpu_left(self._place))
             self._greeting = Greeting(self._place, kernel.channels)
         self.start_next()
 
-    def lose(self, reason: str) -> None:
+    def lose(self, kernel: SessionKernel, reason: str) -> None:
         """End everything: the kernel is lost, for this reason."""
         running, self._running = self._running, None
         waiting = self._queue.take()
@@ -129,6 +129,7 @@ class Executions:
         self._deadline.stop()
         self.dialogue.lose()
         if running is not None:
+            running.used_after = usage_after(kernel, running)
             self._finish(running, status_of_loss(running, reason), reason)
         for execution in waiting:
             self._finish(execution, "aborted", "the kernel was lost before it ran")
@@ -354,7 +355,7 @@ class Executions:
         if execution.configured:
             self._around_version = execution.around.version
         self.dialogue.end()
-        execution.used_after = usage_of(self._place.kernel)
+        execution.used_after = usage_after(self._place.kernel, execution)
         self._place.advance(SessionEvent.FINISHED)
         status = self._finish(execution, status, reason)
         if status not in ("ok", "aborted") and execution.request.stop_on_error:

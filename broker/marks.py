@@ -60,6 +60,7 @@ class Running(NamedTuple):
     cell: int = -1  # its number in a batch; below that, ALONE or CALL
     rest: int = 0  # cells of the batch that are to run after it
     answers: bool = False  # who asked for it can answer what it asks
+    used: float | None = None  # CPU seconds that the kernel had used before it
     started: bool = False  # an event has told of its beginning,
     failed: bool = False  # and one of an error
 
@@ -172,7 +173,8 @@ class Mark:
                 ]:
                     told = self._numbers[self._at + TOLD]
                     answers = more[:1] == [True]
-                    known = (answers, bool(told & BEGUN), bool(told & FAILED))
+                    used = next((each for each in more[1:] if isinstance(each, float)), None)
+                    known = (answers, used, bool(told & BEGUN), bool(told & FAILED))
                     return Running(id, message, began, timeout, silent, cell, rest, *known)
         return None
 

@@ -14,6 +14,7 @@ from broker.requests import MAX_CELLS, Execute
 from broker.roles import SessionLimits
 from kernels.channels import Channels
 from kernels.messages import Message
+from kernels.spec import Usage
 
 SETTLE = 2.0  # s until a kernel that is free is asked again to say that it has said everything,
 ASKED = 15  # times at the most: one that never does keeps nobody waiting for ever
@@ -101,7 +102,8 @@ def note(place: Place, execution: Execution, message: str) -> None:
         cell, rest = order.cell, order.batch.after(order.cell)
     timeout = request.timeout or place.limits.execution_timeout or 0
     now, silent, answers = time.time(), request.silent, execution.answers
-    place.mark.run(Running(execution.id, message, now, timeout, silent, cell, rest, answers))
+    used = execution.used_before.cpu_seconds
+    place.mark.run(Running(execution.id, message, now, timeout, silent, cell, rest, answers, used))
 
 
 def resumed(running: Running, limits: OutputLimits) -> tuple[Execution, float | None]:
@@ -122,5 +124,6 @@ def resumed(running: Running, limits: OutputLimits) -> tuple[Execution, float | 
     began = clock - spent
     execution.resume(started=began, announced=running.started, failed=running.failed)
     execution.answers = running.answers
+    execution.used_before = Usage(running.used)
     left = max(LEAST, running.timeout - spent) if running.timeout else None
     return execution, left

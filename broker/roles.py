@@ -73,6 +73,10 @@ class SessionKernel(Protocol):
         """Return what it has used so far, where that is known."""
 
     @property
+    def spent(self) -> float | None:
+        """Give the CPU seconds it has used in all, once it has ended, where that is known."""
+
+    @property
     def exited(self) -> asyncio.Future[str]:
         """Resolve with the reason when it ends."""
 

@@ -229,7 +229,7 @@ class Session:
         self.kernel = None
         self.lost_reason = reason
         self.advance(SessionEvent.LOST)
-        self.work.lose(reason)
+        self.work.lose(kernel, reason)
         self.questions.lose()
         self.audience.emit(self._description("lost", reason))
 

@@ -102,6 +102,7 @@ class Kernel:
         self._by_signal = by_signal
         self._loop = asyncio.get_running_loop()
         self._verdict = ""
+        self.spent: float | None = None  # CPU seconds in all, once it has ended; None if unknown
         self._closed = False
         self.exited: asyncio.Future[str] = self._loop.create_future()
         try:
@@ -240,7 +241,10 @@ class Kernel:
 
     def _process_ended(self, ended: asyncio.Future[str]) -> None:
         self._ignore_oom()
+        if self._cgroup is not None:
+            self.spent = self._cgroup.cpu_seconds()
         if self._watchdog is not None:
+            self.spent = self._watchdog.spent(self.pid)
             self._watchdog.stop(self.pid)
         try:
             killed = self._cgroup is not None and self._cgroup.oom_kills() > 0

@@ -62,6 +62,7 @@ class Watchdog:
 
     def __init__(self) -> None:
         self._watches: dict[int, Watch] = {}
+        self._used: dict[int, tuple[float, float]] = {}  # CPU seconds, and when they were seen
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._took = 0.0  # s of the last look
@@ -95,12 +96,24 @@ class Watchdog:
     def stop(self, pid: int) -> None:
         """Watch the tree no longer; nothing happens if it is not watched."""
         self._watches.pop(pid, None)
+        self._used.pop(pid, None)
         if not self._watches:
             self._changed.set()
+
+    def spent(self, pid: int) -> float | None:
+        """Return the CPU seconds that a tree has used by now, at most: it may have ended.
+
+        Those of the last look, and since then as many as all processors have. None without a look.
+        """
+        if pid not in self._used:
+            return None
+        seconds, at = self._used[pid]
+        return seconds + (time.monotonic() - at) * (os.cpu_count() or 1)
 
     async def close(self) -> None:
         """Watch nothing any longer."""
         self._watches.clear()
+        self._used.clear()
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -130,13 +143,14 @@ class Watchdog:
             found = survey(roots)
         self._took = time.monotonic() - begun
         room = LATEST * GROWTH
-        for pid, (root, members, memory) in found.items():
+        for pid, (root, members, memory, seconds) in found.items():
             watch = watches[pid]
             if self._watches.get(pid) is not watch:
                 continue  # it was stopped while we looked
             if root is None or root.started != watch.started:
                 del self._watches[pid]
                 continue
+            self._used[pid] = seconds, begun
             left = watch.limit - (memory - watch.baseline)
             if left < 0:
                 left = watch.limit - await self._exact(members, memory - watch.baseline)
@@ -160,21 +174,25 @@ def usage(pid: int, baseline: int = 0, *, reaper: int = 0) -> Usage:
     if not members:
         return Usage()
     return Usage(
-        cpu_seconds=sum(table[member].cpu_seconds for member in members),
+        cpu_seconds=_seconds(members, table),
         memory=max(0, kept(members) - baseline),
         processes=sum(table[member].threads for member in members),
     )
 
 
-def survey(roots: Mapping[int, int]) -> dict[int, tuple[Seen | None, list[int], int]]:
-    """Return for each tree, by its root, that root, its members, and the bytes they keep.
+def survey(roots: Mapping[int, int]) -> dict[int, tuple[Seen | None, list[int], int, float]]:
+    """Return for each tree, by its root, that root, its members, the bytes they keep, and the
+    CPU seconds that they and the children they have waited for have used.
 
     `roots` has the reaper of each, or 0.
     """
     table = look()
     children = families(table)
     trees = {pid: below(pid, table, children, reaper) for pid, reaper in roots.items()}
-    return {pid: (table.get(pid), members, kept(members)) for pid, members in trees.items()}
+    return {
+        pid: (table.get(pid), members, kept(members), _seconds(members, table))
+        for pid, members in trees.items()
+    }
 
 
 def look(pids: Iterable[int] | None = None) -> dict[int, Seen]:
@@ -210,6 +228,10 @@ def below(
     for member in members:
         members.extend(children.get(member, ()))
     return members
+
+
+def _seconds(members: Iterable[int], table: Mapping[int, Seen]) -> float:
+    return sum(table[member].cpu_seconds for member in members)
 
 
 def kept(members: Iterable[int]) -> int:

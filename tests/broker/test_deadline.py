@@ -257,6 +257,48 @@ async def test_a_cell_over_its_cpu_time_is_interrupted_and_the_kernel_lives_on()
 
 
 @on_manual_time
+async def test_a_cell_whose_kernel_dies_tells_what_that_had_used_by_its_end() -> None:
+    scene = Scene(bound=False)
+    kernel = BusyKernel(1.0)
+    scene.session.bind(kernel, 1, "fresh", "")
+    scene.submit("a", "b")
+    kernel.begin()
+    kernel.ended, kernel.spent = True, 107.5
+    kernel.exited.set_result("exit 0")
+    await elapse(1)
+    found = {event["id"]: event["cpu"] for event in scene.client.events if event["type"] == "done"}
+    assert found == {"a": 7.5, "b": None}  # what never ran has used nothing that is known
+    assert scene.host.cpu == [7.5, None]
+
+
+@on_manual_time
+async def test_a_cell_whose_kernel_is_taken_away_tells_what_that_has_used() -> None:
+    scene = Scene(bound=False)
+    kernel = BusyKernel(1.0)
+    scene.session.bind(kernel, 1, "fresh", "")
+    scene.submit("a")
+    kernel.begin()
+    await elapse(4)
+    scene.session.drop_kernel("closed")
+    assert scene.client.events[-2]["cpu"] == pytest.approx(4, abs=0.1)
+
+
+@on_manual_time
+async def test_where_nothing_meters_a_bounded_cell_its_own_word_is_not_taken_for_its_cpu() -> None:
+    for bound, cpu in ((3.0, pytest.approx(2, abs=0.1)), (0.0, 0.001)):
+        scene = Scene(bound=False, cpu_time=bound)
+        kernel = BusyKernel(1.0)
+        kernel.is_metered = False
+        scene.session.bind(kernel, 1, "fresh", "")
+        scene.submit("a")
+        kernel.begin()
+        await elapse(2)
+        kernel.say("shell", "execute_reply", {"status": "ok"}, metadata={"cpu": 0.001})
+        kernel.say("iopub", "status", {"execution_state": "idle"})
+        assert scene.client.events[-1]["cpu"] == cpu
+
+
+@on_manual_time
 async def test_one_that_goes_on_loses_its_kernel_for_it() -> None:
     scene = Scene(bound=False, cpu_time=3.0, cpu=1.0)
     kernel = BusyKernel(1.0)

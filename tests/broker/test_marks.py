@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 
 from broker.marks import HEAD, RECORD, SLOT, Mark, Marks, Running, beyond
 
-RUNNING = Running("cell", "k_1", 1.5, 30.0, silent=False, answers=True, started=True, failed=True)
+RUNNING = Running(
+    "cell", "k_1", 1.5, 30.0, silent=False, answers=True, used=2.5, started=True, failed=True
+)
 
 
 @pytest.fixture
@@ -32,7 +34,7 @@ mark = Marks(pathlib.Path({str(path)!r}), 8).of("t", "s")
 mark.bound(3, fresh=True)
 mark.taking(1); mark.number(41)
 mark.taking(2); mark.number(42)
-mark.run(Running("cell", "k_1", 1.5, 30.0, answers=True))
+mark.run(Running("cell", "k_1", 1.5, 30.0, answers=True, used=2.5))
 mark.started(); mark.failed()
 os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -132,7 +134,7 @@ def test_what_an_older_broker_has_noted_is_read_and_nobody_answers_its_questions
     text = orjson.dumps(RUNNING[:7])
     mark._bytes[RECORD : RECORD + len(text)] = text
     mark._numbers[HEAD] = len(text) << 32 | zlib.crc32(text)
-    assert mark.running == RUNNING._replace(answers=False)
+    assert mark.running == RUNNING._replace(answers=False, used=None)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from broker.requests import Batch, Call, Cell, Execute, InputReply, Tool, ToolRe
 from broker.resumption import ASKED, SETTLE, UNTOLD
 from broker.roles import SessionLimits
 from broker.session import Session
+from kernels.spec import Usage
 from kernels.state import SessionState
 from tests.broker.pool_fakes import elapse, on_manual_time
 from tests.broker.test_session import FakeClient, FakeHost, FakeKernel
@@ -213,6 +214,19 @@ async def test_the_time_of_the_running_cell_goes_on() -> None:
     assert again.kernel.interrupts == 0
     await elapse(1.0)
     assert again.kernel.interrupts == 1
+
+
+@on_manual_time
+async def test_what_the_running_cell_has_used_counts_from_its_beginning() -> None:
+    before = Again(Mark(), bound=False)
+    before.kernel.is_metered, before.kernel.used = True, Usage(100.0)
+    before.session.bind(before.kernel, 1, "fresh", "")
+    before.session.work.submit(_execute("cell", "1"), before.client)
+    again = Again(before.session.mark)
+    again.kernel.spent = 107.5
+    again.kernel.exited.set_result("exit 0")
+    await elapse(1)
+    assert again.host.cpu == [7.5]
 
 
 def ask(again: Again) -> None:

@@ -92,6 +92,7 @@ class FakeKernel:
         self.is_ours = True
         self.keep_workspace = False
         self.used = Usage()
+        self.spent: float | None = None  # CPU seconds in all, once it has ended
 
     def usage(self) -> Usage:
         return self.used
@@ -140,6 +141,7 @@ class FakeHost:
         self.needed = 0
         self.lost: list[str] = []
         self.done: list[str] = []
+        self.cpu: list[float | None] = []
         self.waits: list[float] = []
         self.leavers = 0
         self.quotas = Quotas()
@@ -154,6 +156,7 @@ class FakeHost:
         self, session: Session, status: str, seconds: float, cpu: float | None = None
     ) -> None:
         self.done.append(status)
+        self.cpu.append(cpu)
 
     def answered(self, seconds: float) -> None:
         self.waits.append(seconds)

@@ -216,3 +216,26 @@ async def test_usage_of_an_ended_kernel_is_nothing(talk: Talk) -> None:
     talk.kernel.kill()
     await talk.kernel.exited
     assert set(talk.kernel.usage()) == {None}
+
+
+BURN = """
+import os, subprocess, sys, time
+burn = "import time; began = time.process_time()\\nwhile time.process_time() - began < 0.4: pass\\n"
+exec(burn)
+says = "print(end='.', flush=True); time.sleep(1000)"
+other = subprocess.Popen([sys.executable, "-c", burn + says], stdout=subprocess.PIPE)
+other.stdout.read(1)
+os._exit(0)
+"""
+
+
+async def test_what_a_kernel_has_used_in_all_is_known_when_it_has_ended(
+    launcher: Launcher, talk: Talk
+) -> None:
+    need_cgroup(launcher)
+    before = talk.kernel.usage().cpu_seconds or 0.0
+    assert talk.kernel.spent is None
+    talk.start(BURN)  # and a process that nobody has waited for
+    assert await end_of(talk) == "exit 0"
+    assert talk.kernel.spent is not None
+    assert 0.8 <= talk.kernel.spent - before < 10

@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
 
@@ -104,6 +105,38 @@ async def test_a_tree_over_its_limit_is_told_of_once(
     watchdog.start(child.pid, 64 * MIB, other.put_nowait)
     assert await other.first() == "oom"
     assert calls.empty()
+
+
+async def test_what_a_tree_has_used_by_its_end_is_known_within_what_it_could_use_since(
+    watchdog: Watchdog, spawn: Callable[[], Child]
+) -> None:
+    child = spawn()
+    child.run("burn = 'while time.process_time() < 0.3: pass'; exec(burn)")
+    watchdog.start(child.pid, 1 << 40, Calls().put_nowait)
+    assert watchdog.spent(child.pid) is None
+    first = watchdog._look
+    looked = asyncio.Event()
+
+    async def look() -> float:
+        pause = await first()
+        looked.set()
+        return pause
+
+    watchdog._look = look  # type: ignore[method-assign]
+    async with asyncio.timeout(10):
+        await looked.wait()
+    seen, began = watchdog.spent(child.pid), time.monotonic()
+    child.run("burn = 'while time.process_time() < 0.6: pass'; exec(burn)")
+    end(child.process)
+    child.process.wait()
+    used = watchdog.spent(child.pid)
+    assert seen is not None
+    assert used is not None
+    tick = 0.05  # the system counts in ticks, each of a process's four sums
+    assert 0.3 - tick <= seen <= used
+    assert 0.6 - tick <= used <= seen + (time.monotonic() - began) * (os.cpu_count() or 1) + 1
+    watchdog.stop(child.pid)
+    assert watchdog.spent(child.pid) is None
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,8 @@ memory = "2G"
 running = 1
 [tenants.brief]
 cpu_hour = "1s"
+[tenants.evader]
+cpu_hour = "1s"
 """
 
 
@@ -120,3 +122,18 @@ def test_cpu_time_over_the_quota_is_stopped_and_refused_until_the_hour_has_room(
     assert 3000 < told["retry_after"] <= 3660
     assert execute(strict, new_name(), "1")["status"] == "ok"
     end(brief, name)
+
+
+def test_who_ends_his_kernel_with_each_cell_uses_up_his_hour_all_the_same(
+    strict: RunningBroker,
+) -> None:
+    evader, name = made(strict, tenant="evader"), new_name()
+    code = "import os, time\nbegan = time.process_time()\n"
+    code += "while time.process_time() - began < 0.4: pass\nos._exit(0)"
+    first = execute(evader, name, code)["done"]
+    assert (first["status"], first["cpu"] >= 0.4) == ("lost", True)
+    used = first["cpu"]
+    while used < 1:  # the last of them has what is left, and is stopped
+        used += execute(evader, name, code)["done"]["cpu"]
+    assert refusal(evader, name)["field"] == "cpu_hour"
+    end(evader, name)
