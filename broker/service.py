@@ -110,12 +110,17 @@ class Service:
     async def open(self, tenant: str, name: str, query: OpenQuery) -> Session:
         """Return the session, made if need be; its kernel may still be on its way.
 
-        Raises UnknownProfile, UnknownSession (without `create`), QuotaExceeded, Draining,
-        StoreUnavailable.
+        Who only watches starts nothing: a session that is here is joined as it is. Raises
+        UnknownProfile, UnknownSession (without `create`, or of a watcher), SessionElsewhere (of a
+        watcher), QuotaExceeded, Draining, StoreUnavailable.
         """
         key = (tenant, name)
+        watches = query.mode == "watch"
         there = self.pools.profiles
         profile = self.quotas.profile(tenant, query.profile, self.default_profile, there)
+        if key not in self.sessions and watches:
+            await self._claims.refuse_elsewhere(tenant, name)
+            raise UnknownSession(f"no session {name!r} is served")
         if key not in self.sessions and not query.create:
             record = await self.store.get(tenant, name)
             if record is None or record.state == "closed":
@@ -134,7 +139,7 @@ class Service:
             raise bad_field("profile", f"session {name!r} is of profile {session.profile!r}")
         else:
             session.limits.check_same(query.limits)
-        if session.kernel is None:
+        if session.kernel is None and not watches:
             self.need_kernel(session)
         return session
 

@@ -100,13 +100,16 @@ class Session:
 
     # Clients
 
-    def attach(self, client: Client, after: int | None = None) -> None:
-        """Add a client; it gets the session's state and every kept event later than `after`."""
+    def attach(self, client: Client, after: int | None = None, *, at_once: bool = False) -> None:
+        """Add a client; it gets the session's state and every kept event later than `after`.
+
+        The state is told `at_once` even if there is no kernel: to who waits for none.
+        """
         if after is not None and after > self.audience.last and not self.generation:
             self._skip()  # it has numbers of another broker, which had the session
         self.audience.add(client)  # first: it may leave while it is given the rest
         missed, kept = self.audience.since(after)
-        if self.kernel is not None or after is not None:
+        if self.kernel is not None or after is not None or at_once:
             # While a kernel is being bound, the event of its binding is a newcomer's first.
             known = self.generation or self.mark.generation or after  # of kernels before that one
             state = "warm" if self.kernel is not None else "lost" if known else "fresh"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from math import inf
 from typing import Any
 
@@ -85,8 +84,6 @@ class NativeSocket(websocket.WebSocketHandler):
         query = {key: self.get_query_argument(key) for key in self.request.query_arguments}
         self._query = open_query(query)
         self.watches = self._query.mode == "watch"
-        if not self.principal.may(Deed.RUN):  # who may only look makes nothing to look at
-            self._query = replace(self._query, create=False)
         check_handshake(self)
         offered = self.request.headers.get("Sec-WebSocket-Protocol", "").split(",")
         if choose_subprotocol(map(str.strip, offered)) is not None:  # else `open` closes it
@@ -107,7 +104,7 @@ class NativeSocket(websocket.WebSocketHandler):
         self.codec = codec(self.selected_subprotocol, self.house.bounds)
         self.outbox = Outbox(stream, BINARY if self.codec.binary else TEXT, self._drained)
         self._attached = True
-        self.session.attach(self, self._query.after)
+        self.session.attach(self, self._query.after, at_once=self.watches)
         # What it has asked for again is bounded where it was kept, and is no sign of slowness.
         self._room = self.house.client_backlog + self.outbox.unread
         self._release = self.house.tokens.hold(

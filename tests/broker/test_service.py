@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -110,6 +111,34 @@ async def test_a_session_keeps_its_profile() -> None:
         await house.service.open(*KEY, OpenQuery(profile="other"))
     assert refused.value.field == "profile"
     await house.service.open(*KEY, OpenQuery(profile="python"))
+
+
+@on_manual_time
+async def test_who_watches_opens_nothing_and_is_sent_to_where_the_session_is() -> None:
+    house, watch = House(), OpenQuery(mode="watch")
+    with pytest.raises(UnknownSession):
+        await house.service.open(*KEY, watch)
+    house.store.records[KEY] = replace(foreign(), leased=False)
+    with pytest.raises(UnknownSession):
+        await house.service.open(*KEY, watch)
+    house.store.records[KEY] = foreign()
+    with pytest.raises(SessionElsewhere):
+        await house.service.open(*KEY, watch)
+    assert (house.service.sessions, house.pool.given) == ({}, [])
+
+
+@on_manual_time
+async def test_who_watches_a_session_without_a_kernel_waits_for_somebody_who_needs_one() -> None:
+    house = House()
+    session = await opened(house)
+    house.pool.given[0].kill()
+    await elapse(1)
+    assert await house.service.open(*KEY, OpenQuery(mode="watch")) is session
+    await elapse(1)
+    assert len(house.pool.given) == 1
+    await house.service.open(*KEY, OPEN)
+    await elapse(1)
+    assert (len(house.pool.given), session.generation) == (2, 2)
 
 
 @on_manual_time

@@ -235,6 +235,16 @@ class Scene:
             self.session.work.submit(request, client or self.client, answers=answers)
 
 
+@on_manual_time
+async def test_who_is_told_at_once_is_told_that_there_is_no_kernel_and_why() -> None:
+    scene, watcher, new = Scene(), FakeClient(), Scene(bound=False)
+    scene.session.drop_kernel("oom")
+    scene.session.attach(watcher, at_once=True)
+    assert watcher.told("state", "reason", "generation") == [("lost", "oom", 1)]
+    new.session.attach(fresh := FakeClient(), at_once=True)
+    assert fresh.told("state", "reason", "generation") == [("fresh", None, 0)]
+
+
 # Binding
 
 

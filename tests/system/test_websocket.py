@@ -221,6 +221,26 @@ async def test_a_watcher_sees_everything_and_may_not_change_anything(
         assert "missed" not in await again.next()
 
 
+async def test_a_watcher_starts_no_kernel_and_is_told_why_there_is_none(
+    broker: RunningBroker,
+) -> None:
+    name = new_name()
+    with pytest.raises(InvalidStatus) as refused:
+        async with attached(broker, name, mode="watch"):
+            pass
+    assert refused.value.response.status_code == 404
+    execute(broker, name, "import os; os._exit(3)")
+    async with attached(broker, name, mode="watch") as watcher:
+        told = await watcher.next()
+        assert (told["state"], told["reason"], told["generation"]) == ("lost", "exit 3", 1)
+        assert row_of(broker, name)["kernel"] == ""
+        execute(broker, name, "print('again')")
+        bound = await watcher.until("session")
+        assert (bound["state"], bound["generation"]) == ("lost", 2)
+        assert bound["seq"] == told["seq"] + 1
+        assert (await watcher.until("stream"))["text"] == "again\n"
+
+
 async def test_create_false_is_404_for_an_absent_session_and_joins_a_present_one(
     broker: RunningBroker,
 ) -> None:
