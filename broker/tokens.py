@@ -178,9 +178,9 @@ class Tokens:
         return [one for one in found if asker.is_operator or one.tenant == asker.tenant]
 
     async def revoke(self, asker: Principal, token_id: str) -> TokenRecord:
-        """End a token and every socket that it opened here. Raises UnknownToken.
+        """End a token and what lasts by it here: sockets, executions. Raises UnknownToken.
 
-        What an HTTP request with it has begun, a stream or a file as well, runs to its end.
+        A file that is on its way over HTTP gets to its end.
         """
         found = [one for one in await self.listed(asker) if one.digest[:ID] == token_id]
         if not found:

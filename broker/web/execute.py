@@ -13,7 +13,7 @@ from typing import Any
 
 from tornado.iostream import StreamClosedError
 
-from broker.errors import BrokerError, NotRunning, SessionLost
+from broker.errors import BrokerError, NotRunning, SessionLost, Unauthorized
 from broker.execution import EVENT_COST
 from broker.faults import Bounds
 from broker.parcels import parcel_of
@@ -35,6 +35,7 @@ Event = dict[str, Any]
 Body = ExecuteBody | CallBody
 VALUES = JsonCodec(Bounds())
 LARGE = 256 << 10  # bytes of events whose answer takes longer than others should wait
+LAST_WORDS = 2.0  # s that a caller whose token has ended has to read so
 
 
 class Follower:
@@ -44,6 +45,7 @@ class Follower:
         self.id = request_id
         self.size = 0  # bytes of the events so far, and what each takes beside these
         self._events: asyncio.Queue[Event | BrokerError] = asyncio.Queue()
+        self._cut: BrokerError | None = None
 
     def deliver(self, envelope: Envelope) -> None:
         """Keep what belongs to the execution."""
@@ -64,10 +66,17 @@ class Follower:
         """Pass the end of the session on, for an execution that has not had its `done`."""
         self._events.put_nowait(SessionLost(f"the session ended: {reason}"))
 
+    def cut(self, error: BrokerError) -> None:
+        """Give whoever waits this error, and nothing of what came before it."""
+        self._cut = error
+        self._events.put_nowait(error)
+
     async def events(self) -> AsyncIterator[Event]:
         """Yield the events up to and with `done`. Raises what the execution was refused for."""
         while True:
             event = await self._events.get()
+            if self._cut is not None:
+                raise self._cut
             if isinstance(event, BrokerError):
                 raise event
             yield event
@@ -81,6 +90,8 @@ class ExecuteOnce(Face):
     _read: Callable[[bytes, Bounds], Body] = staticmethod(execute_body)
     _follower: Follower | None = None
     _is_left = False  # its caller has gone
+    _expelled: Unauthorized | None = None  # the token has ended
+    _last_words: asyncio.TimerHandle | None = None
 
     async def post(self) -> None:
         """Run the body's code."""
@@ -94,6 +105,20 @@ class ExecuteOnce(Face):
         if self._follower is not None:
             self._follower.end(0, "its caller has gone")
 
+    def _expel(self, why: str) -> None:
+        """End what is waited for with a token that has ended, whether or not anybody reads that."""
+        self._expelled = Unauthorized(why)
+        if self._follower is not None:
+            self._follower.cut(self._expelled)
+            if (connection := self.request.connection) is not None:
+                hang_up = connection.stream.close  # type: ignore[attr-defined]  # HTTP/1's has one
+                self._last_words = asyncio.get_running_loop().call_later(LAST_WORDS, hang_up)
+
+    def on_finish(self) -> None:
+        """Leave the connection to its next request."""
+        if self._last_words is not None:
+            self._last_words.cancel()
+
     def _body(self) -> Body:
         """Return what is to run, checked before anything is opened for it."""
         body = self._read(self.request.body, self.house.bounds)
@@ -105,6 +130,15 @@ class ExecuteOnce(Face):
         return execute_query(args, body.profile)
 
     async def _run(self, session: Session, body: Body) -> None:
+        release = self.house.tokens.hold(self.principal, self._expel)
+        try:
+            if self._expelled is not None:
+                raise self._expelled
+            await self._follow(session, body)
+        finally:
+            release()
+
+    async def _follow(self, session: Session, body: Body) -> None:
         async with follow(session, body) as follower:
             self._follower = follower
             if self._is_left:  # while the session was opened

@@ -19,6 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.system.conftest import RunningBroker
 from tests.system.peer import (
     Answer,
+    Place,
     ask_until,
     attached,
     call,
@@ -139,7 +140,7 @@ def test_the_answer_tells_of_an_earlier_loss(broker: RunningBroker) -> None:
 class Stream:
     """An execution's events as lines, read one by one."""
 
-    def __init__(self, broker: RunningBroker, path: str, code: str) -> None:
+    def __init__(self, broker: Place, path: str, code: str) -> None:
         parts = urlsplit(broker.url)
         self.connection = http.client.HTTPConnection(str(parts.hostname), parts.port, timeout=30)
         headers = {
@@ -216,7 +217,7 @@ def test_a_caller_that_vanishes_from_a_stream_is_no_error_of_ours(broker: Runnin
     assert "Traceback" not in broker.log[before:]
 
 
-def left_alone(broker: RunningBroker, name: str, code: str, accept: str) -> socket.socket:
+def left_alone(broker: Place, name: str, code: str, accept: str) -> socket.socket:
     """Ask for an execution as `accept`, without reading of it."""
     parts = urlsplit(broker.url)
     body = json.dumps({"code": code})

@@ -18,7 +18,8 @@ from websockets.exceptions import InvalidStatus
 
 from broker.tokens import FRESH
 from tests.system.conftest import RunningBroker
-from tests.system.peer import Answer, attached, call, execute, new_name, row_of
+from tests.system.peer import Answer, attached, call, execute, gate, new_name, row_of
+from tests.system.test_http import Stream, left_alone
 
 
 @dataclass
@@ -168,6 +169,43 @@ async def test_a_socket_is_closed_with_4401_when_its_token_is_revoked(
         revoke(broker, holder)
         assert await peer.closed() == (4401, "the token was revoked")
         assert await stays.value("x * 7") == "42"
+
+
+async def test_a_stream_is_cut_with_a_last_line_when_its_token_is_revoked(
+    broker: RunningBroker,
+) -> None:
+    holder, name = made(broker), new_name()
+    with closing(Stream(holder, f"/v1/sessions/{name}/execute", gate())) as stream:
+        lines = iter(stream)
+        assert [next(lines)["type"] for _ in range(2)] == ["started", "stream"]
+        revoke(broker, holder)
+        (last,) = lines
+    assert (last["type"], last["code"]) == ("fault", "unauthorized")
+    assert last["message"] == "the token was revoked"
+    async with attached(broker, name, after=0) as peer:  # nobody waits for it
+        assert (await peer.until("done"))["status"] == "interrupted"
+
+
+@pytest.mark.parametrize("path", ["/v1/execute", "/v1/sessions/{}/execute"])
+def test_an_execution_that_is_waited_for_is_answered_401_when_its_token_ends(
+    broker: RunningBroker, path: str
+) -> None:
+    holder = made(broker, expires_in=2)
+    code = "import time\nwhile True: time.sleep(0.1)"
+    answer = call(holder, "POST", path.format(new_name()), {"code": code})
+    assert (answer.status, answer.error["message"]) == (401, "the token has expired")
+
+
+async def test_a_stream_that_nobody_reads_is_cut_all_the_same(broker: RunningBroker) -> None:
+    holder, name = made(broker), new_name()
+    execute(broker, name, "import time\nfrom IPython.display import display\nx = 'x' * 4_000_000")
+    code = "for _ in range(12): display({'text/x': x}, raw=True)\nwhile True: time.sleep(0.1)"
+    with closing(left_alone(holder, name, code, "application/x-ndjson")):
+        async with attached(broker, name, after=0) as peer:
+            for _ in range(12):
+                await peer.until("display")
+            revoke(broker, holder)
+            assert (await peer.until("done"))["status"] == "interrupted"
 
 
 def test_the_operator_sees_and_ends_the_sessions_of_any_tenant(broker: RunningBroker) -> None:
