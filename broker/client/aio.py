@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -31,6 +32,7 @@ from .losses import OnLost, check_state
 from .result import Event, Result, collect, collect_answer
 from .resume import RECONNECT
 from .socket import PING_INTERVAL
+from .stay import waited_for
 from .wire import RUNS, Limits, socket_url
 
 
@@ -79,11 +81,13 @@ class AsyncBroker:
         limits: Limits | None = None,
         **options: Any,
     ) -> Result:
-        """Run code in a fresh kernel that is gone afterwards; see `Broker.execute`."""
+        """Run code in a fresh kernel that is gone afterwards; see `Broker.execute`.
+
+        Where the waiting is cancelled, the kernel ends at once; likewise of `call`.
+        """
         fields = execute_fields(options.pop("inputs", None), **options)
-        return collect_answer(
-            await asyncio.to_thread(self._door.execute, code, profile, timeout, limits, fields)
-        )
+        ask = partial(self._door.execute, code, profile, timeout, limits, fields)
+        return collect_answer(await waited_for(lambda stay: ask(stay=stay)))
 
     async def call(
         self,
@@ -97,7 +101,8 @@ class AsyncBroker:
     ) -> Any:
         """Call a function in a fresh kernel that is gone afterwards; see `Session.call`."""
         fields = call_fields(function, args, kwargs, profile=_profile, timeout=_timeout)
-        answer = await asyncio.to_thread(self._door.call_function, fields, _limits)
+        ask = partial(self._door.call_function, fields, _limits)
+        answer = await waited_for(lambda stay: ask(stay=stay))
         return returned(collect_answer(answer), is_json=True)
 
     async def sessions(

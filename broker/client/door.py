@@ -21,6 +21,8 @@ PATIENCE = 1.0  # s for it to say so; some proxies never do
 if TYPE_CHECKING:
     from http.client import HTTPConnection, HTTPResponse
 
+    from .stay import Stay
+
 Row = dict[str, Any]
 
 
@@ -39,11 +41,12 @@ class Door:
         query: Mapping[str, Any] | None = None,
         body: Mapping[str, Any] | None = None,
         wait: bool = False,
+        stay: Stay | None = None,
     ) -> Any:
         """Make one request and return the JSON it answers; `wait` for as long as it takes.
 
-        Raises the typed error of a refusal, NoServer when nothing answers at the address, and
-        ConnectionLost when the answer breaks off.
+        By its `stay`, another thread may leave it. Raises the typed error of a refusal, NoServer
+        when nothing answers at the address, and ConnectionLost when the answer breaks off.
         """
         from http.client import HTTPException
 
@@ -58,6 +61,8 @@ class Door:
         target = path + (f"?{urlencode(asked, errors='surrogateescape')}" if asked else "")
         connection = self._connect(None if wait else self.timeout)
         try:
+            if stay is not None:
+                stay.begin(connection)
             connection.request(method, self._prefix() + target, body=content, headers=headers)
             response = connection.getresponse()
             status, text = response.status, response.read()
@@ -184,15 +189,23 @@ class Door:
         timeout: float | None,
         limits: Limits | None = None,
         fields: Mapping[str, Any] | None = None,
+        *,
+        stay: Stay | None = None,
     ) -> Row:
         """Run code in a fresh kernel that is gone afterwards; `fields` are more of the body's."""
         body = {"code": code, "profile": profile, "timeout": timeout, **(fields or {})}
-        answer: Row = self.call("POST", "/v1/execute", query=limits, body=body, wait=True)
-        return answer
+        return self._run_once("/v1/execute", body, limits, stay)
 
-    def call_function(self, body: Mapping[str, Any], limits: Limits | None = None) -> Row:
+    def call_function(
+        self, body: Mapping[str, Any], limits: Limits | None = None, *, stay: Stay | None = None
+    ) -> Row:
         """Call a function in a fresh kernel that is gone afterwards."""
-        answer: Row = self.call("POST", "/v1/call", query=limits, body=body, wait=True)
+        return self._run_once("/v1/call", body, limits, stay)
+
+    def _run_once(
+        self, path: str, body: Mapping[str, Any], limits: Limits | None, stay: Stay | None
+    ) -> Row:
+        answer: Row = self.call("POST", path, query=limits, body=body, wait=True, stay=stay)
         return answer
 
     def _prefix(self) -> str:

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
 
 import pytest
 
-from broker.client import AsyncBroker, NoServer, NotRunning, SessionGone, Unauthorized
+from broker.client import (
+    AsyncBroker,
+    ConnectionLost,
+    NoServer,
+    NotRunning,
+    SessionGone,
+    Unauthorized,
+)
+from broker.client.door import Door
+from broker.client.find import Place
+from broker.client.stay import Stay
 from tests.broker.scripted_peer import Peer, running_peer
 
 ANSWER = [{"type": "result", "data": {"text/plain": "42"}}]
@@ -79,6 +89,60 @@ async def test_what_is_cancelled_is_interrupted_or_does_not_begin(peer: Peer, ki
     await asyncio.to_thread(peer.wait_for, "interrupt")
     asked, *told = [(one["type"], one.get("target") or one["id"]) for one in peer.requests]
     assert told == [("cancel", asked[1]), ("interrupt", asked[1])]
+
+
+class Deaf:
+    """A server that takes requests and never answers; `gone` tells that a client has hung up."""
+
+    def __init__(self) -> None:
+        self.asked, self.gone = asyncio.Event(), asyncio.Event()
+        self.heard = b""
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(1 << 16):
+            self.heard += data
+            if b"}" in data:
+                self.asked.set()
+        writer.close()
+        self.gone.set()
+
+
+@pytest.fixture
+async def deaf() -> AsyncIterator[tuple[Deaf, str]]:
+    deaf = Deaf()
+    async with await asyncio.start_server(deaf.serve, "127.0.0.1", 0) as server:
+        host, port = server.sockets[0].getsockname()
+        yield deaf, f"http://{host}:{port}"
+
+
+@pytest.mark.parametrize("kind", ["execute", "call"])
+async def test_a_one_shot_whose_waiting_is_cancelled_hangs_up_so_that_it_ends(
+    deaf: tuple[Deaf, str], kind: str
+) -> None:
+    server, url = deaf
+    broker = AsyncBroker(url, "a token")
+    asking = broker.execute("1") if kind == "execute" else broker.call("lambda: 1")
+    task = asyncio.create_task(asyncio.wait_for(asking, 60))
+    async with asyncio.timeout(30):
+        await server.asked.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await server.gone.wait()
+
+
+async def test_what_is_left_before_there_is_a_connection_asks_for_nothing(
+    deaf: tuple[Deaf, str],
+) -> None:
+    server, url = deaf
+    stay = Stay()
+    stay.leave()
+    door = Door(Place(url, "a token"))
+    with pytest.raises(ConnectionLost):
+        await asyncio.to_thread(door.execute, "1", None, None, stay=stay)
+    async with asyncio.timeout(30):
+        await server.gone.wait()
+    assert server.heard == b""
 
 
 async def test_a_stream_that_is_left_goes_on(peer: Peer) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 from broker.client import AsyncBroker, BadRequest, Broker, ExecutionFailed, Shown
 from tests.system.conftest import RunningBroker
-from tests.system.peer import new_name
+from tests.system.peer import ask_until, call, new_name
 
 DAY = datetime.date(2024, 2, 3)
 
@@ -77,6 +78,21 @@ async def test_one_call_needs_no_session(broker: RunningBroker) -> None:
     with pytest.raises(BadRequest, match="over HTTP"):
         once.call("lambda x: x", float("nan"))
     assert await AsyncBroker(broker.url, broker.token).call("lambda: 1") == 1
+
+
+async def test_a_cancelled_one_shot_ends_in_the_broker_too(broker: RunningBroker) -> None:
+    once = AsyncBroker(broker.url, broker.token)
+
+    def running() -> list[str]:
+        rows = call(broker, "GET", "/v1/sessions").body["sessions"]
+        return [row["session"] for row in rows if row["session"].startswith("once-")]
+
+    waiting = asyncio.create_task(once.execute("import time\nwhile True: time.sleep(0.1)"))
+    await asyncio.to_thread(ask_until, lambda: bool(running()), "the one-shot there")
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    await asyncio.to_thread(ask_until, lambda: not running(), "the one-shot gone")
 
 
 def test_the_command_line_sets_variables_and_a_directory(broker: RunningBroker) -> None:
