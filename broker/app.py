@@ -22,7 +22,7 @@ from pathlib import Path
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 
-from broker import recipe, statedir
+from broker import recipe, statedir, workspaces
 from broker.audit import audit_of
 from broker.auth import load_or_make_token
 from broker.config import Config, Loaded
@@ -129,6 +129,7 @@ async def serve(config: Config, *, stop: asyncio.Event, ready: Callable[[Running
         told = Node(node, url, config.pool.max_kernels, service, supply.default, valkey)
         adopted = await supply.adopt(service)
         marks.sweep()
+        stack.push_async_callback(_end, asyncio.create_task(workspaces.sweep(service)))
         upkeep = await stack.enter_async_context(
             Upkeep(service, lease=config.redis.lease, describe=told.describe)
         )
@@ -172,6 +173,12 @@ def _listening(config: Config, stack: AsyncExitStack) -> tuple[list[socket.socke
     for one in sockets:
         stack.callback(one.close)
     return sockets, _url(config.host, sockets[0].getsockname()[1])
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    """End what need not be finished."""
+    task.cancel()
+    await asyncio.wait([task])
 
 
 async def _until_ready(supply: Supply, *, adopted: bool) -> None:

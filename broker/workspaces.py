@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 from broker.claims import Claims
 from broker.errors import (
@@ -34,6 +35,9 @@ REFUSALS: dict[str, type[BrokerError]] = {
     "into itself": FileConflict,
     "busy": FileConflict,
 }
+
+
+logger = logging.getLogger(__name__)
 
 
 class Holding:
@@ -98,6 +102,28 @@ async def hold(service: Service, key: Key, *, may_start: bool) -> Holding:
             "this node's kernels have user ids that the broker cannot act for (mode user-range)"
         )
     return holding
+
+
+async def sweep(service: Service) -> None:
+    """Remove what a killed broker had begun to write or to remove, of the sessions it has left.
+
+    One session after the other, in a thread; what is begun meanwhile stays.
+    """
+    for session in [*service.sessions.values()]:
+        if session.workspace is None or session.workspace.descriptor < 0:
+            continue
+        try:
+            count = await asyncio.to_thread(_swept, Files(session.workspace.descriptor))
+        except (OSError, UnsafePath, NoRoom) as error:
+            logger.warning("session=%s/%s is not swept: %s", *session.key, error)
+            continue
+        if count:
+            logger.info("session=%s/%s swept: %d unfinished files", *session.key, count)
+
+
+def _swept(files: Files) -> int:
+    with closing(files):  # the thread's own: it goes on when nobody waits for it any more
+        return files.sweep() if files.is_reachable else 0
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 import stat
 from collections.abc import Iterator
@@ -26,6 +27,12 @@ NO_REPLACE: Final = 1  # RENAME_NOREPLACE, linux/fs.h
 DIRECTORY_MODE: Final = 0o755
 FILE_MODE: Final = 0o644
 FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+SWEPT: Final = 1000  # names that are removed in one sweep
+SWEEP_PATIENCE: Final = 1.0  # s for a directory that is filled again while it is removed
+# What is written or removed goes by such a name until it is done: this process's, and one of its
+# own. Names that end otherwise are somebody's.
+_OURS: Final = PREFIX + secrets.token_hex(4)
+_UNFINISHED: Final = re.compile(re.escape(PREFIX) + r"(?:[0-9a-f]{16}|[0-9a-f]{24})", re.ASCII)
 CONFLICTS: Final = {
     errno.EEXIST: "exists",
     errno.EISDIR: "is a directory",
@@ -107,7 +114,7 @@ class Files:
         parts = parts_of(path)
         with self._acting(path), self._parent(path, make=True) as (directory, name):
             _refuse_target(directory, name, path, replace=replace)
-            temporary = f"{PREFIX}{secrets.token_hex(8)}"
+            temporary = _OURS + secrets.token_hex(8)
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
             descriptor = os.open(temporary, flags, FILE_MODE, dir_fd=self._root)
         return Upload(self, "/".join(parts), temporary, descriptor, replace=replace)
@@ -143,9 +150,26 @@ class Files:
             if not recursive:
                 raise UnsafePath(path, "not empty")
             # Gone from where it was at once; what is then removed is in nobody's way.
-            aside = f"{PREFIX}{secrets.token_hex(8)}"
+            aside = _OURS + secrets.token_hex(8)
             lift(directory, name, self._root, aside)
             remove_tree(self._root, aside)
+
+    def sweep(self, most: int = SWEPT) -> int:
+        """Remove what another process has left unfinished, a killed one; return how much it was.
+
+        At most `most` names. What this process is about to write or to remove stays.
+        """
+        with self._acting("."):
+            with os.scandir(self._root) as entries:
+                left = (one for one in entries if _is_left(one.name))
+                found = [(one.name, one.is_dir(follow_symlinks=False)) for one in left]
+            for name, is_directory in found[:most]:
+                with suppress(OSError, UnsafePath):  # its kernel was faster, or fills it again
+                    if is_directory:
+                        remove_tree(self._root, name, patience=SWEEP_PATIENCE)
+                    else:
+                        os.unlink(name, dir_fd=self._root)
+        return min(len(found), most)
 
     def entries(
         self, path: str = "", *, recursive: bool = False, after: str = "", limit: int = 1000
@@ -288,6 +312,10 @@ class Upload:
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
+
+
+def _is_left(name: str) -> bool:
+    return not name.startswith(_OURS) and _UNFINISHED.fullmatch(name) is not None
 
 
 def parts_of(path: str, *, root: bool = False) -> list[str]:

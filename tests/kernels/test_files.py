@@ -270,6 +270,31 @@ def test_the_workspaces_own_bound_is_named(place: Place, bound: str) -> None:
         system.umount(str(place.home))
 
 
+def test_what_another_process_has_left_unfinished_is_swept_and_nothing_else(place: Place) -> None:
+    left = [f"{PREFIX}{'0a' * 8}", f"{PREFIX}{'1b' * 12}"]
+    (place.home / left[0]).write_bytes(b"half a file")
+    (place.home / left[1] / "below").mkdir(parents=True)
+    (place.home / left[1] / "below" / "file").write_bytes(b"half removed")
+    kept = [f"{PREFIX}notes", f"{PREFIX}{'0A' * 8}", "file"]
+    for name in kept:
+        (place.home / name).write_bytes(b"somebody's")
+    for path in (place.home / left[1]).rglob("*"):
+        os.chown(path, OWNER, OWNER)
+    os.chown(place.home / left[1], OWNER, OWNER)
+    upload = place.files.write("mine")
+    upload.write(b"under way")
+    assert place.files.sweep() == 2
+    assert place.files.sweep() == 0
+    assert upload.commit()
+    assert sorted(os.listdir(place.home)) == sorted([*kept, "mine"])
+
+
+def test_a_sweep_takes_no_more_than_it_is_told(place: Place) -> None:
+    for number in range(5):
+        (place.home / f"{PREFIX}{number:016x}").write_bytes(b"x")
+    assert [place.files.sweep(most=3) for _ in range(3)] == [3, 2, 0]
+
+
 @needs_root
 def test_what_the_kernel_could_not_read_or_change_neither_can_we(place: Place) -> None:
     (place.home / "roots").mkdir(mode=0o755)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
@@ -15,6 +17,7 @@ import pytest
 from kernels.sandbox import system
 from tests.system.conftest import BROKER, RunningBroker
 from tests.system.peer import (
+    ask_until,
     attached,
     call,
     execute,
@@ -249,3 +252,28 @@ def test_nothing_without_isolation_listens_beyond_this_machine(
     assert "host" in refused.stderr
     assert "isolation" in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+def test_an_upload_that_a_killed_broker_has_left_unfinished_is_swept(
+    start_broker: StartBroker, place: tuple[Path, str, str]
+) -> None:
+    name, parts = (
+        new_name(),
+        "import os; [n for n in os.listdir() if n.startswith('.broker-part-')]",
+    )
+    with start_broker(*place) as broker:
+        execute(broker, name, "x = 20")
+        where = urlsplit(broker.url)
+        with socket.create_connection(
+            (str(where.hostname), where.port or 80), timeout=30
+        ) as sender:
+            sender.sendall(
+                f"PUT /v1/sessions/{name}/files/whole HTTP/1.1\r\nHost: {where.netloc}\r\n"
+                f"Authorization: Bearer {broker.token}\r\nContent-Length: 1000\r\n\r\nhalf".encode()
+            )
+            ask_until(lambda: value_of(broker, name, parts) != "[]", "the upload begun")
+            kill(broker)
+    with start_broker(*place) as again:
+        ask_until(lambda: value_of(again, name, parts) == "[]", "the leftover gone")
+        assert value_of(again, name, "x") == "20"
+        assert "Traceback" not in again.log
