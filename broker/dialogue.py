@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from hashlib import blake2b
 from typing import Any, Protocol
 
@@ -21,17 +22,15 @@ from broker.execution import Execution
 from broker.outputs import Event, plain
 from broker.replay import size_of
 from broker.requests import InputReply, ToolResult, Tools
-from broker.roles import Client, SessionKernel
+from broker.roles import Client, SessionKernel, SessionLimits
 from broker.tagged import packed, unpacked
 from broker.tools import Offer, Offers
 from kernels.messages import Message
 
-MOST_CALLS = 64  # open at once
 MOST_ARGUMENTS = 1 << 20  # bytes of one call's, as JSON; as in the kernel
 MOST_RESULT = 4 << 20  # bytes, as JSON
 PROMPT = 4096  # characters
 NUMBER = 64  # characters of a kernel's own number of a call
-TOOL_GRACE = 10.0  # s for a client that serves tools to come back
 REFUSED = "\x04"  # what other kernels take for the end of input
 ENDED = "the execution has ended"
 
@@ -41,6 +40,7 @@ class Place(Protocol):
 
     audience: Audience
     kernel: SessionKernel | None
+    limits: SessionLimits
 
     def kill(self, reason: str) -> None:
         """End the kernel at once."""
@@ -97,8 +97,7 @@ class Dialogue:
         kernel = self._place.kernel
         if warm and kernel is not None and kernel.is_ours:
             kernel.channels.ask_again()
-            loop = asyncio.get_running_loop()
-            self._returning = loop.call_later(TOOL_GRACE, self._expect_nobody)
+            self._returning = self._after_grace(self._expect_nobody)
 
     def brief(self, kernel: SessionKernel, content: dict[str, Any]) -> None:
         """Add to a request to run a cell what tools there are, if the kernel knows of others."""
@@ -178,8 +177,8 @@ class Dialogue:
         refusal = ("NotServed", f"nobody serves {name}") if offer is None and not expected else None
         if not busy:
             refusal = "NotRunning", "a tool is called while a cell runs, and none does"
-        elif len(self._calls) >= MOST_CALLS:
-            refusal = "TooManyCalls", f"{MOST_CALLS} calls are open already"
+        elif (most := self._place.limits.tool_calls) <= len(self._calls):
+            refusal = "TooManyCalls", f"{most} calls are open already"
         elif message.is_heavy or len(message.content_bytes) > MOST_ARGUMENTS:
             refusal = "TooLarge", f"the arguments of {name} take over {MOST_ARGUMENTS:,} bytes"
         elif refusal is None:
@@ -279,8 +278,7 @@ class Dialogue:
         """Note that a client has gone: what it serves waits for it, for a while."""
         serves = any(call.client is client for call in self._calls.values())
         if self._offers.leave(client) or serves:
-            loop = asyncio.get_running_loop()
-            self._away[client] = loop.call_later(TOOL_GRACE, self._give_up, client)
+            self._away[client] = self._after_grace(partial(self._give_up, client))
 
     def close(self) -> None:
         """Forget everything: the session has ended."""
@@ -295,6 +293,9 @@ class Dialogue:
         self._offers.forget(client)
         for call in [one for one in self._calls.values() if one.client is client]:
             self._fail(call, "NotServed", f"the client that serves {call.event['name']} has gone")
+
+    def _after_grace(self, act: Callable[[], None]) -> asyncio.TimerHandle:
+        return asyncio.get_running_loop().call_later(self._place.limits.tool_grace, act)
 
     def _stop_expecting(self) -> None:
         if self._returning is not None:

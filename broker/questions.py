@@ -14,11 +14,10 @@ from typing import Any, Protocol, TypeAlias
 from broker.errors import BadMessage, KernelBusy, QueueFull
 from broker.outputs import plain
 from broker.requests import Complete, Inspect, Variables
-from broker.roles import SessionKernel
+from broker.roles import SessionKernel, SessionLimits
 from kernels.messages import Message
 
 PATIENCE = 2.0  # s from a question to its answer
-MOST_OPEN = 16  # questions of one session
 MOST_BYTES = 4 << 20  # of an answer, before it is decoded
 MAX_MATCHES = 1000
 MAX_MATCH = 1000  # characters
@@ -37,6 +36,7 @@ class Place(Protocol):
     """What questions are about: a session, as they see it."""
 
     kernel: SessionKernel | None
+    limits: SessionLimits
 
     @property
     def is_opening(self) -> bool:
@@ -65,7 +65,7 @@ class Questions:
         Raises KernelBusy where there is none within PATIENCE, QueueFull, and BadMessage for what a
         kernel of another kernelspec cannot be asked.
         """
-        if self._asked >= MOST_OPEN:
+        if self._asked >= self._place.limits.questions:
             raise QueueFull(f"{self._asked} questions of this session are open already")
         self._asked += 1
         try:

@@ -30,6 +30,7 @@ def kernel_spec(name: str, profile: Profile, config: Config) -> KernelSpec:
         limits=Limits(
             output_bytes=config.session.output_bytes,
             message_bytes=config.session.display_bytes,
+            tool_calls=config.session.tool_calls,
             open_files=profile.open_files,
             memory=profile.memory,
             processes=profile.processes,
@@ -64,6 +65,9 @@ def session_limits(profile: Profile, config: Config) -> SessionLimits:
         code_only=bool(profile.kernelspec),
         transcript_cells=bounds.transcript_cells,
         transcript_bytes=bounds.transcript_bytes,
+        questions=bounds.questions,
+        tool_calls=bounds.tool_calls,
+        tool_grace=bounds.tool_grace,
         output=OutputLimits(bounds.output_bytes, bounds.display_bytes, bounds.display_total),
     )
 

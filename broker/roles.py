@@ -152,6 +152,9 @@ class SessionLimits:
     replay_events: int = 1000
     transcript_cells: int = 200
     transcript_bytes: int = 1 << 20
+    questions: int = 16  # open at once
+    tool_calls: int = 64  # of host tools, open at once
+    tool_grace: float = 10.0  # for a client that serves tools to come back
     output: OutputLimits = field(default_factory=OutputLimits)
     code_only: bool = False  # its kernels are another kernelspec's, and know no more than Jupyter
     asked: Mapping[str, float] = field(default_factory=dict)  # of these, what a client has lowered

@@ -105,6 +105,13 @@ class Session:
     display_total: int = setting(
         "64M", SIZE, "rich outputs of one execution together", low="1K", high="16G"
     )
+    questions: int = setting("16", COUNT, "questions that are open at once", low="1", high="1000")
+    tool_calls: int = setting(
+        "64", COUNT, "calls of host tools that are open at once; more wait", low="1", high="256"
+    )
+    tool_grace: float = setting(
+        "10s", DURATION, "for a client that serves host tools to come back", low="0s", high="1h"
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,6 +94,7 @@ def kernel_options(spec: KernelSpec, key: str, place: Place) -> dict[str, Any]:
         "packages": f"{place.home}/{PACKAGES}" if spec.pip == "session" else "",
         "output_bytes": spec.limits.output_bytes,
         "message_bytes": spec.limits.message_bytes,
+        "tool_calls": spec.limits.tool_calls,
         "allow_imports": list(spec.allow_imports),
         "deny_imports": list(spec.deny_imports),
         "limits": {"open_files": spec.limits.open_files, "core_bytes": NO_CORE},

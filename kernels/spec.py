@@ -21,11 +21,12 @@ ISOLATION = ("none", "standard", "full")  # weakest first
 class Limits:
     """Bounds on one kernel. Bytes, counts, cores; 0 means no bound of ours.
 
-    Without a sandbox (isolation `none`) only the first three hold.
+    Without a sandbox (isolation `none`) only the first four hold.
     """
 
     output_bytes: int = 1 << 20  # text of one execution: half of it head, half tail
     message_bytes: int = 8 << 20  # one rich output; a larger one becomes a note with its size
+    tool_calls: int = 64  # calls of host tools that are out at once; more wait; never 0
     open_files: int = 4096  # RLIMIT_NOFILE, of each process
     memory: int = 1 << 30  # of the whole process tree, files in its tmpfs included; no swap
     processes: int = 128  # and threads, of the whole tree

@@ -18,7 +18,7 @@ from .result import Event
 
 Function = Callable[..., Any]
 MOST_TEXT = 4096  # characters of a description, or of an error's message
-KEPT = 128  # calls whose answers are kept: twice as many as can be open
+KEPT = 512  # calls whose answers are kept: twice as many as can be open
 END_OF_INPUT = "\x04"
 
 _SIMPLE: dict[Any, dict[str, Any]] = {
@@ -141,8 +141,10 @@ class Register:
         if not self._is_ours(event) or call in self._taken:
             return None
         self._taken[call] = None
-        while len(self._taken) > KEPT:
-            del self._taken[next(iter(self._taken))]
+        if len(self._taken) > KEPT:  # one that is under way has no answer yet, and stays
+            answered = (name for name, answer in self._taken.items() if answer is not None)
+            if (oldest := next(answered, None)) is not None:
+                del self._taken[oldest]
         return self.functions.get(str(event.get("name")))
 
     def note(self, call: str, answer: Event) -> None:

@@ -197,6 +197,8 @@ class KernelApp(IPKernelApp):
         if not self.plain:
             outputs = Outputs(os.getcwd(), lambda: kernel.execution_count)
             kernel.budget.outputs = self.iopub_socket.outputs = outputs
+            kernel.asking.most_open = options["tool_calls"]
+            kernel.asking.comes_back = True  # its broker does; others' clients do not
         self.iopub_socket.io_loop = self.control_thread.io_loop
         self.iopub_socket.start(control, self.control_thread)
         for stream in self.streams:
@@ -213,7 +215,6 @@ class KernelApp(IPKernelApp):
             control=kernel.take_control,
             asking=kernel.asking,
         )
-        kernel.asking.comes_back = not self.plain  # its broker does; others' clients do not
         offspring.expect(self)
         kernel.start()
         doors.open(listeners)

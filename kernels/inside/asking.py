@@ -25,7 +25,6 @@ from .publish import pack
 from .streams import CellStream
 from .tagged import packed, unpacked
 
-MOST_OPEN = 64  # calls that are out at once; more wait here for one of them
 MOST_ARGUMENTS = 1 << 20  # bytes of one call's, as JSON
 PATIENCE = 1.0  # s until whoever has sent the cell must have come to the stdin channel, too
 END_OF_INPUT = "\x04"
@@ -89,6 +88,7 @@ class Asking:
         self._lock = threading.RLock()
         self._joined = threading.Condition()
         self._peers: set[bytes] = set()
+        self.most_open = 64  # calls that are out at once; more wait here for one of them
         self.comes_back = False  # whoever runs the cells, if it has a name
         self._expected = b""  # who has gone, and comes back by this name
         self._identity: list[bytes] = []  # of whoever has sent the cell
@@ -181,7 +181,7 @@ class Asking:
             return self._identity, self._cell
 
     def _send_waiting(self) -> None:
-        while self._waiting and len(self._calls) < MOST_OPEN:
+        while self._waiting and len(self._calls) < self.most_open:
             call = self._waiting.popleft()
             self._calls[call.number] = call
             self._send_call(call)

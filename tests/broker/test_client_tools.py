@@ -107,10 +107,12 @@ def test_a_call_is_taken_once_and_by_its_own_registration() -> None:
     register.note("1", {"value": 5})
     again = {**event, "tools": register.message()["id"]}
     assert register.again(again) == {"value": 5}
+    register.take({**again, "call": "slow"})
     for number in range(2 * KEPT):
         register.take({**again, "call": f"c{number}"})
         register.note(f"c{number}", {})
     assert len(register._taken) == KEPT
+    assert register.take({**again, "call": "slow"}) is None  # however many came after it
 
 
 @pytest.mark.parametrize("subprotocol", [JSON, MSGPACK])

@@ -6,13 +6,7 @@ from typing import Any
 
 import pytest
 
-from broker.dialogue import (
-    MOST_ARGUMENTS,
-    MOST_CALLS,
-    MOST_RESULT,
-    PROMPT,
-    TOOL_GRACE,
-)
+from broker.dialogue import MOST_ARGUMENTS, MOST_RESULT, PROMPT
 from broker.errors import BadMessage, BrokerError, Forbidden, NotRunning, QueueFull, TooLarge
 from broker.execution import OutputLimits
 from broker.requests import Batch, Cell, InputReply, Tool, ToolFailure, ToolResult, Tools
@@ -20,6 +14,7 @@ from broker.tools import check
 from tests.broker.pool_fakes import elapse, on_manual_time
 from tests.broker.test_session import FakeClient, FakeKernel, Scene
 
+MOST_CALLS, TOOL_GRACE = 5, 4.0
 CITY = Tool(name="weather", parameters={"type": "object", "properties": {"city": {}}})
 
 
@@ -27,7 +22,8 @@ class Talking(Scene):
     """A session whose kernel runs a cell, and asks."""
 
     def __init__(self, *, answers: bool = True, **limits: Any) -> None:
-        super().__init__(**limits)
+        bounds = {"tool_calls": MOST_CALLS, "tool_grace": TOOL_GRACE}
+        super().__init__(**{**bounds, **limits})
         self.submit("a", answers=answers)
         self.kernel.begin()
         self.dialogue = self.session.work.dialogue
@@ -441,7 +437,7 @@ async def test_calls_that_are_taken_back_have_a_bound() -> None:
     for number in range(1000):
         scene.call(str(number))
         scene.cancel(str(number))
-    assert len(scene.calls) < 2 * MOST_CALLS
+    assert len(scene.calls) < 100
 
 
 @on_manual_time
@@ -453,6 +449,7 @@ async def test_a_kernel_that_asks_and_reads_no_refusals_is_ended() -> None:
 
 
 @on_manual_time
+@pytest.mark.row("arguments of a call, and its result")
 async def test_a_result_over_the_bound_is_the_servers_fault_and_leaves_the_call_open() -> None:
     scene = Talking()
     scene.offer(CITY)

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from broker import questions
 from broker.errors import BadMessage, BrokerError, KernelBusy, QueueFull
-from broker.questions import MOST_OPEN, Question, Questions
+from broker.questions import Question, Questions
 from broker.requests import Complete, Inspect, Variables
+from broker.roles import SessionLimits
 from kernels.messages import Message
 from tests.broker.pool_fakes import elapse, on_manual_time
 
@@ -52,6 +53,7 @@ class Place:
         self.kernel: Any = kernel
         self.is_opening = kernel is None
         self.occupied = False
+        self.limits = SessionLimits(questions=3)
         self.questions = Questions(self)
 
     async def ask(self, question: Question) -> Any:
@@ -129,7 +131,7 @@ async def test_an_idle_kernel_of_another_kind_is_interrupted_when_it_hangs() -> 
 
 async def test_open_questions_are_bounded_and_each_end_makes_room() -> None:
     place = Place(FakeKernel())
-    tasks = [await place.ask(VARIABLES) for _ in range(MOST_OPEN)]
+    tasks = [await place.ask(VARIABLES) for _ in range(place.limits.questions)]
     assert isinstance(await refused(await place.ask(VARIABLES)), QueueFull)
     place.say({"status": "ok", "variables": []})
     await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

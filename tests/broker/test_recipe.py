@@ -13,6 +13,9 @@ SETTINGS = """
 output_bytes = "2M"
 display_bytes = "3M"
 execution_timeout = "7m"
+questions = 4
+tool_calls = 8
+tool_grace = "2s"
 
 [profiles.data]
 python = "/opt/data/bin/python"
@@ -54,6 +57,7 @@ def test_a_profiles_kernels_are_made_as_its_settings_say() -> None:
         limits=Limits(
             output_bytes=2 << 20,
             message_bytes=3 << 20,
+            tool_calls=8,
             open_files=777,
             memory=2 << 30,
             processes=40,
@@ -76,6 +80,7 @@ def test_a_profile_may_have_a_timeout_of_its_own_and_tells_its_sessions_their_bo
     config = load(SETTINGS).config
     data = session_limits(config.profiles["data"], config)
     assert (data.execution_timeout, data.cpu_time) == (60.0, 90.0)
+    assert (data.questions, data.tool_calls, data.tool_grace) == (4, 8, 2.0)
     assert session_limits(config.profiles["python"], config).execution_timeout == 420.0
     assert data.told() == {
         "execution_timeout": 60.0,

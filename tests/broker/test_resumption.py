@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from broker.dialogue import TOOL_GRACE
 from broker.errors import BadMessage, NotRunning
 from broker.marks import Mark, Running
 from broker.requests import Batch, Call, Cell, Execute, InputReply, Tool, ToolResult, Tools
@@ -20,6 +19,7 @@ from kernels.state import SessionState
 from tests.broker.pool_fakes import elapse, on_manual_time
 from tests.broker.test_session import FakeClient, FakeHost, FakeKernel
 
+TOOL_GRACE = 4.0
 CELL = "old_7"  # the kernel's id of what the last broker had it run
 
 
@@ -32,7 +32,7 @@ class Again:
             "acme",
             "chat",
             "python",
-            limits=SessionLimits(queue=3, interrupt_grace=2.0),
+            limits=SessionLimits(queue=3, interrupt_grace=2.0, tool_grace=TOOL_GRACE),
             gate=asyncio.Lock(),
             host=self.host,
             mark=mark,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +13,8 @@ import pytest_asyncio
 from kernels.inside.tagged import unpacked
 from kernels.launch import Launcher
 from kernels.messages import Message
-from tests.kernels.talk import Said, Talk, talking
+from kernels.spec import Limits
+from tests.kernels.talk import LIGHT, Said, Talk, launching, talking
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -337,6 +340,22 @@ async def test_no_more_calls_are_out_at_once_than_the_bound(asked: Asked) -> Non
         served += 1
     await asked.talk.end(said)
     assert said.value == "200"
+
+
+async def test_the_bound_on_open_calls_is_the_specs(directory: Path) -> None:
+    spec = replace(LIGHT, limits=Limits(tool_calls=3))
+    async with launching(directory, "none", spec) as launcher, talking(launcher) as talk:
+        asked = Asked(talk)
+        code = "import asyncio\nsum(await asyncio.gather(*(echo.aio(n) for n in range(5))))"
+        said = asked.start(code, tools=[FREE])
+        await asked.until(3)
+        await talk.end(talk.ask("interrupt_request", {"request": "of nobody"}, "control"))
+        assert len(asked.requests) == 3  # what was said before that answer has come
+        for served in range(5):
+            await asked.until(served + 1)
+            asked.result(asked.requests[served], value=1)
+        await talk.end(said)
+        assert said.value == "5"
 
 
 @pytest.mark.parametrize("code", ["echo(1)", "await echo.aio(1)"])

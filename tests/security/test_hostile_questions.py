@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import pytest
 
-from broker.dialogue import MOST_CALLS, PROMPT
+from broker.dialogue import PROMPT
+from broker.roles import SessionLimits
 from tests.security.test_hostile_frames import attack, attacked, running
 from tests.system.conftest import RunningBroker, short_dir
 from tests.system.peer import Peer, attached, new_name
@@ -74,7 +75,7 @@ async def test_calls_beyond_the_bound_are_told_to_nobody(attacked: RunningBroker
         code = f"{CALL}\nwrite('stdin', b''.join(call(str(n)) for n in range(5000)))"
         assert (await attack(attacked, peer, code))["status"] == "ok"
         calls = [event for event in peer.events if event["type"] == "tool_call"]
-        assert len(calls) == MOST_CALLS
+        assert len(calls) == SessionLimits().tool_calls
         assert await peer.value("kept") == "20"
 
 
