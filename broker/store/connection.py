@@ -86,19 +86,16 @@ class Connection:
         return replies
 
     async def run(
-        self,
-        script: Script,
-        calls: Sequence[tuple[Sequence[str], Sequence[Any]]],
-        *others: Command,
+        self, script: Script, calls: Sequence[tuple[Sequence[str], Sequence[Any]]]
     ) -> list[Any]:
         """Run a script once per (keys, arguments), in one round trip, and return the replies.
 
-        `others` go with them, unanswered. A restarted server has forgotten its scripts: what it
-        does not know goes again, with the text.
+        A restarted server has forgotten its scripts: what it does not know goes again, with the
+        text.
         """
         tails: list[Command] = [(len(keys), *keys, *values) for keys, values in calls]
         by_name: list[Command] = [("EVALSHA", script.digest, *tail) for tail in tails]
-        replies = (await self.pipeline([*by_name, *others]))[: len(calls)]
+        replies = await self.pipeline(by_name)
         unknown = [at for at, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
         by_text: list[Command] = [("EVAL", script.text, *tails[at]) for at in unknown]
         for at, reply in zip(unknown, await self.pipeline(by_text), strict=True):

@@ -6,7 +6,6 @@ Keys (the braces are written: they are the hash tag that keeps a session in one 
     {prefix}:lease:{<tenant>/<session>}    node:generation, gone when the owner stops renewing
     {prefix}:node:<node>                   hash, gone when the node stops writing it
     {prefix}:transcript:{…}, {prefix}:transcript_bytes:{…}  see `cells`
-    {prefix}:used                          sorted set: sessions by the end of their last execution
 
 Claim, renew, release and touch are scripts in `broker/lua`, each atomic and fenced by generation.
 """
@@ -120,28 +119,12 @@ class Store:
         """
         row = [self.node, generation, reason, now, max(0, round(keep * 1000)), now + keep]
         [done] = await self._connection.run(RELEASE, [(self._keys(tenant, session), row)])
-        if done:
-            await self._connection.ask("ZREM", self._used, _member(tenant, session))
         return bool(done)
 
     async def touch(self, rows: Sequence[Touch]) -> None:
         """Note uses of sessions in one round trip; a record that is not ours stays as it is."""
-        if not rows:
-            return
-        # The index lies in another slot than the sessions, so no script could write both.
-        index: list[Any] = ["ZADD", self._used, "GT"]
-        for row in rows:
-            index += [row.last_used, _member(row.tenant, row.session)]
         calls = [(self._keys(row.tenant, row.session)[:1], self._use(row)) for row in rows]
-        noted = await self._connection.run(TOUCH, calls, tuple(index))
-        # A session that ended before its last use was written must not stay in the index for ever.
-        ended = [
-            _member(row.tenant, row.session)
-            for row, done in zip(rows, noted, strict=False)
-            if not done
-        ]
-        if ended:
-            await self._connection.ask("ZREM", self._used, *ended)
+        await self._connection.run(TOUCH, calls)
 
     async def get(self, tenant: str, session: str) -> SessionRecord | None:
         """Return the session's record, or None when there is none."""
@@ -166,19 +149,6 @@ class Store:
         """Return the sessions that this node has a kernel for, leased or not: for adoption."""
         return [row async for row in self.sessions(None) if row.node == self.node and row.kernel]
 
-    async def idle_before(self, when: float) -> list[tuple[str, str]]:
-        """Return (tenant, session) of those last used before `when`, the longest idle first.
-
-        Entries whose record has gone are swept from the index on the way.
-        """
-        ask = self._connection.ask
-        members: list[str] = await ask("ZRANGE", self._used, "-inf", f"({when!r}", "BYSCORE")
-        kept = await self._connection.pipeline([("EXISTS", self._record(one)) for one in members])
-        gone = [member for member, there in zip(members, kept, strict=True) if not there]
-        if gone:
-            await ask("ZREM", self._used, *gone)
-        return [_owner(member) for member, there in zip(members, kept, strict=True) if there]
-
     async def put_node(self, record: NodeRecord) -> None:
         """Write the node's record, which goes when it is not written again within a lease."""
         key = self._node(record.node)
@@ -200,10 +170,6 @@ class Store:
     async def drop_node(self) -> None:
         """Remove this node's own record."""
         await self._connection.ask("DEL", self._node(self.node))
-
-    @property
-    def _used(self) -> str:
-        return f"{self._prefix}:used"
 
     def _node(self, node: str) -> str:
         return f"{self._prefix}:node:{node}"

@@ -78,27 +78,6 @@ async def test_owned_is_what_this_node_has_a_kernel_for(make_store) -> None:
     assert [row.session for row in await one.owned()] == ["live"]
 
 
-async def test_the_idle_come_longest_first_and_the_gone_are_swept(
-    store: Store, valkey_url: str, prefix: str
-) -> None:
-    for at, name in enumerate(["old", "gone", "edge", "closed"]):
-        await claim(store, "acme", name)
-        await store.touch([Touch("acme", name, 1, "ready", NOW + at, NOW + 60)])
-    await store.release("acme", "closed", 1, reason="idle", now=NOW, keep=60)
-    async with Redis.from_url(valkey_url) as raw:
-        await raw.delete(f"{prefix}:session:{{acme/gone}}")
-        assert await store.idle_before(NOW + 2) == [("acme", "old")]
-        assert await raw.zrange(f"{prefix}:used", 0, -1) == [b"acme/old", b"acme/edge"]
-    assert await store.idle_before(NOW + 9) == [("acme", "old"), ("acme", "edge")]
-
-
-async def test_an_older_use_does_not_take_back_a_newer_one(store: Store) -> None:
-    await claim(store, "acme", "chat")
-    for used in (NOW + 50, NOW):
-        await store.touch([Touch("acme", "chat", 1, "ready", used, NOW + 90)])
-    assert await store.idle_before(NOW + 40) == []
-
-
 async def test_nodes_come_and_go(make_store, valkey_url: str, prefix: str) -> None:
     one, two = await make_store("n1"), await make_store("n2")
     first = NodeRecord("n1", "http://a:1", "0.1", 64, 4, 7, False, NOW)
@@ -172,7 +151,6 @@ async def test_a_cancelled_call_does_not_mix_up_the_next_ones_reply(store: Store
         with contextlib.suppress(asyncio.CancelledError):
             await task
         assert await store.nodes() == []
-        assert await store.idle_before(NOW) == []
 
 
 async def test_a_server_that_restarts_is_found_again_and_has_lost_nothing(
@@ -205,7 +183,6 @@ async def test_a_server_that_is_away_is_never_an_empty_store(directory: Path) ->
         lambda: listed(store, None),
         store.owned,
         store.nodes,
-        lambda: store.idle_before(NOW),
         lambda: store.put_node(NodeRecord("n1", "", "", 1, 1, 1, False, NOW)),
         store.drop_node,
         store.ping,
@@ -338,7 +315,6 @@ async def round_trip(store: Store) -> None:
     await store.put_node(NodeRecord("n1", "", "", 1, 1, 1, False, NOW))
     assert len(await store.nodes()) == 1
     assert await listed(store, None) == [("acme", "chat"), ("acme", "two")]
-    assert len(await store.idle_before(NOW + 1)) == 2
     assert await store.release("acme", "chat", 1, reason="idle", now=NOW, keep=60)
     assert (await claim(store, "acme", "chat", "k3")).reason == "idle"
     await store.drop_node()
@@ -381,13 +357,3 @@ async def test_a_sentinel_leads_to_the_primary(directory: Path) -> None:
             await Store.connect(
                 f"redis+sentinel://127.0.0.1:{sentinel}/other", prefix="t", node="n1", lease=3
             )
-
-
-async def test_an_ended_session_leaves_nothing_in_the_index_of_uses(store: Store) -> None:
-    claim = await store.claim("acme", "s", kernel="k", profile="p", now=NOW, expires=NOW + 60)
-    use = Touch("acme", "s", claim.generation, "ready", NOW + 1, NOW + 61)
-    await store.touch([use])
-    assert await store.idle_before(NOW + 2) == [("acme", "s")]
-    await store.release("acme", "s", claim.generation, reason="killed", now=NOW + 1, keep=60)
-    await store.touch([use])  # written behind, and late
-    assert await store.idle_before(NOW + 2) == []

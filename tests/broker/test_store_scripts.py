@@ -334,7 +334,8 @@ async def test_a_touch_writes_use_state_and_end(world: World) -> None:
     assert await world.raw.pttl(world.session) == -1
     await world.one.touch([Touch("acme", "chat", 1, "ready", NOW + 8, NOW + 68)])
     assert 3_650_000 < await world.raw.pttl(world.session) <= 3_660_000
-    assert await world.raw.zscore(f"{world.prefix}:used", "acme/chat") == NOW + 8
+    # And nothing elsewhere.
+    assert {*await world.raw.keys(f"{world.prefix}:*")} == {world.session, world.lease}
 
 
 @pytest.mark.parametrize("node", ["n1", "n2"])
