@@ -27,6 +27,8 @@ def converse(
     session: Session, printer: Printer, timeout: float | None, around: Mapping[str, Any]
 ) -> int:
     """Read and run code until Ctrl-D; returns the exit status."""
+    from prompt_toolkit.patch_stdout import patch_stdout
+
     from broker.client import BrokerError, user_state_dir
 
     from .group import RefusedByBroker
@@ -37,7 +39,8 @@ def converse(
     click.echo(f"session {session.name}; Ctrl-C interrupts, Ctrl-D leaves", err=True)
     while True:
         try:
-            code = prompt.prompt(">>> ")
+            with patch_stdout(raw=True):  # what is said meanwhile stands above the prompt
+                code = prompt.prompt(">>> ")
         except KeyboardInterrupt:
             continue
         except EOFError:

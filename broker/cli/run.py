@@ -67,6 +67,7 @@ def run(
         raise click.UsageError("give either code or --file")
     if timeout is not None and timeout <= 0:
         raise click.UsageError("--timeout is over 0; leave it out for the server's own")
+    tell_of_outages()
     around = {"env": read_env(env), "cwd": cwd}
     source = read_source(code, file)
     printer = Printer(sys.stdout, sys.stderr, save_images)
@@ -84,6 +85,18 @@ def run(
     finally:
         session.detach()
     raise SystemExit(status)
+
+
+def tell_of_outages() -> None:
+    """Print on stderr what the client says of connections that are lost and made anew."""
+    import logging
+
+    class Echo(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            click.echo(f"broker: {record.getMessage()}", err=True)
+
+    logger = logging.getLogger("broker.client")
+    logger.handlers, logger.propagate = [Echo()], False
 
 
 # What a person means as a file rather than as an expression.

@@ -10,11 +10,11 @@ from collections.abc import Callable, Generator
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
-from .backoff import Backoff, next_url
+from .backoff import Backoff, is_passing, next_url
 from .errors import BrokerError, ConnectionLost, SessionElsewhere
 from .result import Event
 from .resume import Asked, Following, Link
-from .socket import closed_error, connect_options, opening_error
+from .socket import closed_error, connect_options, opening_error, tell_outage, tell_reunion
 from .wire import Deliver
 
 if TYPE_CHECKING:
@@ -63,14 +63,22 @@ class Dialler:
 
     def again(self, error: BrokerError, after: int, leaving: threading.Event) -> ClientConnection:
         """Return a connection after one was lost; raises the last error to give up."""
+        told = False
         while (delay := self.backoff.wait(error)) is not None:
             self._turn(error)
             if leaving.wait(delay):
                 break
             try:
-                return self.open(after)
+                socket = self.open(after)
             except BrokerError as failed:
                 error = failed
+                if not told and is_passing(error):
+                    tell_outage(error, self.backoff.total)
+                    told = True
+            else:
+                if told:
+                    tell_reunion()
+                return socket
         raise error
 
     def _turn(self, error: BrokerError) -> None:

@@ -53,6 +53,22 @@ def opening_error(url: str, error: Exception) -> BrokerError:
     return no_server(url, error)
 
 
+def tell_outage(error: BrokerError, total: float) -> None:
+    """Log that a connection is not to be had again at once, and that it is tried on."""
+    _log("%s; trying again for up to %g s", error.message, total)
+
+
+def tell_reunion() -> None:
+    """Log that there is a connection again."""
+    _log("connected again")
+
+
+def _log(words: str, *values: object) -> None:
+    import logging  # which only an outage needs
+
+    logging.getLogger("broker.client").warning(words, *values)
+
+
 def closed_error(closed: ConnectionClosed) -> BrokerError:
     """Return what the end of a socket means to a request that was open."""
     end = closed.rcvd

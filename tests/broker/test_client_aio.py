@@ -145,6 +145,21 @@ async def test_what_is_left_before_there_is_a_connection_asks_for_nothing(
     assert server.heard == b""
 
 
+async def test_an_outage_is_logged_once_and_not_before_an_attempt_has_failed(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with running_peer() as peer:
+        session = AsyncBroker(peer.url, peer.token).session("a", reconnect=0.5)
+        await session.attach()
+        assert caplog.messages == []
+    with pytest.raises(NoServer):  # at the end of the attempts, or at once when they are over
+        await session.execute("x")
+    await session.detach()
+    (told,) = [one for one in caplog.messages if "trying again" in one]
+    assert told.startswith(f"no broker answers at {peer.url}: ")
+    assert told.endswith("; trying again for up to 0.5 s")
+
+
 async def test_a_stream_that_is_left_goes_on(peer: Peer) -> None:
     peer.answers["forever"] = [{"type": "started"}, {"do": "wait"}]
     async with AsyncBroker(peer.url, peer.token).session("a") as session:

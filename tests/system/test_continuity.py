@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -10,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from broker.client import Broker, OutputLost
-from tests.system.conftest import RunningBroker
+from tests.system.conftest import BROKER, RunningBroker
 from tests.system.peer import attached, call, execute, gate, new_name, open_gate, row_of
 
 StartBroker = Callable[..., AbstractContextManager[RunningBroker]]
@@ -310,3 +312,29 @@ def test_what_waited_in_a_killed_brokers_queue_is_asked_for_again_by_its_client(
         "second": "ok",
     }
     assert getattr(results["second"], "value", None) == "42"
+
+
+def test_the_command_line_says_at_once_that_it_tries_to_connect_again_and_when_it_has(
+    start_broker: StartBroker, place: tuple[Path, str, str]
+) -> None:
+    name = new_name()
+    with start_broker(*place) as broker:
+        environment = os.environ | {"BROKER_URL": broker.url, "BROKER_TOKEN": broker.token}
+        command = [str(BROKER), "run", "-s", name, f"{gate()}\n6 * 7"]
+        ran = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+        )
+        with ran:
+            assert ran.stdout is not None
+            assert ran.stderr is not None
+            assert ran.stdout.readline() == "up\n"
+            pid = row_of(broker, name)["pid"]
+            kill(broker)
+            told = ran.stderr.readline()
+            assert told.startswith(f"broker: no broker answers at {broker.url}: ")
+            assert told.endswith("; trying again for up to 60 s\n")
+            with start_broker(*place, "--port", port_of(broker)):
+                assert ran.stderr.readline() == "broker: connected again\n"
+                open_gate(pid)
+                assert ran.communicate(timeout=60) == ("42\n", "")
+    assert ran.returncode == 0
