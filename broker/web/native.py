@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from math import inf
 from typing import Any
 
-from tornado import websocket
+from tornado import web, websocket
 
 from broker.errors import BadFrame, BadMessage, BrokerError, QueueFull, TooLarge
 from broker.principal import Deed, Principal
@@ -79,6 +79,8 @@ class NativeSocket(websocket.WebSocketHandler):
         """Find the session before the upgrade, so that a refusal is an HTTP status."""
         watches = self.get_query_argument("mode", "") == "watch"
         self.principal = await admit(self, Deed.READ if watches else Deed.RUN)
+        if self.request.method != "GET":  # else the handshake would be what is wrong
+            raise web.HTTPError(405)
         check_query(self)
         name = check_session_name(self.path_kwargs["session"])
         query = {key: self.get_query_argument(key) for key in self.request.query_arguments}

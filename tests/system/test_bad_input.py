@@ -450,6 +450,20 @@ def test_no_route_and_no_method_are_told_as_json(broker: RunningBroker) -> None:
         assert answer.error["message"]
 
 
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "HEAD"])
+@pytest.mark.parametrize("headers", [{}, {"Connection": "Upgrade", "Upgrade": "websocket"}])
+def test_a_socket_is_asked_for_by_get_alone(
+    broker: RunningBroker, method: str, headers: dict[str, str]
+) -> None:
+    name = new_name()
+    answer = call(broker, method, f"/v1/sessions/{name}/ws", **headers)
+    assert (answer.status, answer.headers["Allow"]) == (405, "GET")
+    assert "Upgrade" not in answer.headers
+    if method != "HEAD":
+        assert answer.error["code"] == "unknown_method"
+    assert call(broker, "GET", f"/v1/sessions/{name}").status == 404
+
+
 @pytest.mark.parametrize(
     ("code", "error"),
     [
