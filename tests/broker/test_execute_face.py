@@ -58,7 +58,10 @@ async def answered(events: list[Event]) -> tuple[Event, set[int]]:
             return super()._summary(session, events)
 
     face: Any = Spied.__new__(Spied)
-    face.house = SimpleNamespace(audit=SimpleNamespace(on=False), walks=Turns(1, share=1))
+    tokens = SimpleNamespace(hold=lambda principal, let_go: lambda: None)
+    face.house = SimpleNamespace(
+        audit=SimpleNamespace(on=False), walks=Turns(1, share=1), tokens=tokens
+    )
     face.principal = SimpleNamespace(tenant="t")
     face.request = SimpleNamespace(headers={})
     face.set_header = lambda name, value: None
