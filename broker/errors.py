@@ -50,6 +50,8 @@ class BrokerError(Exception):
 class ClientError(BrokerError):
     """The request is at fault; nothing was changed."""
 
+    request: str | None = None  # the id of a message that was refused, as far as it was read
+
 
 class BadMessage(ClientError):
     """A message that does not fit its type."""

@@ -19,11 +19,15 @@ class Bounds:
     `max_items` bounds each list and map. msgpack allocates a list as soon as it has read the length
     that the sender claims: 1,000 nested claims of `unproven` items cost 128 MiB, not 64 GiB. Longer
     ones are first found to be there, so that all lists together have at most an item for each byte.
+    What is there is bounded as well: on its way to a kernel an item is gone through four times, a
+    list or map takes as long as ten items, and no other client is served meanwhile.
     """
 
     max_frame: int = 8 << 20  # bytes
     max_depth: int = 32  # maps and lists inside each other; the message itself is the first
     max_items: int = 1 << 20
+    max_in_all: int = 3 << 19  # items of all lists and maps together
+    max_nested: int = 200_000  # lists and maps
     unproven: int = 1 << 14  # items of a list or map that is read without a look at them before
 
 
@@ -52,6 +56,24 @@ def over_items(bounds: Bounds, field: str | None = None) -> TooLarge:
     where = f"{field}: " if field else ""
     return TooLarge(
         f"{where}a list or map of more than {bounds.max_items} items is over the bound",
+        field=field or "frame",
+    )
+
+
+def over_all_items(bounds: Bounds, field: str | None = None) -> TooLarge:
+    """Return the refusal of a message that has too much in its lists and maps."""
+    where = f"{field}: " if field else ""
+    return TooLarge(
+        f"{where}lists and maps of more than {bounds.max_in_all} items together are over the bound",
+        field=field or "frame",
+    )
+
+
+def over_nested(bounds: Bounds, field: str | None = None) -> TooLarge:
+    """Return the refusal of a message of too many lists and maps."""
+    where = f"{field}: " if field else ""
+    return TooLarge(
+        f"{where}more than {bounds.max_nested} lists and maps are over the bound",
         field=field or "frame",
     )
 

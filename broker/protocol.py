@@ -1,8 +1,9 @@
 """The native protocol, version 1: frames to requests, events to frames.
 
-A request is decoded in three steps, each with its own refusal: bytes to plain values (BadFrame, or
-TooLarge), plain values within the bounds (BadMessage, TooLarge), plain values to a request's type
-(BadMessage). Nothing else is ever raised, whatever the bytes are.
+A request is decoded in three steps, each with its own refusal: bytes to plain values, in
+`broker.loading` (BadFrame, BadMessage, TooLarge); plain values within the bounds (BadMessage,
+TooLarge) and to a request's type (BadMessage), in `broker.parsing`. Nothing else is ever raised,
+whatever the bytes are.
 """
 
 from __future__ import annotations
@@ -10,31 +11,23 @@ from __future__ import annotations
 import base64
 import functools
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NoReturn, Protocol
+from typing import Any, Literal, Protocol
 
 import msgpack
 import orjson
 
 from broker.bounds import ASKED, asked_limits
-from broker.errors import BadFrame, BadMessage, BadSessionName, TooLarge
-from broker.faults import (
-    Bounds,
-    bad_field,
-    clip,
-    over_depth,
-    over_items,
-    over_size,
-    unknown_field,
-)
-from broker.parsing import body_of, id_of, request_of
+from broker.errors import BadFrame, BadSessionName
+from broker.faults import Bounds, bad_field, clip, unknown_field
+from broker.loading import MsgpackLoader, load_json
+from broker.parsing import body_of, request_of
 from broker.requests import MAX_SEQ, CallBody, ExecuteBody, FileBody, OpenBody, Request
 
 MSGPACK = "broker.v1.msgpack"
 JSON = "broker.v1.json"
 SUBPROTOCOLS = (MSGPACK, JSON)  # best first
-MOST_FIELDS = 32  # of a frame that was refused, in which its id is looked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +57,10 @@ class Codec(Protocol):
         """Return the event in a frame that `encode` returned; of JSON, binary values as text."""
 
     def decode(self, frame: bytes | str) -> Request:
-        """Return the request in a frame; raises BadFrame, BadMessage or TooLarge."""
+        """Return the request in a frame; raises BadFrame, BadMessage or TooLarge.
 
-    def request_id(self, frame: bytes | str) -> str | None:
-        """Return the id in a frame that `decode` refused, or None: its fault is then nobody's."""
+        `request` of what is raised is the request's id, as far as the frame could be read.
+        """
 
 
 class MsgpackCodec:
@@ -81,21 +74,7 @@ class MsgpackCodec:
         # One packer for all events: a new one allocates its buffer first. "replace": a lone
         # surrogate out of a kernel must not cost the client its whole event.
         self._packer = msgpack.Packer(unicode_errors="replace")
-        self._unpack_proven = functools.partial(
-            msgpack.unpackb,
-            raw=False,
-            strict_map_key=True,
-            max_str_len=bounds.max_frame,
-            max_bin_len=bounds.max_frame,
-            max_array_len=bounds.max_items,
-            max_map_len=bounds.max_items,
-            max_ext_len=0,
-            ext_hook=_refuse_extension,
-        )
-        fewer = min(bounds.max_items, bounds.unproven)
-        self._unpack = functools.partial(
-            self._unpack_proven, max_array_len=fewer, max_map_len=fewer
-        )
+        self._loader = MsgpackLoader(bounds)
 
     def encode(self, event: Mapping[str, object]) -> bytes:
         """Return the event as one msgpack map."""
@@ -113,52 +92,9 @@ class MsgpackCodec:
 
     def decode(self, frame: bytes | str) -> Request:
         """Return the request in a binary frame; raises BadFrame, BadMessage or TooLarge."""
-        return request_of(self._load(frame), self._bounds)
-
-    def request_id(self, frame: bytes | str) -> str | None:
-        """Return the id in a refused frame, or None."""
-        try:
-            return id_of(self._load(frame))
-        except (BadFrame, BadMessage, TooLarge):
-            return self._id_before_fault(frame)
-
-    def _id_before_fault(self, frame: bytes | str) -> str | None:
-        """Return the id of a frame that cannot be read as a whole, if it can be up to there."""
-        if isinstance(frame, str) or len(frame) > self._bounds.max_frame:
-            return None
-        unpacker = _unpacker(frame, max_str_len=len(frame), strict_map_key=True)
-        try:
-            for _ in range(min(unpacker.read_map_header(), MOST_FIELDS)):
-                if unpacker.unpack() == "id":
-                    return id_of({"id": unpacker.unpack()})
-                unpacker.skip()
-        except (ValueError, msgpack.UnpackException):
-            pass
-        return None
-
-    def _load(self, frame: bytes | str) -> object:
         if isinstance(frame, str):
             raise BadFrame(f"{MSGPACK} takes binary frames; this is a text frame")
-        if len(frame) > self._bounds.max_frame:
-            raise over_size(len(frame), self._bounds)
-        try:
-            try:
-                return self._unpack(frame)
-            except ValueError as error:
-                if not _is_long(error):
-                    raise
-                _unpacker(frame).skip()  # allocates nothing
-                return self._unpack_proven(frame)
-        except msgpack.OutOfData:
-            raise BadFrame(
-                "not one msgpack map: a list or map has fewer items than it says"
-            ) from None
-        except msgpack.StackError:
-            raise over_depth(self._bounds) from None
-        except ValueError as error:
-            if _is_long(error):
-                raise over_items(self._bounds) from None
-            raise BadFrame(f"not one msgpack map: {clip(str(error)) or 'no such type'}") from None
+        return request_of(self._loader.load(frame), self._bounds)
 
 
 class JsonCodec:
@@ -184,16 +120,9 @@ class JsonCodec:
 
     def decode(self, frame: bytes | str) -> Request:
         """Return the request in a text frame; raises BadFrame, BadMessage or TooLarge."""
-        return request_of(self._load(frame), self._bounds, text=True)
-
-    def request_id(self, frame: bytes | str) -> str | None:
-        """Return the id in a refused frame, or None."""
-        return _request_id(self._load, frame)
-
-    def _load(self, frame: bytes | str) -> object:
         if not isinstance(frame, str):
             raise BadFrame(f"{JSON} takes text frames; this is a binary frame")
-        return _load_json(frame, self._bounds)
+        return request_of(load_json(frame, self._bounds), self._bounds, text=True)
 
 
 @functools.cache
@@ -232,7 +161,7 @@ def file_body(data: bytes, bounds: Bounds) -> FileBody:
 
 def open_body(data: bytes, bounds: Bounds) -> OpenBody:
     """Return the body of a request to open a session; an empty one asks for nothing special."""
-    return body_of(_load_json(data, bounds) if data else {}, OpenBody, bounds)
+    return body_of(load_json(data, bounds) if data else {}, OpenBody, bounds)
 
 
 def opening_query(body: OpenBody) -> OpenQuery:
@@ -247,7 +176,7 @@ def opening_query(body: OpenBody) -> OpenQuery:
 def _posted(data: bytes, bounds: Bounds, example: str) -> object:
     if not data:
         raise BadFrame(f"the body is empty; expected JSON such as {example}")
-    return _load_json(data, bounds)
+    return load_json(data, bounds)
 
 
 _SESSION_NAME = re.compile(r"[A-Za-z0-9._:@-]{1,128}")
@@ -306,44 +235,6 @@ def _only(args: Mapping[str, str], *names: str) -> None:
     for name in args:
         if name not in known:
             raise unknown_field(name, known, "query parameter")
-
-
-# Bytes to plain values.
-
-
-def _load_json(data: bytes | str, bounds: Bounds) -> object:
-    size = len(data)
-    if isinstance(data, str) and size <= bounds.max_frame < 4 * size:  # a character: 1 to 4 bytes
-        size = len(data.encode(errors="surrogatepass"))
-    if size > bounds.max_frame:
-        raise over_size(size, bounds)
-    try:
-        return orjson.loads(data)
-    except orjson.JSONDecodeError as error:
-        if "depth limit" in error.msg:  # orjson's own, far beyond ours
-            raise over_depth(bounds) from None
-        raise BadFrame(f"not JSON: {clip(str(error))}") from None
-
-
-def _unpacker(frame: bytes, **options: Any) -> msgpack.Unpacker:
-    unpacker = msgpack.Unpacker(max_buffer_size=max(1, len(frame)), max_array_len=0, **options)
-    unpacker.feed(frame)
-    return unpacker
-
-
-def _is_long(error: ValueError) -> bool:
-    return "max_array_len" in str(error) or "max_map_len" in str(error)
-
-
-def _refuse_extension(code: int, _data: bytes) -> NoReturn:
-    raise ValueError(f"extension type {code} is not used here")
-
-
-def _request_id(load: Callable[[bytes | str], object], frame: bytes | str) -> str | None:
-    try:
-        return id_of(load(frame))
-    except (BadFrame, BadMessage, TooLarge):
-        return None
 
 
 # Events that the encoders refuse: what came out of a kernel may hold anything.

@@ -37,10 +37,16 @@ MAX_NAME: Final = 256  # characters of a message type, or of an id
 # Arrays, objects and their members in one frame: a decoded one takes up to 100 times its bytes,
 # and as much time as hundreds of bytes of text.
 MAX_NESTED: Final = 200_000
-# Up to and with the next of them: strings are passed over, and nothing is ever tried twice.
-_NEXT: Final = re.compile(
-    rb'(?:[^"{\[:]++|"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z))*+[{\[:]', re.DOTALL
-)
+
+
+def _up_to(marks: bytes) -> re.Pattern[bytes]:
+    """Match up to and with the next: strings are passed over, and nothing is ever tried twice."""
+    text = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)'
+    return re.compile(rb'(?:[^"' + marks + rb"]++|" + text + rb")*+[" + marks + rb"]", re.DOTALL)
+
+
+_CONTAINER: Final = _up_to(rb"{\[")
+_CONTAINER_OR_MEMBER: Final = _up_to(rb"{\[:")
 
 Json = dict[str, Any]
 
@@ -173,18 +179,19 @@ class Signer:
         )
 
 
-def nested(data: bytes, enough: int) -> int:
+def nested(data: bytes, enough: int, *, members: bool = True) -> int:
     """Count the arrays, objects and members of a JSON text; stop when there are more than enough.
 
     Where a cheaper bound on them is not above `enough`, that is returned.
     """
     most = len(data)
     if most > enough:
-        most = sum(map(data.count, (b"{", b"[", b":")))
+        most = sum(map(data.count, (b"{", b"[", b":") if members else (b"{", b"[")))
     if most <= enough:
         return most
+    following = _CONTAINER_OR_MEMBER if members else _CONTAINER
     count = at = 0  # they may stand in strings, as those of HTML do
-    while count <= enough and (found := _NEXT.match(data, at)):
+    while count <= enough and (found := following.match(data, at)):
         at = found.end()
         count += 1
     return count

@@ -121,7 +121,7 @@ class NativeSocket(websocket.WebSocketHandler):
             request = self.codec.decode(message)
         except (BadFrame, BadMessage, TooLarge) as error:
             self._bad += 1
-            self.fault(self.codec.request_id(message) or "", error)
+            self.fault(error.request or "", error)
             if self._bad >= self.house.bad_frames:
                 self._let_go(BAD_FRAMES, f"{self._bad} bad frames in a row")
             return
