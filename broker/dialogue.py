@@ -189,7 +189,7 @@ class Dialogue:
         if refusal is not None:
             told = {"name": refusal[0], "message": refusal[1]}
             self._send("broker_tool_result", {"call": number, "error": told})
-            return offer is not None
+            return False
         event: Event = {"type": "tool_call"}
         if running is not None:
             event["id"] = running.id

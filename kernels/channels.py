@@ -38,7 +38,8 @@ SHARED_REST: Final = 1.0
 
 # Messages that stand for nothing (nobody asked, or nobody knows their kind) cost us time all the
 # same; what an output bound cuts off is not of these. A kernel has a credit of them, which grows by
-# the second and with each request.
+# the second and with each request of ours. An answer earns nothing: a kernel asks as often as it
+# likes.
 CREDIT: Final = 100_000
 CREDIT_PER_SECOND: Final = 1000
 CREDIT_PER_REQUEST: Final = 16
@@ -137,7 +138,8 @@ class Channels:
             parent=parent,
         )
         self._links[channel].send(frames)
-        self._credit += CREDIT_PER_REQUEST
+        if channel != "stdin":
+            self._credit += CREDIT_PER_REQUEST
         return msg_id
 
     def catch_up(self, count: int) -> None:

@@ -29,18 +29,24 @@ class Talking(Scene):
         self.dialogue = self.session.work.dialogue
         self.replies = self.kernel.channels.answers
 
-    def ask(self, prompt: object = "name? ", number: str = "7", **fields: Any) -> None:
+    def ask(
+        self,
+        prompt: object = "name? ",
+        parent: str | None = None,
+        number: str = "7",
+        **fields: Any,
+    ) -> bool | None:
         content = {"prompt": prompt, "password": False, **fields}
-        self.kernel.say("stdin", "input_request", content, metadata={"asked": number})
+        return self.kernel.say("stdin", "input_request", content, parent, {"asked": number})
 
     def offer(self, *tools: Tool, client: FakeClient | None = None, name: str = "t") -> Any:
         request = Tools(id=name, tools=[*tools])
         return self.dialogue.register(client or self.client, request)
 
-    def call(self, number: str = "1", name: object = "weather", **fields: Any) -> None:
+    def call(self, number: str = "1", name: object = "weather", **fields: Any) -> bool | None:
         content = {"args": [], "kwargs": {"city": "Oslo"}, **fields}
         metadata = {"call": number, "name": name}
-        self.kernel.say("stdin", "broker_tool_call", content, metadata=metadata)
+        return self.kernel.say("stdin", "broker_tool_call", content, metadata=metadata)
 
     def cancel(self, number: str = "1") -> None:
         metadata = {"call": number}
@@ -408,6 +414,22 @@ async def test_a_call_without_a_number_is_nothing(number: Any) -> None:
     scene.call(number)
     scene.cancel(number)
     assert (scene.calls, scene.replies) == ([], [])
+
+
+@on_manual_time
+async def test_what_is_refused_stands_for_nothing() -> None:
+    """The kernel pays for each, as for every message that comes to nothing."""
+    scene = Talking(answers=False)
+    scene.offer(CITY)
+    assert scene.call(str(0)) is not False
+    assert scene.call("bad", args=7) is False
+    assert scene.call("large", args=["x" * MOST_ARGUMENTS]) is False
+    assert scene.call("unknown", name="nobody's") is False
+    assert scene.ask() is False
+    for number in range(1, MOST_CALLS):
+        assert scene.call(str(number)) is not False
+    assert scene.call(str(MOST_CALLS)) is False
+    assert len(scene.errors) == 4
 
 
 @on_manual_time

@@ -114,14 +114,15 @@ class FakeKernel:
         content: object,
         parent: str | None = None,
         metadata: dict[str, Any] | None = None,
-    ) -> None:
+    ) -> bool | None:
         parent = self.channels.sent[-1][0] if parent is None else parent
         header = {"msg_type": kind}
-        if self.channels.receiver is not None:
-            body = orjson.dumps(content)
-            self.channels.receiver(
-                channel, Message(header, {"msg_id": parent}, metadata or {}, body, ())
-            )
+        if self.channels.receiver is None:
+            return None
+        body = orjson.dumps(content)
+        return self.channels.receiver(
+            channel, Message(header, {"msg_id": parent}, metadata or {}, body, ())
+        )
 
     def begin(self) -> None:
         self.say("iopub", "status", {"execution_state": "busy"})

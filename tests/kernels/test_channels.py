@@ -362,6 +362,18 @@ async def test_requests_earn_what_their_answers_cost(hostile: Channels, raw: Raw
     assert not hostile.broken.done()
 
 
+async def test_answers_earn_nothing_or_a_kernel_would_live_off_its_own_questions(
+    hostile: Channels, raw: Raw
+) -> None:
+    hostile.receiver = lambda channel, message: False
+    hostile._credit = 0.0
+    for _ in range(100):
+        hostile.send("stdin", "input_reply", {"value": ""})
+    await raw.write("iopub", raw.message() * 1000)
+    fault = await asyncio.wait_for(hostile.broken, 10)
+    assert "stand for nothing" in str(fault)
+
+
 async def test_a_kernel_that_hangs_up_and_lives_on_is_found_out(
     hostile: Channels, raw: Raw
 ) -> None:
