@@ -167,8 +167,12 @@ class Channels:
             self.send("stdin", "broker_ask_again", {})
 
     def _take_early(self, reply: Message) -> None:
-        if self.receiver is not None and self.turned is not None:
-            self.receiver("shell", reply)
+        try:
+            if self.receiver is None or self.receiver("shell", reply) is False:
+                self._waste()
+        except BadFrame as fault:
+            self._break(fault)
+        if self.turned is not None:
             self.turned("shell")
 
     def pause(self) -> None:

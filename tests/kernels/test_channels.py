@@ -374,6 +374,29 @@ async def test_answers_earn_nothing_or_a_kernel_would_live_off_its_own_questions
     assert "stand for nothing" in str(fault)
 
 
+@pytest.mark.parametrize(
+    ("receive", "says"),
+    [(lambda _, message: message.content, "content"), (lambda *_: False, "stand for nothing")],
+)
+async def test_a_reply_that_came_early_is_held_to_what_all_are(
+    directory: Path, raw: Raw, receive: Callable[[str, Message], bool | None], says: str
+) -> None:
+    channels = Channels(directory / "k", KEY, "me", identity="again")
+    raw.greet()
+    turns: list[str] = []
+    try:
+        await raw.write("shell", raw.message("execute_reply", b"no JSON"))
+        await until(lambda: channels._early is not None)
+        channels._credit = -CREDIT
+        channels.receiver, channels.turned = receive, turns.append
+        channels.catch_up(0)
+        fault = await asyncio.wait_for(channels.broken, 10)
+        assert says in str(fault)
+        await until(lambda: turns == ["shell"])
+    finally:
+        channels.close()
+
+
 async def test_a_kernel_that_hangs_up_and_lives_on_is_found_out(
     hostile: Channels, raw: Raw
 ) -> None:
