@@ -43,9 +43,9 @@ class AsyncToolServer:
         async with self._turn:
             self._register.functions = found
             if self._socket is None or self.error is not None:
-                self.error = None
-                self._socket = await self._connect()
-                self._reader = asyncio.create_task(self._run(self._socket), name="broker-tools")
+                socket = await self._connect()
+                reader = asyncio.create_task(self._run(socket), name="broker-tools")
+                self._socket, self._reader, self.error = socket, reader, None
             message = self._register.message()
             answer: asyncio.Future[Event] = asyncio.get_running_loop().create_future()
             self._answers[message["id"]] = answer
@@ -63,13 +63,17 @@ class AsyncToolServer:
 
     async def close(self) -> None:
         """Serve nothing more; calls that run are cancelled."""
-        tasks = [*self._calls, *([] if self._reader is None else [self._reader])]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        socket, self._socket = self._socket, None
-        if socket is not None:
-            await socket.close()
+        for answer in self._answers.values():
+            if not answer.done():
+                answer.set_exception(ConnectionLost("the tools were taken back"))
+        async with self._turn:  # who connects has done so
+            tasks = [*self._calls, *([] if self._reader is None else [self._reader])]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            socket, self._socket = self._socket, None
+            if socket is not None:
+                await socket.close()
 
     async def _connect(self) -> ClientConnection:
         from websockets.asyncio.client import connect

@@ -52,17 +52,28 @@ class ToolServer:
         with its name and message. Goes on until `detach()`. Raises BrokerError.
         """
         found = named(functions, names)
-        with self._turn, self._lock:
+        with self._turn:
             self._register.functions = found
             if self._socket is None or self.error is not None:
                 self._leaving.clear()
-                self.error = None
-                self._socket = self._connect()
-                self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="broker-tool")
-                self._reader = threading.Thread(
-                    target=self._run, args=(self._socket,), name="broker-tools", daemon=True
-                )
-                self._reader.start()
+                self._start(self._connect())
+            return self._registered()
+
+    def _start(self, socket: ClientConnection) -> None:
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="broker-tool")
+        reader = threading.Thread(
+            target=self._run, args=(socket,), name="broker-tools", daemon=True
+        )
+        with self._lock:
+            self._socket, self._reader, self.error = socket, reader, None
+        reader.start()
+
+    def _registered(self) -> list[str]:
+        """Register the functions, and return what the broker calls them."""
+        with self._lock:
+            if self._socket is None:
+                raise self.error or ConnectionLost("the tools were not registered")
             register = self._register
             self._send(self._socket, register.message())
             # Whichever request it is by then: on another connection they are registered again.
@@ -77,14 +88,20 @@ class ToolServer:
     def close(self) -> None:
         """Serve nothing more; calls that run are not waited for."""
         self._leaving.set()
-        with self._lock:
-            socket, self._socket = self._socket, None
-        if socket is not None:
-            socket.close()
-        if self._reader is not None and self._reader is not threading.current_thread():
-            self._reader.join()
-        if self._pool is not None:
-            self._pool.shutdown(wait=False, cancel_futures=True)
+        if (socket := self._socket) is not None:
+            socket.close()  # who waits for an answer waits no longer
+        with self._turn:  # who connects has done so
+            self._leaving.set()
+            with self._lock:
+                socket, self._socket = self._socket, None
+            if socket is not None:
+                socket.close()
+            reader, self._reader = self._reader, None
+            if reader is not None and reader is not threading.current_thread():
+                reader.join()
+            pool, self._pool = self._pool, None
+            if pool is not None:
+                pool.shutdown(wait=False, cancel_futures=True)
 
     def _connect(self) -> ClientConnection:
         from websockets.exceptions import WebSocketException
@@ -158,9 +175,9 @@ class ToolServer:
             self._send(socket, failure(name, error))
         elif (answer := self._register.again(event)) is not None:
             self._send(socket, answer)
-        elif (function := self._register.take(event)) is not None and self._pool is not None:
+        elif (function := self._register.take(event)) is not None and (pool := self._pool):
             with suppress(RuntimeError):  # closed meanwhile
-                self._pool.submit(self._call, function, event)
+                pool.submit(self._call, function, event)
 
     def _call(self, function: Function, event: Event) -> None:
         call = str(event["call"])

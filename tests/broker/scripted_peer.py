@@ -40,6 +40,9 @@ class Peer:
         self.open: dict[str, list[str]] = {}  # session → requests that are not done
         self.held: dict[str, list[dict[str, Any]]] = {}  # request → what follows the wait
         self.heard = threading.Condition()
+        self.knocks = 0  # sockets that were asked for
+        self.gate = asyncio.Event()  # none is opened while it is not set; in the peer's loop
+        self.gate.set()
 
     def wait_for(self, kind: str, count: int = 1) -> None:
         """Return once so many requests of a kind have come."""
@@ -52,6 +55,11 @@ class Peer:
         """Return once so many sockets have been opened, those before included."""
         with self.heard:
             assert self.heard.wait_for(lambda: len(self.queries) >= count, timeout=20)
+
+    def wait_for_knocks(self, count: int) -> None:
+        """Return once so many sockets have been asked for."""
+        with self.heard:
+            assert self.heard.wait_for(lambda: self.knocks >= count, timeout=20)
 
     def wait_for_none(self) -> None:
         """Return once no socket is open."""
@@ -125,7 +133,11 @@ class Socket(tornado.websocket.WebSocketHandler):
         self.peer = peer
         self.held = peer.held
 
-    def prepare(self) -> None:
+    async def prepare(self) -> None:
+        with self.peer.heard:
+            self.peer.knocks += 1
+            self.peer.heard.notify_all()
+        await self.peer.gate.wait()
         if self.request.headers.get("Authorization") != f"Bearer {self.peer.token}":
             self.set_status(401)
             self.finish({"error": {"code": "unauthorized", "message": "wrong token"}})

@@ -11,11 +11,11 @@ from typing import Annotated, Any, Literal, Optional
 
 import pytest
 
-from broker.client import AsyncBroker, BadRequest, Broker
+from broker.client import AsyncBroker, BadRequest, Broker, SessionGone, Unauthorized
 from broker.client.aio_files import AsyncFiles
 from broker.client.tools import KEPT, Register, describe, failure, may_concern, named, schema_of
 from broker.client.wire import JSON, MSGPACK, encode
-from tests.broker.scripted_peer import Peer, running_peer
+from tests.broker.scripted_peer import TOKEN, Peer, running_peer
 
 
 def weather(
@@ -141,6 +141,72 @@ async def test_tasks_that_register_tools_at_once_share_a_connection(peer: Peer) 
         found = await asyncio.gather(*(session.tools.serve(**{name: abs}) for name in names))
         assert found == [[name] for name in names]
         assert len(peer.sockets) == 2  # the one that runs code is the other
+
+
+def test_a_server_that_found_no_broker_once_connects_when_it_is_asked_again(peer: Peer) -> None:
+    with Broker(peer.url, peer.token).session("a") as session:
+        tools = session.tools
+        tools.serve(abs)
+        pool = tools._pool
+        peer.close(4404)
+        assert tools._reader is not None
+        tools._reader.join(20)
+        for token in ("another", "another", TOKEN):
+            peer.token = token
+            if token != TOKEN:
+                with pytest.raises(Unauthorized):
+                    tools.serve(abs)
+                assert isinstance(tools.error, SessionGone)
+            else:
+                assert tools.serve(abs) == ["abs"]
+        assert tools.error is None
+        assert tools._pool is pool
+
+
+async def test_the_one_for_asyncio_connects_again_as_well(peer: Peer) -> None:
+    async with AsyncBroker(peer.url, peer.token).session("a") as session:
+        tools = session.tools
+        await tools.serve(abs)
+        peer.close(4404)
+        assert tools._reader is not None
+        await tools._reader
+        peer.token = "another"
+        for _ in range(2):
+            with pytest.raises(Unauthorized):
+                await tools.serve(abs)
+            assert isinstance(tools.error, SessionGone)
+        peer.token = TOKEN
+        assert await tools.serve(abs) == ["abs"]
+        assert tools.error is None
+
+
+async def test_what_is_closed_while_it_connects_leaves_no_connection(peer: Peer) -> None:
+    async with AsyncBroker(peer.url, peer.token).session("a") as session:
+        peer.call(peer.gate.clear)
+        serving = asyncio.create_task(session.tools.serve(abs))
+        await asyncio.to_thread(peer.wait_for_knocks, 2)
+        closing = asyncio.create_task(session.tools.close())
+        await asyncio.sleep(0)
+        peer.call(peer.gate.set)
+        await asyncio.gather(serving, closing, return_exceptions=True)
+        await session._line.close()
+        await asyncio.to_thread(peer.wait_for_none)
+        assert session.tools._socket is None
+
+
+def test_a_thread_that_closes_while_another_connects_leaves_no_connection(peer: Peer) -> None:
+    session = Broker(peer.url, peer.token).session("a")
+    peer.call(peer.gate.clear)
+    with ThreadPoolExecutor(2) as pool:
+        serving = pool.submit(session.tools.serve, abs)
+        peer.wait_for_knocks(1)
+        closing = pool.submit(session.tools.close)
+        assert session.tools._leaving.wait(20)
+        peer.call(peer.gate.set)
+        closing.result(20)
+        serving.exception(20)
+    peer.wait_for_none()
+    assert session.tools._socket is None
 
 
 class Pieces:
