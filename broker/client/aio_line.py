@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 from .backoff import Backoff, is_passing, next_url
 from .errors import BrokerError, ConnectionLost, SessionElsewhere
 from .line import HOPS, Address
+from .place import Following
 from .result import Event
-from .resume import Asked, Following, Link
-from .socket import closed_error, connect_options, opening_error, tell_outage, tell_reunion
+from .resume import Asked, Link
+from .socket import ANSWER, closed_error, connect_options, opening_error, tell_outage, tell_reunion
 from .wire import Deliver
 
 if TYPE_CHECKING:
@@ -83,10 +84,11 @@ class AsyncDialler:
 
 
 class AsyncLine:
-    """One session's connection, made anew for as long as its dialler tries."""
+    """One session's connection, made anew for as long as its dialler tries; see `Line`."""
 
-    def __init__(self, name: str, dialler: AsyncDialler) -> None:
+    def __init__(self, name: str, dialler: AsyncDialler, *, patience: float = ANSWER) -> None:
         self.link = Link()
+        self._patience = patience
         self._name = name
         self._dialler = dialler
         self._lock = asyncio.Lock()
@@ -96,13 +98,13 @@ class AsyncLine:
     async def open(self) -> None:
         """Connect unless that was done; raises what the broker refuses with."""
         async with self._lock:
-            if self._reader is not None and not self._reader.done():
-                return
-            socket = await self._dialler.first()
-            self._use(socket, again=False)
-            # A task, so that a session left alone does not fall behind and is not let go for it.
-            self._reader = asyncio.create_task(self._run(socket), name=f"broker-{self._name}")
-            refusal = await self._configure() if self.link.around else None
+            if self._reader is None or self._reader.done():
+                socket = await self._dialler.first()
+                self._use(socket, again=False)
+                # A task, so that a session left alone does not fall behind, and is not let go.
+                self._reader = asyncio.create_task(self._run(socket), name=f"broker-{self._name}")
+            # Also where somebody has connected, and was cancelled before that was done.
+            refusal = await self._configure() if self.link.lacks_surroundings else None
         if refusal is not None:
             await self.close()
             raise refusal
@@ -115,10 +117,18 @@ class AsyncLine:
             asked = self.link.request("configure", answers.put_nowait, again=True, **around)
         except BrokerError as error:
             return error
-        await self._send(asked)
-        answer = await answers.get()
+        try:
+            async with asyncio.timeout(self._patience):
+                await self._send(asked)
+                answer = await answers.get()
+        except TimeoutError:
+            return ConnectionLost("the broker does not answer")
+        finally:
+            self.link.forget(asked.id)
+        if not isinstance(answer, BrokerError):
+            self.link.surrounded(asked.socket)
         # Where the connection was lost, the next one sets it.
-        if isinstance(answer, BrokerError) and not isinstance(answer, ConnectionLost):
+        elif not isinstance(answer, ConnectionLost):
             return answer
         return None
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from .errors import BrokerError, ConnectionLost, SessionGone, TryAgain, from_fault
 from .find import Place
 from .result import Event
-from .serving import ANSWER, DELAYS
-from .socket import closed_error, connect_options, opening_error
+from .serving import DELAYS
+from .socket import ANSWER, closed_error, connect_options, opening_error
 from .tools import Function, Register, failure, may_concern, named, result
 from .wire import decode, encode
 

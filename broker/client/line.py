@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from .backoff import Backoff, is_passing, next_url
 from .errors import BrokerError, ConnectionLost, SessionElsewhere
+from .place import Following
 from .result import Event
-from .resume import Asked, Following, Link
-from .socket import closed_error, connect_options, opening_error, tell_outage, tell_reunion
+from .resume import Asked, Link
+from .socket import ANSWER, closed_error, connect_options, opening_error, tell_outage, tell_reunion
 from .wire import Deliver
 
 if TYPE_CHECKING:
@@ -86,10 +87,14 @@ class Dialler:
 
 
 class Line:
-    """One session's connection, made anew for as long as its dialler tries. Thread-safe."""
+    """One session's connection, made anew for as long as its dialler tries. Thread-safe.
 
-    def __init__(self, name: str, dialler: Dialler) -> None:
+    `patience` is how many seconds the broker may take to set what is around.
+    """
+
+    def __init__(self, name: str, dialler: Dialler, *, patience: float = ANSWER) -> None:
         self.link = Link()
+        self._patience = patience
         self._name = name
         self._dialler = dialler
         self._lock = threading.Lock()
@@ -101,17 +106,16 @@ class Line:
     def open(self) -> None:
         """Connect unless that was done; raises what the broker refuses with."""
         with self._lock:
-            if self._reader is not None and self._reader.is_alive():
-                return
-            self._leaving.clear()
-            socket = self._dialler.first()
-            self._use(socket, again=False)
-            # A thread, so that a session left alone does not fall behind and is not let go for it.
-            self._reader = threading.Thread(
-                target=self._run, args=(socket,), name=f"broker-{self._name}", daemon=True
-            )
-            self._reader.start()
-            refusal = self._configure() if self.link.around else None
+            if self._reader is None or not self._reader.is_alive():
+                self._leaving.clear()
+                socket = self._dialler.first()
+                self._use(socket, again=False)
+                # A thread, so that a session left alone does not fall behind, and is not let go.
+                self._reader = threading.Thread(
+                    target=self._run, args=(socket,), name=f"broker-{self._name}", daemon=True
+                )
+                self._reader.start()
+            refusal = self._configure() if self.link.lacks_surroundings else None
         if refusal is not None:
             self.close()
             raise refusal
@@ -124,10 +128,17 @@ class Line:
             asked = self.link.request("configure", answers.put, again=True, **around)
         except BrokerError as error:
             return error
-        self._send(asked)
-        answer = answers.get()
+        try:
+            self._send(asked)
+            answer = answers.get(timeout=self._patience)
+        except queue.Empty:
+            return ConnectionLost("the broker does not answer")
+        finally:
+            self.link.forget(asked.id)
+        if not isinstance(answer, BrokerError):
+            self.link.surrounded(asked.socket)
         # Where the connection was lost, the next one sets it.
-        if isinstance(answer, BrokerError) and not isinstance(answer, ConnectionLost):
+        elif not isinstance(answer, ConnectionLost):
             return answer
         return None
 
@@ -152,15 +163,19 @@ class Line:
 
     def close(self) -> None:
         """Disconnect; open requests are told ConnectionLost."""
+        self._leave()  # whoever opens it waits for no answer any more
         with self._lock:
-            with self._using:
-                self._leaving.set()
-                socket, self._socket = self._socket, None
-            if socket is not None:
-                socket.close()
+            self._leave()
             reader, self._reader = self._reader, None
             if reader is not None and reader is not threading.current_thread():
                 reader.join()
+
+    def _leave(self) -> None:
+        with self._using:
+            self._leaving.set()
+            socket, self._socket = self._socket, None
+        if socket is not None:
+            socket.close()
 
     def _use(self, socket: ClientConnection, *, again: bool) -> None:
         with self._using:

@@ -11,6 +11,8 @@ been sent on the old connection follows:
     neither, and the generation is another   StateLost
     neither, and something is missed         OutputLost
     neither, and nothing is missed           its frame never arrived: it is sent again
+
+Nothing is sent again, or anew, before what is to be around it is set on that connection.
 """
 
 from __future__ import annotations
@@ -32,76 +34,12 @@ from .errors import (
     StateLost,
     from_fault,
 )
+from .place import Place, Range
 from .replies import Replies
 from .result import Event, Result
 from .wire import LAST, RUNS, Deliver, decode, encode
 
-Range = tuple[int, int]
 RECONNECT = 60.0  # s that a lost connection is tried again for
-
-
-class Gap(ValueError):
-    """An event is not the next one: some were lost on the way."""
-
-
-class Place:
-    """How far a client is in the numbered events of a session."""
-
-    def __init__(self, after: int | None = None) -> None:
-        self.last = after or 0
-        self._begun = after is not None
-
-    def take(self, event: Event) -> bool:
-        """Note an event; return whether it is new. Raises Gap when it is not the next one.
-
-        Where a client begins, the first number counts as the place it has come to.
-        """
-        seq = event.get("seq")
-        if not isinstance(seq, int):
-            return True  # an answer to this client alone
-        if self._begun and seq <= self.last:
-            return False
-        if self._begun and seq != self.last + 1:
-            raise Gap(f"event {seq} follows {self.last}")
-        self.last, self._begun = seq, True
-        return True
-
-    def rejoin(self, event: Event) -> tuple[Range | None, bool]:
-        """Note what the first event of a new connection says; return what is missed, and whether.
-
-        Raises ValueError when it says nothing that can be followed.
-        """
-        seq, missed = event.get("seq"), event.get("missed")
-        if event.get("type") != "session" or not isinstance(seq, int):
-            raise ValueError("the first event after a reconnection does not tell the place")
-        self._begun = True
-        if seq < self.last:  # numbers of another broker, which knows nothing of ours
-            self.last = seq
-            return None, True
-        if missed is None:
-            return None, False
-        match missed:
-            case [int(first), int(last)] if first == self.last + 1 <= last <= seq:
-                self.last = last
-                return (first, last), True
-        raise ValueError("a range of missed events that does not follow the last one seen")
-
-
-class Following:
-    """Who only watches: the events of a session, each once and in order."""
-
-    def __init__(self, after: int | None) -> None:
-        self.place = Place(after)
-        self.joining = after is not None  # the next event tells of the place
-
-    def receive(self, frame: bytes | str) -> Event | None:
-        """Return the event in a frame, if it is news; raises ValueError when it cannot follow."""
-        event = decode(frame)
-        if self.joining:
-            _, lacks = self.place.rejoin(event)
-            self.joining = False
-            return event if lacks else None
-        return event if self.place.take(event) else None
 
 
 @dataclass(slots=True, eq=False)
@@ -156,20 +94,34 @@ class Link:
         self._loss: Event = {}  # the last one that was told
         self.known_loss = 0  # the generation that began with the last loss the caller knows of
         self.around: dict[str, Any] = {}  # what each connection sets first: `env`, `cwd`
+        self._surrounded: Any = None  # the socket on which that was done
+        self._configuring = ""  # the request that does it after a reconnection
         self._lock = threading.Lock()
+
+    @property
+    def lacks_surroundings(self) -> bool:
+        """Tell whether something is to be set on the connection; a later one does that itself."""
+        return bool(self.around) and self._socket not in (None, self._surrounded)
 
     def surround(self, env: Mapping[str, str | None] | None, cwd: str | None) -> None:
         """Have each later connection set this, unless the broker still has it so."""
         with self._lock:
+            if not self.around:  # else what there is may be still on its way
+                self._surrounded = self._socket
             if env:
                 self.around["env"] = {**self.around.get("env", {}), **env}
             if cwd is not None:
                 self.around["cwd"] = cwd
 
+    def surrounded(self, socket: Any) -> None:
+        """Note that what is around was set on a socket."""
+        with self._lock:
+            self._surrounded = socket
+
     def connected(self, socket: Any, subprotocol: str | None, *, again: bool) -> None:
         """Use a connection; `again` when the one before was lost, and `after` was asked for."""
         with self._lock:
-            self._subprotocol = subprotocol
+            self._subprotocol, self._configuring = subprotocol, ""
             self._over = self._until = self._running = None
             if again:
                 self._joining = socket
@@ -228,14 +180,17 @@ class Link:
     def receive(self, frame: bytes | str) -> list[bytes | str]:
         """Take in a frame of the broker; return the frames to be sent now.
 
-        Raises ValueError when it is none, or not the next one, and SessionMoved when the session
-        is to be had elsewhere: the connection is of no use then.
+        Raises ValueError when it is none, or not the next one, SessionMoved when the session is to
+        be had elsewhere, and what the surroundings are refused with: the connection is of no use
+        then.
         """
         event = decode(frame)
         told: list[tuple[Deliver, Event | BrokerError]] = []
         with self._lock:
             if self._joining is not None and self._until is None:
                 self._rejoin(event, told)
+            elif self._configuring and _answers(event, self._configuring):
+                self._configured(event)
             elif self.place.take(event):
                 self._route(event, told)
             frames: list[bytes | str] = []
@@ -304,12 +259,10 @@ class Link:
 
     def _settle(self, told: list[tuple[Deliver, Event | BrokerError]]) -> list[bytes | str]:
         """Say what became of each request, now that all that was kept has come."""
+        if self.around and self._surrounded is not self._joining:
+            return [] if self._configuring else [self._configure()]
         self._socket, self._joining, self._until = self._joining, None, None
         frames = self._answers()
-        if self.around:  # a broker that was started anew knows nothing of it
-            self._made += 1
-            message = {"type": "configure", "id": f"{self._prefix}-{self._made}", "again": True}
-            frames.insert(0, encode(self._subprotocol, message | self.around))
         for asked in list(self._open.values()):
             error: BrokerError | None = None
             if asked.sent and asked.id in (self._running or ()):
@@ -328,6 +281,18 @@ class Link:
                 self._forget(asked.id)
                 told.append((asked.deliver, error))
         return frames
+
+    def _configure(self) -> bytes | str:
+        self._made += 1
+        self._configuring = f"{self._prefix}-{self._made}"
+        # A broker that was started anew knows nothing of it.
+        message = {"type": "configure", "id": self._configuring, "again": True}
+        return encode(self._subprotocol, message | self.around)
+
+    def _configured(self, event: Event) -> None:
+        if event["type"] == "fault":
+            raise from_fault(event)
+        self._surrounded, self._configuring = self._joining, ""
 
     def _answers(self) -> list[bytes | str]:
         """Return the answers that have not arrived: those whose questions still wait."""
@@ -381,3 +346,8 @@ def _generation(event: Event) -> int:
 
 def _span(one: Range | None, other: Range | None) -> Range | None:
     return (min(one[0], other[0]), max(one[1], other[1])) if one and other else one or other
+
+
+def _answers(event: Event, request_id: str) -> bool:
+    kind, about = event.get("type"), event.get("id")
+    return kind in ("reply", "fault") and about in (None, request_id)

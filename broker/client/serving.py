@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from .errors import BrokerError, ConnectionLost, SessionGone, TryAgain, from_fault
 from .find import Place
 from .result import Event
-from .socket import closed_error, connect_options, opening_error
+from .socket import ANSWER, closed_error, connect_options, opening_error
 from .tools import Function, Register, failure, may_concern, named, result
 from .wire import decode, encode
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 WORKERS = 64  # calls that are served at once: as many as the broker has open
 DELAYS = (0.1, 0.2, 0.5, 1.0, 2.0, 2.0, 2.0)  # s before each attempt to connect again
-ANSWER = 10.0  # s that the broker may take to answer a registration
 
 
 class ToolServer:

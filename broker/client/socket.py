@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 # A broker that binds a kernel answers the upgrade at once; only a dead network takes longer.
 OPEN_TIMEOUT = 10.0
+ANSWER = 10.0  # s that it may take to answer what is asked before anything else
 
 
 # A peer that vanished without a word is found out this late, twice over.

@@ -39,6 +39,7 @@ class Peer:
         self.gone: dict[str, int] = {}  # session → how many of them are not kept
         self.open: dict[str, list[str]] = {}  # session → requests that are not done
         self.held: dict[str, list[dict[str, Any]]] = {}  # request → what follows the wait
+        self.configures = "answers"  # what is set; or "refuses" it, or "ignores" it
         self.heard = threading.Condition()
         self.knocks = 0  # sockets that were asked for
         self.gate = asyncio.Event()  # none is opened while it is not set; in the peer's loop
@@ -213,7 +214,11 @@ class Socket(tornado.websocket.WebSocketHandler):
                 told = {"state": "lost", "reason": "restart", "generation": self.generation}
                 self.send({"type": "session", "session": self.session, **told})
                 self.send({"type": "reply", "id": request["id"], "generation": self.generation})
-            case "configure" if "REFUSED" in request.get("env", {}):
+            case "configure" if self.peer.configures == "ignores":
+                pass
+            case "configure" if (
+                "REFUSED" in request.get("env", {}) or self.peer.configures == "refuses"
+            ):
                 fault = {"code": "bad_message", "message": "not that", "field": "env"}
                 self.send({"type": "fault", "id": request["id"], **fault})
             case "configure":

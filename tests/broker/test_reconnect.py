@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from broker.client import (
     AsyncBroker,
     BadRequest,
     Broker,
+    BrokerError,
     ConnectionLost,
     NoServer,
     OutputLost,
@@ -21,6 +23,8 @@ from broker.client import (
     StateLost,
     Unauthorized,
 )
+from broker.client.aio_line import AsyncLine
+from broker.client.line import Line
 from tests.broker.scripted_peer import Peer, running_peer
 
 CUT = {"do": "cut"}
@@ -216,6 +220,74 @@ def test_surroundings_that_are_refused_are_raised_and_nothing_runs_without_them(
         assert refused.value.field == "env"
     peer.wait_for_none()
     assert {request["type"] for request in peer.requests} == {"configure"}
+
+
+def test_nothing_runs_without_its_surroundings_after_a_lost_connection(peer: Peer) -> None:
+    def make(code: str) -> list[dict[str, Any]]:
+        peer.configures = "refuses"
+        return [CUT, {"do": "deaf"}]
+
+    peer.make = make  # type: ignore[method-assign]
+    session = Broker(peer.url, peer.token).session("a", env={"A": "1"})
+    with pytest.raises(BadRequest) as refused:
+        session.execute("x")
+    assert refused.value.field == "env"
+    assert len(surroundings(peer)) == 2
+    assert [one["type"] for one in peer.requests].count("execute") == 1
+    peer.wait_for_none()
+
+
+async def test_whoever_comes_after_a_cancelled_caller_has_the_surroundings(peer: Peer) -> None:
+    peer.configures = "ignores"
+    async with asyncio.timeout(20):
+        session = AsyncBroker(peer.url, peer.token).session("a", env={"A": "1"})
+        waiting = asyncio.create_task(session.execute("x"))
+        await asyncio.to_thread(peer.wait_for, "configure")
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        peer.configures = "refuses"
+        with pytest.raises(BadRequest):
+            await session.execute("x")
+        peer.configures = "answers"
+        assert (await session.execute("x")).stdout == "x"
+        await session.configure(cwd="in")
+        assert (await session.execute("x")).stdout == "x"
+        await session.detach()
+    given = {"env": {"A": "1"}, "again": True}
+    assert surroundings(peer) == [given, given, given, {"cwd": "in"}]
+    assert [one["type"] for one in peer.requests].count("execute") == 2
+
+
+def test_who_waits_for_the_surroundings_does_not_keep_another_from_closing(peer: Peer) -> None:
+    peer.configures = "ignores"
+    session = Broker(peer.url, peer.token).session("a", env={"A": "1"})
+    waiting = threading.Thread(target=lambda: suppressed(session.ping), daemon=True)
+    waiting.start()
+    peer.wait_for("configure")
+    closing = threading.Thread(target=session.detach, daemon=True)
+    closing.start()
+    for thread in (closing, waiting):
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+def suppressed(work: Callable[[], object]) -> None:
+    with suppress(BrokerError):
+        work()
+
+
+async def test_a_broker_that_does_not_answer_is_given_up(peer: Peer) -> None:
+    peer.configures = "ignores"
+    broker = Broker(peer.url, peer.token).session("a")
+    line = Line("a", broker._dialler(), patience=0.01)
+    line.link.surround({"A": "1"}, None)
+    with pytest.raises(ConnectionLost):
+        await asyncio.to_thread(line.open)
+    twin = AsyncLine("a", AsyncBroker(peer.url, peer.token).session("a")._dialler(), patience=0.01)
+    twin.link.surround({"A": "1"}, None)
+    with pytest.raises(ConnectionLost):
+        await twin.open()
+    await asyncio.to_thread(peer.wait_for_none)
 
 
 async def test_the_asyncio_client_has_its_surroundings_likewise(peer: Peer) -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from broker.client.backoff import Backoff, is_passing, next_url
 from broker.client.errors import (
+    BadRequest,
     BrokerError,
     ConnectionLost,
     NoServer,
@@ -22,7 +23,8 @@ from broker.client.errors import (
     from_close,
     from_fault,
 )
-from broker.client.resume import Following, Gap, Link, Place
+from broker.client.place import Following, Gap, Place
+from broker.client.resume import Link
 
 Told = list[Any]
 
@@ -105,6 +107,58 @@ def test_what_became_of_a_request_follows_from_what_the_broker_tells(
         sent += link.receive(frame(id=request_id, **event))
     assert names(told) == outcome
     assert [json.loads(each)["id"] for each in sent] == ([request_id] if resent else [])
+
+
+def sent(frames: list[bytes | str]) -> list[tuple[str, str]]:
+    return [(json.loads(each)["type"], json.loads(each)["id"]) for each in frames]
+
+
+def test_what_never_arrived_is_sent_again_once_its_surroundings_are_set() -> None:
+    link = joined(3)
+    link.surround({"A": "1"}, None)
+    first, _ = asked(link)
+    for _ in range(2):  # the second connection is lost before they are
+        again(link)
+        [(kind, configure)] = sent(link.receive(attach(3, open=[])))
+        assert kind == "configure"
+        link.forget(asked(link)[0])
+        assert not link.receive(frame(type="pong", id="another's"))
+    third, _ = asked(link)
+    answers = link.receive(frame(type="reply", id=configure))
+    assert sent(answers) == [("execute", first), ("execute", third)]
+    assert not link.receive(frame(type="pong", id="another's"))
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_surroundings_that_are_refused_end_the_connection(named: bool) -> None:
+    link = joined(3)
+    link.surround({"A": "1"}, None)
+    asked(link)
+    again(link)
+    [(_, configure)] = sent(link.receive(attach(3, open=[])))
+    fault = {"code": "bad_message", "message": "not that", "field": "env"}
+    with pytest.raises(BadRequest):
+        link.receive(frame(type="fault", **fault, **({"id": configure} if named else {})))
+
+
+def test_a_connection_is_known_to_have_its_surroundings() -> None:
+    link = joined(3)
+    assert not link.lacks_surroundings
+    link.surround({"A": "1"}, None)  # that was answered
+    assert not link.lacks_surroundings
+    again(link)
+    assert not link.lacks_surroundings  # it sets them itself
+    [(_, configure)] = sent(link.receive(attach(3, open=[])))
+    link.receive(frame(type="reply", id=configure))
+    assert not link.lacks_surroundings
+    fresh = Link()
+    fresh.surround({"A": "1"}, None)
+    fresh.connected("first", None, again=False)
+    assert fresh.lacks_surroundings
+    fresh.surrounded("another")
+    assert fresh.lacks_surroundings
+    fresh.surrounded("first")
+    assert not fresh.lacks_surroundings
 
 
 def test_a_lost_range_is_told_with_its_numbers() -> None:
