@@ -20,7 +20,6 @@ import termios
 import threading
 import time
 from collections import deque
-from itertools import islice
 from typing import Any, ClassVar
 
 from ipykernel.iostream import OutStream
@@ -47,6 +46,7 @@ class Pending:
     def __init__(self) -> None:
         self.lock = threading.RLock()
         self.size = 0
+        self._handed_over = 0  # pieces
         self._turns = 0  # from one piece to the next of what waits, joined or not
         self._many_until = 0.0  # of the monotonic clock
         self._pieces: deque[tuple[CellStream, dict[str, Any], list[str]]] = deque()
@@ -70,18 +70,36 @@ class Pending:
         After many turns it joins one of the last pieces that is.
         """
         with self.lock:
+            handed_over = self._handed_over
+            parts = self._joined(stream, parent.get("msg_id"))
+            if parts is not None:
+                parts.append(text)
+                if handed_over != self._handed_over and parts and not self._has(parts):
+                    parts = None  # handed over between the two, without the text
+            if parts is None:
+                self._pieces.append((stream, parent, [text]))
             self.size += len(text)
-            if self._pieces:
-                request, within = parent.get("msg_id"), 1
-                if self._pieces[-1][0] is not stream:
-                    self._turns += 1
-                    if self._turns > MANY_TURNS or time.monotonic() < self._many_until:
-                        within = MANY_TURNS
-                for one, parent_of_one, parts in islice(reversed(self._pieces), within):
-                    if one is stream and parent_of_one.get("msg_id") == request:
-                        parts.append(text)
-                        return
-            self._pieces.append((stream, parent, [text]))
+
+    def _joined(self, stream: CellStream, request: Any) -> list[str] | None:
+        """Return the piece that text joins. By numbers: a signal handler may print meanwhile."""
+        within = 1
+        for at in range(-1, -1 - MANY_TURNS, -1):
+            try:
+                one, parent, parts = self._pieces[at]
+            except IndexError:
+                break
+            if one is stream and parent.get("msg_id") == request:
+                return parts
+            if at == -1 and one is not stream:
+                self._turns += 1
+                if self._turns > MANY_TURNS or time.monotonic() < self._many_until:
+                    within = MANY_TURNS
+            if -at >= within:
+                break
+        return None
+
+    def _has(self, parts: list[str]) -> bool:
+        return any(piece[2] is parts for piece in self._pieces)
 
     def hand_over(self, *, whole: bool = False) -> None:
         """Queue everything for sending; if `whole`, a line that is being rewritten as well.
@@ -95,8 +113,11 @@ class Pending:
             while self._pieces:  # one by one: an interrupt here loses one piece, not all
                 stream, parent, parts = self._pieces.popleft()
                 text = "".join(parts)
+                parts.clear()
+                self._handed_over += 1
                 self.size -= len(text)
                 stream.publish(parent, text)
+            self.size = 0  # where a signal handler broke in, it may have come to be another
             if self._turns > MANY_TURNS:
                 self._many_until = time.monotonic() + STILL_MANY
             self._turns = 0
