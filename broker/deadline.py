@@ -69,10 +69,18 @@ class Deadline:
         self._due: dict[str, tuple[float, Callable[[], None]]] = {}  # when, on the loop's clock
         self._timer: asyncio.TimerHandle | None = None
 
-    def set(self, kernel: SessionKernel, timeout: float | None, left: float = inf) -> Usage:
+    def set(
+        self,
+        kernel: SessionKernel,
+        timeout: float | None,
+        left: float = inf,
+        *,
+        since: float | None = None,
+    ) -> Usage:
         """Begin; `timeout` in seconds, None for the session's own. Return what is used already.
 
-        `left` is what CPU seconds the tenant has left, for this execution too.
+        `left` is what CPU seconds the tenant has left, for this execution too. They count from
+        `since` CPU seconds of the kernel, if it has begun before.
         """
         limits = self._limits
         if seconds := timeout or limits.execution_timeout:
@@ -82,7 +90,8 @@ class Deadline:
             bound, reason = max(left, RESOLUTION), "quota"
         used = kernel.usage() if bound < inf or kernel.is_metered else UNKNOWN
         if bound < inf and used.cpu_seconds is not None:
-            self._look_again(kernel, reason, used=used.cpu_seconds, until=used.cpu_seconds + bound)
+            until = bound + (used.cpu_seconds if since is None else since)
+            self._look_again(kernel, reason, used=used.cpu_seconds, until=until)
         return used
 
     def _look(self, kernel: SessionKernel, reason: str, *, until: float) -> None:

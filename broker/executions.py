@@ -114,9 +114,10 @@ class Executions:
         if warm:
             self._place.advance(SessionEvent.STARTED)
             if running is not None:
-                self._running, left = resumed(running, self._place.limits.output)
+                self._running, timeout = resumed(running, self._place.limits.output)
                 self._request_id = running.message
-                self._deadline.set(kernel, left, self._place.host.quotas.cpu_left(self._place))
+                left = self._place.host.quotas.cpu_left(self._place)
+                self._deadline.set(kernel, timeout, left, since=running.used)
             self._greeting = Greeting(self._place, kernel.channels)
         self.start_next()
 

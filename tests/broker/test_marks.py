@@ -50,6 +50,14 @@ def test_what_was_marked_outlives_a_killed_process(path: Path) -> None:
     assert Marks(path, 8).of("t", "other").last == 0
 
 
+def test_what_an_older_broker_has_noted_is_read() -> None:
+    numbers = memoryview(bytearray(SLOT)).cast("Q")
+    text = orjson.dumps(["cell", "k_1", 1.5, 30.0, False, -1, 0])
+    numbers.cast("B")[RECORD : RECORD + len(text)] = text
+    numbers[HEAD] = len(text) << 32 | zlib.crc32(text)
+    assert Mark(numbers).running == Running("cell", "k_1", 1.5, 30.0)
+
+
 def test_a_message_that_had_given_no_number_is_taken_in_again() -> None:
     mark = Mark()
     mark.number(7)

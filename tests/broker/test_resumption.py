@@ -10,13 +10,16 @@ import pytest
 
 from broker.errors import BadMessage, NotRunning
 from broker.marks import Mark, Running
+from broker.quotas import UNBOUND, Quotas
 from broker.requests import Batch, Call, Cell, Execute, InputReply, Tool, ToolResult, Tools
 from broker.resumption import ASKED, SETTLE, UNTOLD
 from broker.roles import SessionLimits
 from broker.session import Session
+from broker.settings import Tenant
 from kernels.spec import Usage
 from kernels.state import SessionState
-from tests.broker.pool_fakes import elapse, on_manual_time
+from tests.broker.pool_fakes import elapse, now, on_manual_time
+from tests.broker.test_deadline import BusyKernel
 from tests.broker.test_session import FakeClient, FakeHost, FakeKernel
 
 TOOL_GRACE = 4.0
@@ -26,19 +29,29 @@ CELL = "old_7"  # the kernel's id of what the last broker had it run
 class Again:
     """The session in the second broker, with what the first has left."""
 
-    def __init__(self, mark: Mark, *, generation: int = 1, bound: bool = True) -> None:
+    def __init__(
+        self,
+        mark: Mark,
+        *,
+        generation: int = 1,
+        bound: bool = True,
+        kernel: FakeKernel | None = None,
+        tenant: Tenant = UNBOUND,
+        **limits: Any,
+    ) -> None:
         self.host = FakeHost()
+        self.host.quotas = Quotas(tenant, clock=now)
         self.session = Session(
             "acme",
             "chat",
             "python",
-            limits=SessionLimits(queue=3, interrupt_grace=2.0, tool_grace=TOOL_GRACE),
+            limits=SessionLimits(queue=3, interrupt_grace=2.0, tool_grace=TOOL_GRACE, **limits),
             gate=asyncio.Lock(),
             host=self.host,
             mark=mark,
         )
         self.client = FakeClient()
-        self.kernel = FakeKernel()
+        self.kernel = FakeKernel() if kernel is None else kernel
         if bound:
             self.session.bind(self.kernel, generation, "warm", "")
             self.session.attach(self.client, 40)
@@ -317,6 +330,48 @@ async def test_nobody_is_expected_back_once_the_cell_has_ended() -> None:
     again.session.work.submit(_execute("next", "1"), again.client)
     call(again, "2")
     assert again.kernel.channels.answers[-1][1]["error"]["name"] == "NotServed"
+
+
+@on_manual_time
+async def test_what_the_running_cell_has_used_before_counts() -> None:
+    for cpu_time, hour, reason in ((3.0, 0.0, "cpu"), (0.0, 3.0, "quota"), (9.0, 3.0, "quota")):
+        mark = left(running=False)
+        mark.run(Running("cell", CELL, time.time(), 0, used=99.0))
+        kernel = BusyKernel(1.0, before=100.0)  # a second was used under the last broker
+        again = Again(mark, kernel=kernel, tenant=Tenant(cpu_hour=hour), cpu=1.0, cpu_time=cpu_time)
+        await elapse(1.9)
+        assert again.kernel.interrupts == 0
+        await elapse(0.2)
+        assert again.kernel.interrupts == 1
+        again.say("shell", "execute_reply", {"status": "error"})
+        again.say("iopub", "status", {"execution_state": "idle"})
+        done = again.client.events[-1]
+        assert (done["status"], done["reason"]) == ("timeout", reason)
+        assert done["cpu"] == pytest.approx(3.1, abs=0.01)
+
+
+@on_manual_time
+async def test_what_is_not_known_to_have_been_used_before_counts_from_here() -> None:
+    again = Again(left(), kernel=BusyKernel(1.0), cpu=1.0, cpu_time=3.0)
+    await elapse(2.9)
+    assert again.kernel.interrupts == 0
+    await elapse(0.2)
+    assert again.kernel.interrupts == 1
+    metadata = {"cpu": 7.5}
+    again.kernel.say("shell", "execute_reply", {"status": "ok"}, CELL, metadata)
+    again.say("iopub", "status", {"execution_state": "idle"})
+    assert again.client.events[-1]["cpu"] == 7.5  # as it says itself
+
+
+@on_manual_time
+async def test_what_has_been_used_before_a_cell_is_noted_with_it() -> None:
+    mark, kernel = Mark(), BusyKernel(1.0)
+    again = Again(mark, bound=False, kernel=kernel)
+    again.session.bind(kernel, 1, "fresh", "")
+    await elapse(2.0)
+    again.session.work.submit(_execute("cell", "1"), again.client)
+    assert mark.running is not None
+    assert mark.running.used == pytest.approx(102.0, abs=0.01)
 
 
 @on_manual_time
