@@ -354,8 +354,9 @@ class AsyncSession:
     ) -> AsyncGenerator[Event, None]:
         """Ask, and yield the answers; what runs `stays` when whoever waits for it is cancelled."""
         inbox: asyncio.Queue[Event | BrokerError] = asyncio.Queue()
-        asked = await self._line.ask(kind, inbox.put_nowait, **fields)
+        asked = await self._line.request(kind, inbox.put_nowait, **fields)
         try:
+            await self._line.send(asked)
             while True:
                 event = await inbox.get()
                 if isinstance(event, BrokerError):

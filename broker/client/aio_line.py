@@ -119,7 +119,7 @@ class AsyncLine:
             return error
         try:
             async with asyncio.timeout(self._patience):
-                await self._send(asked)
+                await self.send(asked)
                 answer = await answers.get()
         except TimeoutError:
             return ConnectionLost("the broker does not answer")
@@ -134,10 +134,14 @@ class AsyncLine:
 
     async def ask(self, kind: str, deliver: Deliver, **fields: Any) -> Asked:
         """Send a request, now or as soon as there is a connection."""
-        await self.open()
-        asked = self.link.request(kind, deliver, **fields)
-        await self._send(asked)
+        asked = await self.request(kind, deliver, **fields)
+        await self.send(asked)
         return asked
+
+    async def request(self, kind: str, deliver: Deliver, **fields: Any) -> Asked:
+        """Open a request, which is to be sent at once, before anything else is waited for."""
+        await self.open()
+        return self.link.request(kind, deliver, **fields)
 
     async def abandon(self, asked: Asked) -> None:
         """Have an execution of ours cancelled, or interrupted, if that can be said now.
@@ -151,9 +155,10 @@ class AsyncLine:
             async with asyncio.timeout(GIVE_UP):
                 for kind in ("cancel", "interrupt"):
                     told = self.link.request(kind, lambda _: None, target=asked.id)
-                    await self._send(told)
+                    await self.send(told)
 
-    async def _send(self, asked: Asked) -> None:
+    async def send(self, asked: Asked) -> None:
+        """Send an open request; one that is cancelled meanwhile may have left all the same."""
         from websockets.exceptions import ConnectionClosed
 
         if asked.socket is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
 
@@ -158,6 +159,45 @@ async def test_an_outage_is_logged_once_and_not_before_an_attempt_has_failed(
     (told,) = [one for one in caplog.messages if "trying again" in one]
     assert told.startswith(f"no broker answers at {peer.url}: ")
     assert told.endswith("; trying again for up to 0.5 s")
+
+
+class Clogged:
+    """A socket that has taken a frame, and waits for room."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[str, str]] = []
+        self.waits = asyncio.Event()
+
+    async def send(self, frame: str) -> None:
+        message = json.loads(frame)
+        self.sent.append((message["type"], message.get("target") or message["id"]))
+        if message["type"] not in ("cancel", "interrupt"):
+            self.waits.set()
+            await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize("kind", ["execute", "batch", "call", "ping", "stream"])
+async def test_what_is_cancelled_while_it_is_sent_is_told_so_likewise(kind: str) -> None:
+    socket, session = Clogged(), AsyncBroker("http://127.0.0.1:1", "t").session("a")
+    session._line._reader = asyncio.create_task(asyncio.Event().wait())  # type: ignore[arg-type]
+    session._line.link.connected(socket, None, again=False)
+    asking = {
+        "execute": lambda: session.execute("1"),
+        "batch": lambda: session.batch(["1"]),
+        "call": lambda: session.call("f"),
+        "ping": session.ping,
+        "stream": lambda: anext(session.stream("1")),
+    }[kind]()
+    task = asyncio.ensure_future(asking)
+    await asyncio.wait_for(socket.waits.wait(), 20)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    (_, name), *told = socket.sent
+    abandoned = kind in ("execute", "batch", "call")
+    assert told == ([("cancel", name), ("interrupt", name)] if abandoned else [])
+    assert name not in session._line.link._open
+    session._line._reader.cancel()
 
 
 async def test_a_stream_that_is_left_goes_on(peer: Peer) -> None:
