@@ -162,6 +162,8 @@ class Session:
         """Take a kernel for good; what waits begins to run."""
         self.advance(SessionEvent.BOUND)
         self.kernel, self.generation = kernel, generation
+        if self.workspace is not None and self.workspace.changes is not None:
+            self.workspace.changes.owner = self.tenant
         self._verdict = ""
         self.lost_reason = reason
         kernel.channels.receiver, kernel.channels.turned = self._receive, self._turned

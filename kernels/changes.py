@@ -45,6 +45,7 @@ READ: Final = 64 << 10
 
 MAX_WATCHES: Final = 4096  # of all workspaces; two events each fit the queue, 16,384 by default
 MAX_DEEP: Final = 3072  # of them, when a directory in a workspace may have one more
+FAIR: Final = 3  # times as many as are free: what one owner may have, so that some always are
 DIRECTORIES: Final = 128  # of one workspace that are watched and looked through
 ENTRIES: Final = 1000  # of one workspace that are looked at
 MAX_PREFIX: Final = 1000  # characters of a path of directories that are looked through
@@ -63,6 +64,7 @@ class Watches:
 
     def __init__(self) -> None:
         self._changes: dict[int, Changes] = {}  # by the watch
+        self.held: dict[str, int] = {}  # how many are of which owner's workspaces
         self._silent = False
         self.is_full = False  # for what was last to be watched; others may make room
         try:
@@ -75,11 +77,16 @@ class Watches:
     def add(self, changes: Changes, directory: int, *, is_root: bool) -> bool:
         """Watch a directory until something in it changes; tell whether it is watched.
 
-        Each workspace shall have one watch at least, however many directories others have made.
+        Each workspace shall have one watch at least, however many directories others have made; and
+        however many one owner's workspaces have, there are some left for those of others.
         """
         if self._descriptor < 0:
             return False
-        self.is_full = len(self._changes) >= (MAX_WATCHES if is_root else MAX_DEEP)
+        if is_root:
+            self.is_full = len(self._changes) >= MAX_WATCHES
+        else:
+            free = MAX_DEEP - len(self._changes)
+            self.is_full = self.held.get(changes.owner, 0) >= FAIR * free
         if self.is_full:
             return False
         try:
@@ -89,14 +96,26 @@ class Watches:
             self.is_full = error.errno == errno.ENOSPC
             self._complain(error)
             return False
+        if (before := self._changes.get(watch)) is not changes:
+            if before is not None:  # its directory has another's number
+                before.watches.discard(watch)
+                self.count(before.owner, -1)
+            self.count(changes.owner, 1)
         self._changes[watch] = changes
         changes.watches.add(watch)
         return True
 
+    def count(self, owner: str, more: int) -> None:
+        """Count so many more watches of an owner, or fewer."""
+        self.held[owner] = self.held.get(owner, 0) + more
+        if not self.held[owner]:
+            del self.held[owner]
+
     def forget(self, changes: Changes) -> None:
         """Watch nothing of a workspace any more."""
         for watch in changes.watches:
-            self._changes.pop(watch, None)
+            if self._changes.pop(watch, None) is not None:
+                self.count(changes.owner, -1)
             with suppress(OSError):  # it has ended by itself
                 system.syscall("inotify_rm_watch", self._descriptor, watch)
         changes.watches.clear()
@@ -123,6 +142,7 @@ class Watches:
                     found.dirty = True
                     if mask & IN_IGNORED:
                         del self._changes[watch]
+                        self.count(found.owner, -1)
                         found.watches.discard(watch)
 
     def close(self) -> None:
@@ -154,7 +174,19 @@ class Changes:
         self._known: dict[str, Version] = {}
         self._is_known = self._is_told = False
         self._is_cut = False
+        self._owner = ""
         self._credit, self._counted = CREDIT, time.monotonic()
+
+    @property
+    def owner(self) -> str:
+        """Return whose the workspace is, among whom the watches are shared; nobody's at first."""
+        return self._owner
+
+    @owner.setter
+    def owner(self, owner: str) -> None:
+        self._watches.count(self._owner, -len(self.watches))
+        self._watches.count(owner, len(self.watches))
+        self._owner = owner
 
     def begin(self, root: int) -> None:
         """Take the files as they are; what changes from now on is told.

@@ -15,8 +15,10 @@ from broker.quotas import Quotas
 from broker.requests import Execute
 from broker.roles import Envelope, SessionKernel, SessionLimits
 from broker.session import EXIT_SETTLE, Session
+from kernels.changes import Changes, Watches
 from kernels.channels import Receiver
 from kernels.errors import BadFrame
+from kernels.kernel import Workspace
 from kernels.messages import Message
 from kernels.spec import Usage
 from kernels.state import SessionState
@@ -247,6 +249,18 @@ async def test_who_is_told_at_once_is_told_that_there_is_no_kernel_and_why() -> 
 
 
 # Binding
+
+
+@on_manual_time
+async def test_what_is_watched_of_its_files_counts_among_its_tenants() -> None:
+    scene = Scene(bound=False)
+    watches = Watches()
+    workspace = Workspace("w")
+    workspace.changes = Changes(watches)
+    scene.session.workspace = workspace
+    scene.session.bind(scene.kernel, 1, "fresh", "")
+    assert workspace.changes.owner == "acme"
+    watches.close()
 
 
 @on_manual_time

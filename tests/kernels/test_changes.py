@@ -7,7 +7,7 @@ import resource
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -310,3 +310,53 @@ def test_directories_deep_down_leave_watches_for_the_workspaces_of_others(
         os.close(other.root)
     (place.home / "d19" / "a").write_text("x")
     assert place.told() == [("d19/a", 1, "created")]
+
+
+def test_an_owner_of_many_directories_leaves_watches_for_those_of_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(changes, "MAX_WATCHES", 64)
+    monkeypatch.setattr(changes, "MAX_DEEP", 48)
+    watches = Watches()
+    with ExitStack() as stack:
+
+        def place_of(owner: str, count: int) -> Place:
+            home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kb-", dir=SHM)))
+            found = Place(home, watches)
+            stack.callback(os.close, found.root)
+            found.changes.owner = owner
+            for number in range(count):
+                (home / f"d{number}").mkdir()
+            found.take()
+            return found
+
+        greedy = [place_of("greedy", 20) for _ in range(6)]
+        assert 30 < sum(len(one.changes.watches) for one in greedy) < 48
+        modest = place_of("modest", 2)
+        assert len(modest.changes.watches) == 3
+        assert modest.take() == {}
+        assert not modest.changes.dirty  # it is not looked through at each end
+        greedy[0].changes.stop()
+        again = place_of("greedy", 10)  # others of the same owner have what it had
+        assert len(again.changes.watches) > 5
+        given = len(greedy[1].changes.watches)
+        greedy[1].changes.owner = "modest"
+        assert watches.held == {
+            "greedy": sum(len(one.changes.watches) for one in [*greedy[2:], again]),
+            "modest": 3 + given,
+        }
+        for one in [*greedy, modest, again]:
+            one.changes.stop()
+        assert not watches.held
+    watches.close()
+
+
+def test_a_watch_that_has_ended_is_its_owners_no_more(place: Place) -> None:
+    place.changes.owner = "acme"
+    (place.home / "d").mkdir()
+    place.take()
+    assert place.watches.held == {"acme": 2}
+    (place.home / "d").rmdir()
+    place.take()
+    place.take()
+    assert place.watches.held == {"acme": 1}
