@@ -178,7 +178,8 @@ class Executions:
 
     def configure(self, request: Configure) -> None:
         """Set what is around all that is submitted from now on. Raises BadMessage."""
-        self._around = surrounded(self._around, request, self._place.limits)
+        limits, applied = self._place.limits, self._around_version
+        self._around = surrounded(self._around, request, limits, applied=applied)
 
     def _check(self, request_id: str, number: int) -> None:
         """Raise what speaks against queueing so many more under this id."""

@@ -60,9 +60,12 @@ def _cells(
 
 
 def surrounded(
-    around: Surroundings, request: requests.Configure, limits: SessionLimits
+    around: Surroundings, request: requests.Configure, limits: SessionLimits, *, applied: int = 0
 ) -> Surroundings:
-    """Return what is around all that is submitted from then on. Raises BadMessage."""
+    """Return what is around all that is submitted from then on. Raises BadMessage.
+
+    `applied` is the version of it that the kernel has.
+    """
     check_surroundings(request)
     if not request.env and request.cwd is None:
         return around
@@ -70,7 +73,7 @@ def surrounded(
         raise code_only("env" if request.env else "cwd")
     if request.again and around.has(request.env, request.cwd):
         return around
-    return around.changed(request.env, request.cwd)
+    return around.changed(request.env, request.cwd, applied=applied)
 
 
 def code_only(field: str) -> BadMessage:

@@ -465,6 +465,47 @@ def test_what_is_set_again_is_known_from_what_is_new() -> None:
 
 
 @on_manual_time
+async def test_a_session_may_set_and_remove_variables_for_as_long_as_it_lives() -> None:
+    stage = Stage()
+    work = stage.session.work
+    gone = {f"PROFILE{number}": None for number in range(100)}  # which no client had set
+    work.configure(Configure(id="0", env=gone))
+    for number in range(10):
+        names = [f"N{number}_{at}" for at in range(100)]
+        work.configure(Configure(id="1", env=dict.fromkeys(names, "x")))
+        work.configure(Configure(id="2", env=dict.fromkeys(names)))
+        stage.submit(f"a{number}")
+        configured(stage.kernel)
+    assert stage.parcels[-1]["configure"]["env"] == dict.fromkeys(names)
+    stage.session.drop_kernel("restart")
+    stage.kernel = FakeKernel("k2")
+    stage.session.bind(stage.kernel, 2, "lost", "restart")
+    stage.submit("b")
+    told = stage.parcels[-1]["configure"]["env"]
+    assert gone.items() <= told.items()
+    assert len(told) <= 256
+
+
+@on_manual_time
+async def test_what_the_kernel_has_not_been_told_to_remove_is_not_forgotten() -> None:
+    stage = Stage()
+    work = stage.session.work
+    work.configure(Configure(id="1", env={f"A{at}": "x" for at in range(200)}))
+    stage.submit("a")
+    configured(stage.kernel)
+    work.configure(Configure(id="2", env={f"A{at}": None for at in range(200)}))
+    work.configure(Configure(id="3", env={f"B{at}": "x" for at in range(200)}))
+    with pytest.raises(BadMessage, match="env: more than 256 variables removed") as refused:
+        work.configure(Configure(id="4", env={f"B{at}": None for at in range(200)}))
+    assert refused.value.field == "env"
+    stage.submit("b")
+    told = stage.parcels[-1]["configure"]["env"]
+    assert [told[f"A{at}"] for at in range(200)] == [None] * 200
+    configured(stage.kernel)
+    work.configure(Configure(id="4", env={f"B{at}": None for at in range(200)}))
+
+
+@on_manual_time
 async def test_what_is_configured_has_a_bound() -> None:
     stage = Stage()
     work = stage.session.work
@@ -475,3 +516,4 @@ async def test_what_is_configured_has_a_bound() -> None:
         work.configure(Configure(id="1", env={f"A{number}": "x" * 30_000 for number in range(9)}))
     assert "xxx" not in str(refused.value)
     work.configure(Configure(id="1", env={f"A{number}": None for number in range(256)}))
+    work.configure(Configure(id="1", env={f"B{number}": "" for number in range(256)}))
