@@ -64,8 +64,8 @@ class Callers(Generic[K]):
         self._any: Turns[Caller[K], Wait] = Turns()
         self._direct: Turns[Caller[K], Wait] = Turns()
         self._telling: asyncio.TimerHandle | None = None
-        self._served = 0.0  # when somebody's turn came, last
-        self._pace = 0.0  # s between two turns, of late
+        self._since = 0.0  # when somebody's turn came, last, or the first began to wait
+        self._pace = 0.0  # s between two turns, of late, while somebody waits
 
     @property
     def waiting(self) -> int:
@@ -98,17 +98,23 @@ class Callers(Generic[K]):
 
         `full` is whether somebody has to leave first: such a one is told its place.
         """
-        caller: Caller[K] = asyncio.get_running_loop().create_future()
-        self._any.add(asker.tenant, caller, Wait(asker.told if full else None))
+        caller = self._come(self._any, asker, Wait(asker.told if full else None))
         return await self._wait(caller, timeout, full=full)
 
     async def wait_direct(
         self, workspace: object, timeout: float, asker: Asker = NOBODY, *, full: bool = False
     ) -> K:
         """Wait for a kernel on this workspace; raises as `wait()` does."""
-        caller: Caller[K] = asyncio.get_running_loop().create_future()
-        self._direct.add(asker.tenant, caller, Wait(asker.told if full else None, workspace))
+        caller = self._come(self._direct, asker, Wait(asker.told if full else None, workspace))
         return await self._wait(caller, timeout, full=full)
+
+    def _come(self, turns: Turns[Caller[K], Wait], asker: Asker, wait: Wait) -> Caller[K]:
+        loop = asyncio.get_running_loop()
+        if not len(self._any) and not len(self._direct):
+            self._since = loop.time()
+        caller: Caller[K] = loop.create_future()
+        turns.add(asker.tenant, caller, wait)
+        return caller
 
     def next(self) -> Caller[K] | None:
         """Take out the first of those whom any kernel serves, or None."""
@@ -129,10 +135,9 @@ class Callers(Generic[K]):
 
     def _note_turn(self) -> None:
         now = asyncio.get_running_loop().time()
-        if self._served:
-            gap = min(now - self._served, AGAIN_MOST)
-            self._pace += SMOOTH * (gap - self._pace)
-        self._served = now
+        gap = min(now - self._since, AGAIN_MOST)
+        self._pace += SMOOTH * (gap - self._pace)
+        self._since = now
         self._tell_soon()
 
     def fail(self, error: BrokerError) -> None:

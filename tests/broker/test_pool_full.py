@@ -120,6 +120,22 @@ async def test_who_comes_again_is_told_a_time_that_fits_the_pace() -> None:
 
 
 @on_manual_time
+async def test_an_hour_without_a_turn_because_nobody_waited_is_no_pace() -> None:
+    async with make(FakeSource(), cap=1) as pool:
+        crowd = Crowd(pool)
+        crowd.come("a0")
+        await crowd.gone()
+        await elapse(3600)
+        crowd.come("a1")
+        crowd.come("b1")
+        await elapse(0.5)
+        crowd.come("c0", may_wait=0)
+        await elapse(0.001)
+        assert crowd.refused == [("c0", 1.0)]
+        await crowd.gone()
+
+
+@on_manual_time
 async def test_those_who_wait_are_told_their_place_as_it_changes() -> None:
     async with make(FakeSource(), cap=1) as pool:
         crowd = Crowd(pool)
