@@ -230,6 +230,7 @@ BY_CODE: dict[str, type[BrokerError]] = {
     "bad_message": BadRequest,
     "too_large": BadRequest,
     "unknown_method": BadRequest,
+    "unknown_route": BadRequest,
     "unauthorized": Unauthorized,
     "forbidden": Forbidden,
     "unknown_session": UnknownSession,

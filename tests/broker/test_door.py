@@ -8,8 +8,15 @@ from http.client import responses
 import pytest
 
 from broker import errors
-from broker.client.errors import QuotaExceeded, SessionElsewhere, WorkspaceFull, from_fault
-from broker.web.door import CODES, INTERNAL, code_of, described
+from broker.client.errors import (
+    BY_CODE,
+    BadRequest,
+    QuotaExceeded,
+    SessionElsewhere,
+    WorkspaceFull,
+    from_fault,
+)
+from broker.web.door import CODES, INTERNAL, UNFOUND, code_of, described
 
 FAULTS = (
     "bad_frame bad_message too_large unknown_session unauthorized forbidden quota busy queue_full "
@@ -103,3 +110,11 @@ def test_what_is_our_own_fault_is_told_without_its_text(error: Exception) -> Non
     told = described(error)
     assert told["code"] == "internal"
     assert "secret" not in str(told)
+
+
+def test_the_client_knows_each_code_by_its_own_name() -> None:
+    """By the status alone, what an older broker has no route for would be no such session."""
+    codes = {code.wire for code in CODES.values()} | {INTERNAL.wire, *UNFOUND.values()}
+    assert codes - BY_CODE.keys() == set()
+    told = {"code": "unknown_route", "message": "no such route"}
+    assert type(from_fault(told, 404)) is BadRequest
