@@ -194,6 +194,7 @@ class KernelApp(IPKernelApp):
         control: Loop = kernel.control_thread.io_loop.asyncio_loop
         kernel.budget.limit = options["output_bytes"]
         kernel.message_bytes = self.iopub_socket.message_bytes = options["message_bytes"]
+        kernel.answers_exit = self.plain  # others' clients take the reply for the cell's end
         if not self.plain:
             outputs = Outputs(os.getcwd(), lambda: kernel.execution_count)
             kernel.budget.outputs = self.iopub_socket.outputs = outputs

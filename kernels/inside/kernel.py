@@ -78,6 +78,7 @@ class Kernel(ParentsApart, IPythonKernel):
 
     budget: ClassVar[OutputBudget]
     message_bytes: ClassVar[int] = 0
+    answers_exit = False  # as ipykernel does, whose loop goes on for 0.1 s
     module_files: ClassVar[list[str]] = []  # of the zygote: what a debugger does not step into
     shell_class = Type(Shell)
     compiler_class = Type(Compiler)
@@ -325,7 +326,8 @@ class Kernel(ParentsApart, IPythonKernel):
         self._cpu = cpu_seconds() - began
         if isinstance(self.shell, Shell):
             self.shell.forget_outputs()
-            if self.shell.exit_now:  # `exit()`: now, or the next cell would be lost in its place
+            # `exit()`: at once, or the next cell would be lost in this one's place.
+            if self.shell.exit_now and not self.answers_exit:
                 self.iopub_socket.flush()
                 self.iopub_socket.wait_until_sent()
                 os._exit(0)

@@ -130,6 +130,16 @@ async def test_exit_status_is_known_at_once_and_the_same_as_a_childs() -> None:
         process.send_signal(signal.SIGTERM)  # no error, as with `subprocess`
 
 
+async def test_a_cell_that_exits_is_answered_before_the_kernel_ends() -> None:
+    """As ipykernel has it: nbclient and papermill take the reply for the cell's end."""
+    async with manager() as (kernel_manager, client):
+        reply = await client.execute_interactive(
+            "print('last words'); exit()", timeout=30, output_hook=lambda message: None
+        )
+        assert reply["content"]["status"] == "ok"
+        assert await kernel_manager.provisioner.wait() == 0
+
+
 async def test_a_restarted_kernel_has_the_same_addresses_and_key() -> None:
     async with manager() as (kernel_manager, client):
         before = kernel_manager.get_connection_info()
