@@ -244,9 +244,12 @@ async def _drain(service: Service, timeout: float, stop: asyncio.Event) -> None:
     if busy := sum(session.busy for session in service.sessions.values()):
         logger.info("draining: %d sessions are busy; a second signal ends them", busy)
     waits = [asyncio.create_task(service.drain()), asyncio.create_task(stop.wait())]
-    await asyncio.wait(waits, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-    for wait in waits:
-        wait.cancel()
+    try:
+        await asyncio.wait(waits, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
+        await asyncio.wait(waits)
 
 
 def _listen(host: str, port: int) -> list[socket.socket]:
