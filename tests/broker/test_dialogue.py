@@ -32,8 +32,8 @@ class Talking(Scene):
     def ask(
         self,
         prompt: object = "name? ",
-        parent: str | None = None,
         number: str = "7",
+        parent: str | None = None,
         **fields: Any,
     ) -> bool | None:
         content = {"prompt": prompt, "password": False, **fields}
