@@ -13,7 +13,7 @@ from IPython.core.formatters import DisplayFormatter, PlainTextFormatter
 from IPython.core.interactiveshell import InteractiveShell
 from traitlets import Instance, Type, observe
 
-from .cells import DisplayHook, Transformer, may_await
+from .cells import Compiler, DisplayHook, Transformer, may_await
 from .displays import Displays
 from .formatters import add_form
 from .tracebacks import cell_line, forget_own_frames, has_group, native_lines, text_of
@@ -102,6 +102,9 @@ class Shell(ZMQInteractiveShell):
         raw, transformed = self._transformed
         if raw is not raw_cell:
             transformed = super().transform_cell(raw_cell)
+            compiler = self.compile
+            if isinstance(compiler, Compiler) and ("%%" in raw_cell or compiler.body is not None):
+                transformed = compiler.place(raw_cell, transformed)
             self._transformed = raw_cell, transformed
         return transformed
 
@@ -196,6 +199,8 @@ class Shell(ZMQInteractiveShell):
         if isinstance(self.display_pub, Displays):
             self.display_pub.end()
         self._transformed, self._awaits, self.told_error = (None, ""), (None, False), None
+        if isinstance(self.compile, Compiler):
+            self.compile.body = None
         history = self.history_manager
         if not self.keeps_outputs and history is not None:
             for name in ("outputs", "output_hist_reprs", "exceptions"):

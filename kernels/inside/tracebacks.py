@@ -6,6 +6,7 @@ reference count to a page of each: seven megabytes, shared until then, for a ker
 
 from __future__ import annotations
 
+import codeop
 import inspect
 import linecache
 import os
@@ -17,10 +18,9 @@ from typing import Any
 import ipykernel
 import IPython
 
-# Of no use to whoever wrote the cell.
-OWN_FILES = tuple(
-    os.path.dirname(str(file)) + os.sep for file in (__file__, IPython.__file__, ipykernel.__file__)
-)
+# Of no use to whoever wrote the cell; the last one is what IPython compiles with.
+_FOLDERS = (os.path.dirname(str(each)) for each in (__file__, IPython.__file__, ipykernel.__file__))
+OWN_FILES = (*(folder + os.sep for folder in _FOLDERS), codeop.__file__)
 _getmodule = inspect.getmodule
 # Not by the name: a class of the user's may have one of its own.
 _traceback, _cause, _context = (

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable
 from typing import TypeVar
 
 import pytest
-from hypothesis import example, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from ipykernel.compiler import get_file_name, murmur2_x86
 from IPython.core.async_helpers import _should_be_async
@@ -76,7 +77,24 @@ def test_cells_are_transformed_as_ipython_does(cell: str) -> None:
     theirs = _transformed(TransformerManager(), cell)
     if theirs in ("IndentationError", "SyntaxError"):
         return  # compiling it tells as well, and in fewer words
-    assert _transformed(Transformer(), cell) == theirs
+    ours = _transformed(Transformer(), cell)
+    assert re.sub(r"\n+", "\n", f"\n{ours}") == re.sub(r"\n+", "\n", f"\n{theirs}")
+
+
+@examples(
+    "\n\nx",
+    "\n \n!ls \\\n -l\nx",
+    "if x:\n    y = !ls \\\n -l\n    x?\nz",
+    "%pwd\nx =\\\n %pwd\\\n\nx",
+)
+@given(CELLS)
+def test_each_line_of_a_cell_stays_where_it_is(cell: str) -> None:
+    cell = "\n".join(cell.splitlines())  # IPython makes a line of its own of each strange one
+    assume(not cell.lstrip().startswith("%%") and not cell.isspace())
+    code = _transformed(Transformer(), cell)
+    assume(code not in ("IndentationError", "SyntaxError", "RuntimeError"))
+    lines = cell if cell.endswith("\n") else f"{cell}\n"
+    assert code.count("\n") == lines.count("\n")
 
 
 def test_a_transformer_of_the_users_own_is_asked() -> None:

@@ -50,7 +50,7 @@ ERRORS = {
         3,
     ),
     "a magic": ("x = 1\n%time 1 / 0", "ZeroDivisionError", 2),
-    "a magic of the cell's": ("%%time\nx = 1\n1 / 0", "ZeroDivisionError", 1),
+    "a magic of the cell's": ("%%time\nx = 1\n1 / 0", "ZeroDivisionError", 3),
     "an exit": ("x = 1\nraise SystemExit(3)", "SystemExit", 2),
     "no such magic": ("x = 1\n%nosuchmagic", "UsageError", 2),
     "one that shows itself badly": (
