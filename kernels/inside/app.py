@@ -22,7 +22,7 @@ from IPython.core.profiledir import ProfileDir
 from traitlets import observe
 from traitlets.config import Config
 
-from . import alarms, offspring, packages, tracebacks
+from . import alarms, offspring, packages, places, tracebacks
 from .budget import OutputBudget
 from .child import refuse
 from .doors import Doors
@@ -357,6 +357,7 @@ def prepare() -> None:
     """Make, before the fork, what all kernels can share: an application, whole and tried out."""
     sys.argv[:] = [""]
     tracebacks.install()
+    places.install()
     app = KernelApp.instance(config=settings())
     IPKernelApp.parse_command_line(app, [])
     app.session = KernelSession(parent=app)

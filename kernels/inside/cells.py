@@ -17,6 +17,7 @@ from ipykernel.displayhook import ZMQShellDisplayHook
 from IPython.core.inputtransformer2 import TransformerManager
 
 from .magics import TIMED, Body, body_of, mark, name_of
+from .places import CELLS
 
 # `x?` anywhere; a line that begins as a command does; `x = %magic`, `x = !command`. Each of these
 # may be plain Python as well: then IPython looks closer.
@@ -73,6 +74,10 @@ class Compiler(XCachingCompiler):
     """Names each cell as debuggers do, who know it by a hash of its source."""
 
     body: Body | None = None  # of the cell magic that runs
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._filename_map = CELLS
 
     def get_code_name(self, raw_code: str, code: str, number: int) -> str:
         """Return the name of the file that the cell would be."""

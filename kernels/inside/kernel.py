@@ -325,6 +325,9 @@ class Kernel(ParentsApart, IPythonKernel):
         self.budget.finish()
         self._cpu = cpu_seconds() - began
         if isinstance(self.shell, Shell):
+            told = self.shell.told_error
+            if told and reply.get("ename") == told["ename"]:
+                reply["evalue"] = told["evalue"]  # in the same words
             self.shell.forget_outputs()
             # `exit()`: at once, or the next cell would be lost in this one's place.
             if self.shell.exit_now and not self.answers_exit:

@@ -16,7 +16,7 @@ from traitlets import Instance, Type, observe
 from .cells import Compiler, DisplayHook, Transformer, may_await
 from .displays import Displays
 from .formatters import add_form
-from .tracebacks import cell_line, forget_own_frames, has_group, native_lines, text_of
+from .tracebacks import cell_line, forget_own_frames, has_group, native_lines, text_of, users_part
 
 PLAIN = {int, float, bool, complex, str, bytes, list, dict, tuple, set, frozenset, range}
 
@@ -172,6 +172,8 @@ class Shell(ZMQInteractiveShell):
         if error is not None and has_group(error):  # IPython prints these, and sends no error
             self._showtraceback(type(error), error, native_lines(error))
             return
+        if isinstance(error, SyntaxError):  # of these, IPython shows the outermost frame as well
+            error.__traceback__ = users_part(error)
         told = self.told_error
         super().showtraceback(exc_tuple, *args, **options)
         if error is not None and self.told_error is told:  # it printed something, at the most
@@ -187,7 +189,7 @@ class Shell(ZMQInteractiveShell):
             "traceback": stb,
             "ename": str(etype.__name__),
             "evalue": text_of(evalue),
-            "line": cell_line(evalue, self.compile._filename_map),
+            "line": cell_line(evalue),
         }
         topic = hook.topic and hook.topic.replace(b"execute_result", b"error")
         parent = hook.parent_header

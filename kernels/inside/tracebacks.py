@@ -11,12 +11,14 @@ import inspect
 import linecache
 import os
 import traceback
-from collections.abc import Container, Iterator
+from collections.abc import Iterator
 from types import CodeType, FrameType, ModuleType, TracebackType
 from typing import Any
 
 import ipykernel
 import IPython
+
+from .places import CELLS
 
 # Of no use to whoever wrote the cell; the last one is what IPython compiles with.
 _FOLDERS = (os.path.dirname(str(each)) for each in (__file__, IPython.__file__, ipykernel.__file__))
@@ -67,26 +69,31 @@ def has_group(error: BaseException) -> bool:
     return any(isinstance(each, BaseExceptionGroup) for each in _led_to(error))
 
 
-def native_lines(error: BaseException) -> list[str]:
-    """Return a traceback as Python itself shows it, from the user's code on."""
-    step = _traceback(error)
+def users_part(error: BaseException) -> TracebackType | None:
+    """Return the traceback of an error from the user's code on."""
+    step: TracebackType | None = _traceback(error)
     while step is not None and step.tb_frame.f_code.co_filename.startswith(OWN_FILES):
         step = step.tb_next
-    return traceback.format_exception(type(error), error, step)
+    return step
 
 
-def cell_line(error: BaseException, cells: Container[str]) -> int | None:
+def native_lines(error: BaseException) -> list[str]:
+    """Return a traceback as Python itself shows it, from the user's code on."""
+    return traceback.format_exception(type(error), error, users_part(error))
+
+
+def cell_line(error: BaseException) -> int | None:
     """Return the line of the cell that an error came from, the innermost of the cell's.
 
     Of several cells it is the one that ran: whose code was called first.
     """
     try:
-        if isinstance(error, SyntaxError) and error.filename in cells:
+        if isinstance(error, SyntaxError) and error.filename in CELLS:
             return error.lineno
         step, ran, line = _traceback(error), None, None
         while step is not None:
             file = step.tb_frame.f_code.co_filename
-            if file == ran or (ran is None and file in cells):
+            if file == ran or (ran is None and file in CELLS):
                 ran, line = file, step.tb_lineno
             step = step.tb_next
     except Exception:  # whatever a class of the user's has made of these
@@ -95,9 +102,16 @@ def cell_line(error: BaseException, cells: Container[str]) -> int | None:
 
 
 def text_of(error: BaseException) -> str:
-    """Return the message of an error, whose `str` may raise."""
+    """Return the message of an error, whose `str` may raise.
+
+    That of a cell's syntax does without the file and the line, which stand beside it.
+    """
     try:
-        return str(error)
+        text = str(error)
+        if isinstance(error, SyntaxError) and str(error.filename) in CELLS:
+            file = os.path.basename(str(error.filename))
+            text = text.removesuffix(f" ({file}, line {error.lineno})")
+        return text
     except Exception:
         return "(an exception that cannot be shown)"
 
