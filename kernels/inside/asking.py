@@ -10,7 +10,6 @@ from __future__ import annotations
 import itertools
 import os
 import queue
-import sys
 import threading
 from collections import deque
 from collections.abc import Sequence
@@ -22,7 +21,7 @@ from IPython.core.error import StdinNotImplementedError
 
 from .peers import is_name
 from .publish import pack
-from .streams import CellStream
+from .streams import CellStream, flush
 from .tagged import packed, unpacked
 
 MOST_ARGUMENTS = 1 << 20  # bytes of one call's, as JSON
@@ -102,9 +101,7 @@ class Asking:
 
     def read(self, prompt: str, *, password: bool) -> str:
         """Return a line of input. Raises EOFError, or StdinNotImplementedError where none comes."""
-        for stream in (sys.stdout, sys.stderr):
-            if stream is not None:
-                stream.flush()
+        flush()
         CellStream.pending.hand_over(whole=True)
         self._kernel.iopub_socket.flush()
         if why := self._obstacle():

@@ -18,6 +18,7 @@ from IPython.core.inputtransformer2 import TransformerManager
 
 from .magics import TIMED, Body, body_of, mark, name_of
 from .places import CELLS
+from .streams import flush
 
 # `x?` anywhere; a line that begins as a command does; `x = %magic`, `x = !command`. Each of these
 # may be plain Python as well: then IPython looks closer.
@@ -68,6 +69,19 @@ class DisplayHook(ZMQShellDisplayHook):
         if ";" not in expression:
             return False
         return bool(ZMQShellDisplayHook.semicolon_at_end_of_expression(expression))
+
+    def finish_displayhook(self) -> None:
+        """Send the result, after all that was printed before it."""
+        flush()
+        message = self.msg
+        if message and message["content"]["data"] and self.session:
+            for hook in self._hooks:
+                message = hook(message)
+                if message is None:
+                    break
+            else:
+                self.session.send(self.pub_socket, message, ident=self.topic)
+        self.msg = None
 
 
 class Compiler(XCachingCompiler):

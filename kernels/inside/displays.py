@@ -15,6 +15,8 @@ from ipykernel.jsonutil import encode_images
 from ipykernel.zmqshell import ZMQDisplayPublisher
 from jupyter_client.jsonutil import json_clean
 
+from .streams import flush
+
 UPDATE_AFTER = 0.05  # s
 MOST = 100  # displays with an update that waits; and whose last update's time is known, ten times
 
@@ -71,6 +73,9 @@ class Displays(ZMQDisplayPublisher):
         """Send what waits at the end of a cell; the first update of the next goes at once."""
         self.release()
         self._sent.clear()
+
+    def _flush_streams(self) -> None:
+        flush()
 
     def _is_due(self, name: str) -> bool:
         now = time.monotonic()

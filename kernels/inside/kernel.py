@@ -32,7 +32,7 @@ from .publish import Publisher
 from .questions import Questions
 from .session import KernelSession
 from .shell import Shell
-from .streams import CellStream
+from .streams import CellStream, Unflushed, flush
 from .subshells import Requests
 from .tools import ToolBox
 from .tracebacks import text_of
@@ -60,6 +60,7 @@ def accepts_parameters(method: Any, names: list[str]) -> dict[str, bool]:
 if "_accepts_parameters" not in vars(ipkernel):
     raise ImportError("this ipykernel asks for parameters in another way")
 vars(ipkernel)["_accepts_parameters"] = accepts_parameters
+vars(kernelbase)["sys"] = Unflushed()
 
 
 def cpu_seconds() -> float:
@@ -177,6 +178,7 @@ class Kernel(ParentsApart, IPythonKernel):
         return await super().do_debug_request(msg)
 
     def _publish_status_and_flush(self, *args: Any, **options: Any) -> None:
+        flush()
         self._publish_status(args[0], args[1], options.get("parent"))
         self.iopub_socket.flush()
 

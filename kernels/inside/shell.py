@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 from ipykernel.zmqshell import ZMQInteractiveShell
@@ -16,6 +16,7 @@ from traitlets import Instance, Type, observe
 from .cells import Compiler, DisplayHook, Transformer, may_await
 from .displays import Displays
 from .formatters import add_form
+from .streams import CellStream, flush
 from .tracebacks import cell_line, forget_own_frames, has_group, native_lines, text_of, users_part
 
 PLAIN = {int, float, bool, complex, str, bytes, list, dict, tuple, set, frozenset, range}
@@ -54,13 +55,6 @@ class PlainFirst(DisplayFormatter):
         return False
 
 
-def flush() -> None:
-    """Send what was printed, if what the user has put in the place of our streams can do so."""
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(Exception):
-            stream.flush()
-
-
 class Shell(ZMQInteractiveShell):
     """The shell, with `!cmd` through the captured descriptors instead of a terminal."""
 
@@ -78,6 +72,37 @@ class Shell(ZMQInteractiveShell):
         """Make what turns results into MIME bundles."""
         self.display_formatter = PlainFirst(parent=self)
         self.configurables.append(self.display_formatter)  # type: ignore[arg-type]
+
+    def init_display_pub(self) -> None:
+        """Make what publishes displays, and remember it."""
+        super().init_display_pub()
+        self._publisher: Any = self.display_pub
+
+    def init_displayhook(self) -> None:
+        """Make what shows results, and remember it."""
+        super().init_displayhook()
+        self._hook: Any = self.displayhook
+
+    def set_parent(self, parent: dict[str, Any]) -> None:
+        """Note what is served from now on, with all that shows things: ours, whatever stands there.
+
+        A cell may have put something else in its place. What can do its work stays.
+        """
+        try:
+            super().set_parent(parent)
+        except Exception:
+            self._put_back(parent)
+        for stream in CellStream.budget.streams.values():
+            if stream is not sys.stdout and stream is not sys.stderr:
+                stream.set_parent(parent)
+
+    def _put_back(self, parent: dict[str, Any]) -> None:
+        if not callable(getattr(getattr(self, "display_pub", None), "publish", None)):
+            self.display_pub = self._publisher
+        if not hasattr(getattr(self, "displayhook", None), "set_parent"):
+            self.displayhook = self._hook
+        for each in (self._publisher, self._hook, *CellStream.budget.streams.values()):
+            each.set_parent(parent)
 
     @observe("ipython_dir")
     def _ipython_dir_changed(self, change: Any) -> None:
@@ -182,7 +207,7 @@ class Shell(ZMQInteractiveShell):
     def _showtraceback(self, etype: Any, evalue: Any, stb: list[str]) -> None:
         """Send an error, as ipykernel does; with the line of the cell that it came from."""
         flush()
-        hook: Any = self.displayhook
+        hook = self._hook
         if getattr(hook, "msg", None) is not None:  # raised while a result was made text
             self._last_traceback_during_displayhook = True
         self.told_error = {
@@ -198,8 +223,7 @@ class Shell(ZMQInteractiveShell):
 
     def forget_outputs(self) -> None:
         """Drop what was kept of the cell: its results and errors only if they are not wanted."""
-        if isinstance(self.display_pub, Displays):
-            self.display_pub.end()
+        self._publisher.end()
         self._transformed, self._awaits, self.told_error = (None, ""), (None, False), None
         if isinstance(self.compile, Compiler):
             self.compile.body = None

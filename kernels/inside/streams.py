@@ -356,6 +356,24 @@ class CellStream(OutStream):
         self.pub_thread = None
 
 
+def flush() -> None:
+    """Send what was printed, if what a cell has put in the place of our streams can do so."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except Exception:  # noqa: S112 - there may be none, or a closed one: none of ours is
+            continue
+
+
+class Unflushed:
+    """The module `sys` for ipykernel's kernel, which would flush whatever stands for a stream."""
+
+    stdout = stderr = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(sys, name)
+
+
 def _check_names() -> None:
     """Fail at import, not at the first print, if ipykernel renamed what is relied on here."""
     missing = [name for name in ("_hooks", "set_parent") if not hasattr(OutStream, name)]
