@@ -118,7 +118,6 @@ async def serve(config: Config, *, stop: asyncio.Event, ready: Callable[[Running
         metrics = Metrics()
         audit = audit_of(config.audit)
         stack.push_async_callback(audit.aclose)
-
         store, valkey = await _open_store(stack, config, state, node)
         supply = Supply(config, state, secret, metrics)
         stack.push_async_callback(supply.aclose)
@@ -129,7 +128,9 @@ async def serve(config: Config, *, stop: asyncio.Event, ready: Callable[[Running
         told = Node(node, url, config.pool.max_kernels, service, supply.default, valkey)
         adopted = await supply.adopt(service)
         marks.sweep()
-        stack.push_async_callback(_end, asyncio.create_task(workspaces.sweep(service)))
+        stack.push_async_callback(
+            _end, asyncio.create_task(workspaces.sweep(service), name="the sweep of files")
+        )
         upkeep = await stack.enter_async_context(
             Upkeep(service, lease=config.redis.lease, describe=told.describe)
         )
@@ -178,7 +179,9 @@ def _listening(config: Config, stack: AsyncExitStack) -> tuple[list[socket.socke
 async def _end(task: asyncio.Task[None]) -> None:
     """End what need not be finished."""
     task.cancel()
-    await asyncio.wait([task])
+    [ended] = await asyncio.gather(task, return_exceptions=True)
+    if isinstance(ended, Exception):
+        logger.error("%s has failed", task.get_name(), exc_info=ended)
 
 
 async def _until_ready(supply: Supply, *, adopted: bool) -> None:

@@ -96,8 +96,11 @@ class Dialogue:
         self._told = None if warm else ()
         kernel = self._place.kernel
         if warm and kernel is not None and kernel.is_ours:
-            kernel.channels.ask_again()
             self._returning = self._after_grace(self._expect_nobody)
+            try:
+                kernel.channels.ask_again()
+            except BlockingIOError:
+                self._place.kill("bad_frame")
 
     def brief(self, kernel: SessionKernel, content: dict[str, Any]) -> None:
         """Add to a request to run a cell what tools there are, if the kernel knows of others."""

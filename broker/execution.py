@@ -13,6 +13,7 @@ from typing import Any
 
 from broker import values
 from broker.batches import CODE, Order
+from broker.marks import Running
 from broker.outputs import Event, error_event, plain, rich, truncation
 from broker.replay import size_of
 from broker.requests import Execute
@@ -98,10 +99,11 @@ class Execution:
         """Tell whether the kernel has said how it ended."""
         return bool(self._status)
 
-    def resume(self, *, started: float, announced: bool, failed: bool) -> None:
+    def resume(self, running: Running, started: float) -> None:
         """Go on with what an earlier broker had the kernel begin, and what it has told of that."""
-        self.started, self._announced, self.state = started, announced, "warm"
-        self._failed = failed
+        self.started, self._announced, self.state = started, running.started, "warm"
+        self._failed, self.answers = running.failed, running.answers
+        self.used_before = Usage(running.used)
         self.told = self.taken = True
 
     @property

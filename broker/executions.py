@@ -64,9 +64,7 @@ class Executions:
         self._queue = Waiting(limits.queue)
         self._running: Execution | None = None
         self._request_id = ""  # the kernel's id of what runs
-        # What an adopted kernel answers when it is free; until then it may still run what it was
-        # given before.
-        self._greeting: Greeting | None = None
+        self._greeting: Greeting | None = None  # of an adopted kernel, which may run something
         self._strays = Strays(limits.output)
         self._deadline = Deadline(
             limits, expired=self._expire, insist=self._insist, overdue=place.kill

@@ -1,4 +1,4 @@
-"""Bytes to plain values; what would cost more than a message may is refused before it is built.
+"""Bytes to plain values; what would cost more than a message may is refused on the way.
 
 Each mistake raises BadFrame, BadMessage or TooLarge, and nothing else is ever raised. `request` of
 what is raised is the id of the request, where it stands before what could not be read.

@@ -14,7 +14,6 @@ from broker.requests import MAX_CELLS, Execute
 from broker.roles import SessionLimits
 from kernels.channels import Channels
 from kernels.messages import Message
-from kernels.spec import Usage
 
 SETTLE = 2.0  # s until a kernel that is free is asked again to say that it has said everything,
 ASKED = 15  # times at the most: one that never does keeps nobody waiting for ever
@@ -121,9 +120,6 @@ def resumed(running: Running, limits: OutputLimits) -> tuple[Execution, float | 
         batch.cut(behind, "lost", UNTOLD)
         order = Order(batch=batch, cell=running.cell)
     execution = Execution(request, None, clock - spent, limits, order=order)
-    began = clock - spent
-    execution.resume(started=began, announced=running.started, failed=running.failed)
-    execution.answers = running.answers
-    execution.used_before = Usage(running.used)
+    execution.resume(running, clock - spent)
     left = max(LEAST, running.timeout - spent) if running.timeout else None
     return execution, left

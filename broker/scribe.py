@@ -72,8 +72,9 @@ class Scribe:
         try:
             stored = await self._cells.read(key, most)
         except BrokerError:
-            if live is None:
-                raise  # what this node knows is better than nothing
+            if not here:
+                raise
+            # What this node knows is better than nothing.
         new = set(stored)  # or not: it was written meanwhile
         found = [Kept(None, 0, packed) for packed in stored]
         found += [kept for kept in waiting if kept.packed not in new]

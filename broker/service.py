@@ -111,17 +111,16 @@ class Service:
         """Return the session, made if need be; its kernel may still be on its way.
 
         Who only watches starts nothing: a session that is here is joined as it is. Raises
-        UnknownProfile, UnknownSession (without `create`, or of a watcher), SessionElsewhere (of a
-        watcher), QuotaExceeded, Draining, StoreUnavailable.
+        UnknownProfile, UnknownSession, SessionElsewhere, QuotaExceeded, Draining, StoreUnavailable.
         """
-        key = (tenant, name)
-        watches = query.mode == "watch"
+        key, watches = (tenant, name), query.mode == "watch"
         there = self.pools.profiles
         profile = self.quotas.profile(tenant, query.profile, self.default_profile, there)
         if key not in self.sessions and watches:
             await self._claims.refuse_elsewhere(tenant, name)
-            raise UnknownSession(f"no session {name!r} is served")
-        if key not in self.sessions and not query.create:
+            if key not in self.sessions:
+                raise UnknownSession(f"no session {name!r} is served")
+        elif key not in self.sessions and not query.create:
             record = await self.store.get(tenant, name)
             if record is None or record.state == "closed":
                 raise UnknownSession(f"no session {name!r}")

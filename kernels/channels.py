@@ -242,7 +242,10 @@ class Channels:
         if self._awaited and content.get("subscription") == self._awaited.decode():
             self._awaited = b""
             if self._asks_again:
-                self.ask_again()
+                try:
+                    self.ask_again()
+                except BlockingIOError:
+                    raise BadFrame("it reads nothing of what it is sent") from None
         if self.subscribed.done():
             self._waste()
         else:

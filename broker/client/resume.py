@@ -189,7 +189,7 @@ class Link:
         with self._lock:
             if self._joining is not None and self._until is None:
                 self._rejoin(event, told)
-            elif self._configuring and _answers(event, self._configuring):
+            elif self._configuring and _is_answer(event, self._configuring):
                 self._configured(event)
             elif self.place.take(event):
                 self._route(event, told)
@@ -348,6 +348,6 @@ def _span(one: Range | None, other: Range | None) -> Range | None:
     return (min(one[0], other[0]), max(one[1], other[1])) if one and other else one or other
 
 
-def _answers(event: Event, request_id: str) -> bool:
+def _is_answer(event: Event, request_id: str) -> bool:
     kind, about = event.get("type"), event.get("id")
     return kind in ("reply", "fault") and about in (None, request_id)

@@ -5,15 +5,15 @@
 -- ARGV  1 cells kept at most  2 bytes kept at most  3 how long they are kept, ms
 --       4 … the new cells
 -- Reply the number of cells kept
-local bytes = tonumber(redis.call('GET', KEYS[2]))
+local count = redis.call('LLEN', KEYS[1])
+local bytes = count > 0 and tonumber(redis.call('GET', KEYS[2]))
 if not bytes then
-  -- The first cells, or a server that was short of memory has dropped the number.
+  -- The first cells, or a server that was short of memory has dropped one of the two.
   bytes = 0
   for _, cell in ipairs(redis.call('LRANGE', KEYS[1], 0, -1)) do
     bytes = bytes + #cell
   end
 end
-local count = redis.call('LLEN', KEYS[1])
 for at = 4, #ARGV do
   -- For one that has no room at all, the others need not go.
   if #ARGV[at] <= tonumber(ARGV[2]) then

@@ -160,6 +160,8 @@ class ExecuteOnce(Face):
         else:
             async with self.house.walks.of(self.principal.tenant):
                 body = await asyncio.to_thread(made)
+        if self._expelled is not None:  # meanwhile
+            raise self._expelled
         self.set_header("Content-Type", "application/json")
         self.finish(body)
 

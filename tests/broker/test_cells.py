@@ -54,13 +54,16 @@ async def test_the_oldest_over_either_bound_go_to_the_cell(store: Store, prefix:
     assert await store._connection.ask("KEYS", f"{prefix}:*") == []
 
 
-async def test_their_bytes_are_counted_anew_where_the_number_is_gone(
+async def test_their_bytes_are_counted_anew_where_the_number_or_the_list_is_gone(
     store: Store, prefix: str
 ) -> None:
     await store.cells.append([part(b"a" * 20, b"b" * 20)])
     await store._connection.ask("DEL", f"{prefix}:transcript_bytes:{{acme/chat}}")
     await store.cells.append([part(b"c" * 20, most_bytes=50)])
     assert await texts(store) == [b"b" * 20, b"c" * 20]
+    await store._connection.ask("DEL", f"{prefix}:transcript:{{acme/chat}}")
+    await store.cells.append([part(b"d" * 20, b"e" * 20, most_bytes=50)])
+    assert await texts(store) == [b"d" * 20, b"e" * 20]
 
 
 async def test_they_are_kept_for_a_time_from_the_last_write_on(store: Store, prefix: str) -> None:

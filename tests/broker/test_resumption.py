@@ -276,6 +276,14 @@ async def test_a_fresh_kernel_and_one_of_another_make_are_not_told_to_ask_again(
     assert (again.kernel.channels.asked_again, foreign.kernel.channels.asked_again) == (0, 0)
 
 
+@on_manual_time
+async def test_a_kernel_that_reads_nothing_of_what_it_is_told_is_ended() -> None:
+    again = Again(left(), bound=False)
+    again.kernel.channels.deaf = True
+    again.session.bind(again.kernel, 1, "warm", "")
+    assert again.kernel.killed
+
+
 def call(again: Again, number: str = "1", name: str = "weather") -> None:
     named = {"call": number, "name": name}
     again.kernel.say("stdin", "broker_tool_call", {"args": [], "kwargs": {}}, CELL, named)

@@ -128,6 +128,21 @@ async def test_who_watches_opens_nothing_and_is_sent_to_where_the_session_is() -
 
 
 @on_manual_time
+async def test_who_watches_what_is_opened_at_the_same_time_joins_it() -> None:
+    house = House()
+    look = house.store.get
+
+    async def get(*key: str) -> Any:
+        house.store.get = look  # type: ignore[method-assign]
+        await house.service.open(*KEY, OpenQuery())
+        return await look(*key)
+
+    house.store.get = get  # type: ignore[method-assign]
+    session = await house.service.open(*KEY, OpenQuery(mode="watch"))
+    assert session is house.service.sessions[KEY]
+
+
+@on_manual_time
 async def test_who_watches_a_session_without_a_kernel_waits_for_somebody_who_needs_one() -> None:
     house = House()
     session = await opened(house)

@@ -40,12 +40,15 @@ class FakeChannels:
         self.position = 0
         self.caught_up_from: list[int] = []
         self.asked_again = 0
+        self.deaf = False
 
     def catch_up(self, count: int) -> None:
         self.caught_up_from.append(count)
 
     def ask_again(self) -> None:
         self.asked_again += 1
+        if self.deaf:
+            raise BlockingIOError("the kernel reads nothing")
 
     def next_id(self) -> str:
         return f"k_{len(self.sent) + 1}"
