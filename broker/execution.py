@@ -64,6 +64,7 @@ class Execution:
     told: bool = False  # an event has told of it: a `done` must follow
     started: float = 0.0
     interrupted: str = ""  # why it was interrupted: `interrupted`, or one of EXPIRED
+    interrupted_at: float = inf  # by a client
     used_before: Usage = UNKNOWN  # by the kernel
     used_after: Usage = UNKNOWN
     state: str = ""  # of the variables when it began: fresh, warm, lost; empty if it never did
@@ -105,6 +106,18 @@ class Execution:
         self._failed, self.answers = running.failed, running.answers
         self.used_before = Usage(running.used)
         self.told = self.taken = True
+
+    def interrupt(self, now: float) -> None:
+        """Note that a client interrupts it, unless it is interrupted already."""
+        self.interrupted = self.interrupted or "interrupted"
+        self.interrupted_at = min(self.interrupted_at, now)
+
+    def takes_along(self, waiting: Execution) -> bool:
+        """Tell whether what waits behind it fails with it: the same client's, asked for before.
+
+        What it asks for once it has interrupted this is meant to run.
+        """
+        return waiting.owner is self.owner and waiting.submitted <= self.interrupted_at
 
     @property
     def finished(self) -> bool:

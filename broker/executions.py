@@ -99,8 +99,6 @@ class Executions:
         """Tell whether what runs has been interrupted."""
         return self._running is not None and bool(self._running.interrupted)
 
-    # The kernel
-
     def begin(self, kernel: SessionKernel, state: str, running: Running | None = None) -> None:
         """Take up a kernel; a `warm` one may still run what it was given before: `running`."""
         self._state, warm = state, state == "warm"
@@ -118,6 +116,11 @@ class Executions:
                 self._deadline.set(kernel, timeout, left, since=running.used)
             self._greeting = Greeting(self._place, kernel.channels)
         self.start_next()
+
+    def bury(self, running: Running, reason: str) -> None:
+        """Tell the end of what a kernel ran that died while no broker lived."""
+        execution, _ = resumed(running, self._place.limits.output)
+        self._finish(execution, "lost", reason)
 
     def lose(self, kernel: SessionKernel, reason: str) -> None:
         """End everything: the kernel is lost, for this reason."""
@@ -220,7 +223,7 @@ class Executions:
             if any(one.id == target for one in self._queue):
                 what += ": it waits, and cancel takes it out of the queue"
             raise NotRunning(what, field="target" if target else None)
-        running.interrupted = running.interrupted or "interrupted"
+        running.interrupt(time.monotonic())
         self._deadline.hasten(KILLED)
         self._place.pace()
         self._interrupt_once_taken(running)
@@ -233,8 +236,6 @@ class Executions:
             raise NotRunning(f"{target!r} is not in the queue", field="target")
         for execution in found:
             self._finish(execution, "cancelled", "")
-
-    # One after the other
 
     def start_next(self) -> None:
         """Have the kernel run what has waited longest, if it is free."""
@@ -359,7 +360,7 @@ class Executions:
         self._place.advance(SessionEvent.FINISHED)
         status = self._finish(execution, status, reason)
         if status not in ("ok", "aborted") and execution.request.stop_on_error:
-            for waiting in self._queue.take(lambda one: one.owner is execution.owner):
+            for waiting in self._queue.take(execution.takes_along):
                 self._finish(waiting, "aborted", f"{execution.id} failed before it")
         self.start_next()
 

@@ -181,6 +181,10 @@ class Mark:
     def end(self) -> None:
         """Note that the session has ended; its numbers go on if it comes again."""
         self.rest()
+        self.orphan()
+
+    def orphan(self) -> None:
+        """Note that no kernel lives on; what it ran is told of when the session comes again."""
         self._numbers[self._at + TIME] = int(time.time())
         # A session that nobody has seen an event of has nothing to go on from.
         self._numbers[self._at + STATE] = ENDED if self.last else FREE
@@ -263,7 +267,7 @@ class Marks:
         """Note as ended what no kernel lives on of, now that all have been adopted."""
         for slot in self._ended.values():
             if self._state(slot) == USED:
-                Mark(self._numbers, slot * WORDS).end()
+                Mark(self._numbers, slot * WORDS).orphan()
 
     def close(self) -> None:
         """Let go of the file."""

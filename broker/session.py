@@ -62,6 +62,7 @@ class Session:
         self.work = Executions(self)
         self.questions = Questions(self)
         self._verdict = ""  # why we killed the kernel
+        self._orphan = self.mark.running  # of a broker before this one, until its end is told
         self._skipped: tuple[int, int] | None = None  # numbers that attached clients have missed
 
     def __repr__(self) -> str:
@@ -119,7 +120,8 @@ class Session:
             event["seq"] = self.audience.last
             if waiting := self.work.dialogue.waiting():
                 event["waiting"] = waiting
-            event["open"] = self.work.open
+            orphans = [] if self._orphan is None else [self._orphan.id]
+            event["open"] = list(dict.fromkeys([*orphans, *self.work.open]))
             if missed is not None:
                 event["missed"] = list(missed)
             client.deliver(Envelope(event))
@@ -177,6 +179,9 @@ class Session:
         self.audience.emit(event)
         if state == "lost":
             self.transcript.lose(reason)
+        orphan, self._orphan = self._orphan, None
+        if orphan is not None and running is None:
+            self.work.bury(orphan, reason)
         self.work.begin(kernel, state, running)
         self.questions.begin()
 

@@ -10,6 +10,7 @@ been sent on the old connection follows:
     its `done` was among the kept events     it has ended
     neither, and the generation is another   StateLost
     neither, and something is missed         OutputLost
+    neither, and it was told to have begun   StateLost
     neither, and nothing is missed           its frame never arrived: it is sent again
 
 Nothing is sent again, or anew, before what is to be around it is set on that connection.
@@ -53,6 +54,7 @@ class Asked:
     socket: Any = None
     frame: bytes | str = b""
     sent: bool = False
+    begun: bool = False  # it was told that it runs: it has arrived
     generation: int = 0  # of the session when it was sent; 0 if that was not known yet
     lacks: bool = False  # events of it may be gone,
     missed: Range | None = None  # in this range
@@ -226,6 +228,7 @@ class Link:
             self._forget(asked.id)
             told.append((asked.deliver, error))
             return
+        asked.begun = asked.begun or kind == "started"
         if asked.ends_with(event):
             self._forget(asked.id)
         told.append((asked.deliver, event))
@@ -274,6 +277,8 @@ class Link:
                 error = OutputLost(asked.missed)
             elif asked.sent and self._running is None:
                 error = ConnectionLost("the broker does not tell what became of the request")
+            elif asked.begun:
+                error = state_lost(self.generation, self._loss)
             if error is None:
                 asked.frame = encode(self._subprotocol, asked.message)
                 frames.append(self._send(asked))

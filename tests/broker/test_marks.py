@@ -133,7 +133,9 @@ def test_sessions_without_a_kernel_are_swept_and_keep_their_numbers(path: Path) 
     marks.sweep()
     assert adopted.running == RUNNING
     mark = marks.of("t", "s")
-    assert (mark.last, mark.running) == (42, None)
+    assert (mark.last, mark.running) == (42, RUNNING)  # whoever takes it up tells its end
+    mark.bound(2, fresh=True)
+    assert mark.running is None
 
 
 def test_what_an_older_broker_has_noted_is_read_and_nobody_answers_its_questions() -> None:

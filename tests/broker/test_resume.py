@@ -97,7 +97,7 @@ def test_what_became_of_a_request_follows_from_what_the_broker_tells(
 ) -> None:
     link = joined(3)
     request_id, told = asked(link)
-    link.receive(frame(type="started", seq=4, id=request_id))
+    link.receive(frame(type="queued", seq=4, id=request_id))
     told.clear()
     again(link)
     if "open" in welcome:
@@ -107,6 +107,16 @@ def test_what_became_of_a_request_follows_from_what_the_broker_tells(
         sent += link.receive(frame(id=request_id, **event))
     assert names(told) == outcome
     assert [json.loads(each)["id"] for each in sent] == ([request_id] if resent else [])
+
+
+def test_what_has_begun_is_not_run_a_second_time() -> None:
+    link = joined(3)
+    request_id, told = asked(link)
+    link.receive(frame(type="started", seq=4, id=request_id))
+    told.clear()
+    again(link)
+    assert link.receive(attach(seq=4, open=[], state="lost")) == []
+    assert names(told) == ["StateLost"]
 
 
 def sent(frames: list[bytes | str]) -> list[tuple[str, str]]:

@@ -277,6 +277,24 @@ async def test_a_fresh_kernel_and_one_of_another_make_are_not_told_to_ask_again(
 
 
 @on_manual_time
+async def test_what_a_kernel_ran_that_died_while_no_broker_lived_has_its_one_done() -> None:
+    mark = left()
+    again = Again(mark, bound=False)
+    again.session.attach(again.client, 40)
+    assert again.client.events[0]["open"] == ["cell"]
+    again.session.bind(again.kernel, 2, "lost", "node_lost")
+    told = [event for event in again.client.events if event["type"] == "done"]
+    assert [(one["id"], one["status"], one["reason"]) for one in told] == [
+        ("cell", "lost", "node_lost")
+    ]
+    assert mark.running is None
+    again.session.detach(again.client)
+    again.session.attach(again.client, 40)
+    assert again.client.events[-1]["type"] == "done"
+    assert again.session.work.open == []
+
+
+@on_manual_time
 async def test_a_kernel_that_reads_nothing_of_what_it_is_told_is_ended() -> None:
     again = Again(left(), bound=False)
     again.kernel.channels.deaf = True
