@@ -118,15 +118,21 @@ class Quotas:
         return self._named.get(tenant, self._default)
 
     def profiles(self, tenant: str, there: Collection[str]) -> list[str]:
-        """Return the profiles that a tenant may use, of those there are."""
+        """Return the profiles that a tenant may use, of those there are: its default first.
+
+        They are in the order of names, and none of them is its default, where it may use all.
+        """
         allowed = self.of(tenant).profiles
         return [name for name in allowed if name in there] if allowed else sorted(there)
 
     def profile(self, tenant: str, asked: str | None, default: str, there: Collection[str]) -> str:
-        """Return the profile of a new session. Raises UnknownProfile, naming one's own only."""
+        """Return the profile of a new session. Raises UnknownProfile, naming one's own only.
+
+        `default` is the node's: for tenants that may use all profiles.
+        """
         known = self.profiles(tenant, there)
         if asked is None:
-            asked = default if default in known or not known else known[0]
+            asked = known[0] if known and self.of(tenant).profiles else default
         if asked not in known:
             told = ", ".join(known) or "none"
             raise UnknownProfile(f"no profile {asked!r}; known: {told}", field="profile")

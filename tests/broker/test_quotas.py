@@ -49,7 +49,7 @@ THERE = ["data", "python", "r"]
         ((), None, "python"),
         ((), "r", "r"),
         (("r", "data"), None, "r"),
-        (("r", "python"), None, "python"),
+        (("r", "python"), None, "r"),
         (("r",), "r", "r"),
         (("gone", "r"), None, "r"),
     ],
