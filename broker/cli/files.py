@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -40,7 +40,7 @@ def list_files(broker: Broker, path: str, recursive: bool, every: bool, as_json:
     """List a directory."""
     found = _files(broker).list(path, recursive=recursive)
     if not every:
-        found = [one for one in found if not one.path.startswith(".") and "/." not in one.path]
+        found = [one for one in found if not _is_hidden(one.path, path)]
     if as_json:
         click.echo(json.dumps({"files": [asdict(one) for one in found]}, indent=2))
         return
@@ -105,6 +105,15 @@ def rm(broker: Broker, paths: tuple[str, ...], recursive: bool) -> None:
 def mv(broker: Broker, path: str, to: str, replace: bool) -> None:
     """Rename a file or a directory within the workspace."""
     _files(broker).move(path, to, replace=replace)
+
+
+def _is_hidden(path: str, folder: str) -> bool:
+    """Tell whether a name that begins with a dot stands in the path, below the listed folder.
+
+    Whoever names a folder wants to see what is in it, whatever the folder is called.
+    """
+    below = PurePosixPath(path).parts[len(PurePosixPath(folder).parts) :]
+    return any(name.startswith(".") for name in below)
 
 
 def _files(broker: Broker) -> Files:

@@ -206,3 +206,20 @@ def test_the_command_lists_fetches_sends_renames_and_removes(
     assert broker.cli("files", name, "rm", "-r", "d").returncode == 0
     missing = broker.cli("files", name, "put", str(tmp_path / "none"))
     assert (missing.returncode, missing.stderr.count("\n")) == (1, 1)
+
+
+def test_the_command_lists_what_is_in_a_folder_whose_own_name_is_hidden(
+    broker: RunningBroker, session: Session
+) -> None:
+    for path in (".outputs/1.txt", ".outputs/.kept", ".outputs/d/.e/2.txt"):
+        session.files.upload(b"x", path)
+
+    def listed(*arguments: str) -> list[str]:
+        answer = broker.cli("files", session.name, "ls", *arguments, "--json")
+        return [one["path"] for one in json.loads(answer.stdout)["files"]]
+
+    for folder in (".outputs", "./.outputs/"):
+        assert listed(folder) == [".outputs/1.txt", ".outputs/d"]
+    assert listed(".outputs", "--recursive") == [".outputs/1.txt", ".outputs/d"]
+    assert listed() == []
+    assert ".outputs/.kept" in listed(".outputs", "--all")
