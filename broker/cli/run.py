@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import json
 import re
 import signal
 import sys
@@ -14,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import complete_session, connection
+from .answer import answer
+from .options import as_json, complete_session, connection
 from .printer import Printer, exit_status
 from .text import Duration
 
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     "--save-images", type=click.Path(path_type=Path, file_okay=False), help="Write images here."
 )
 @connection
+@as_json
 def run(
     broker: Broker,
     *,
@@ -55,6 +58,7 @@ def run(
     save_images: Path | None,
     env: tuple[str, ...],
     cwd: str | None,
+    as_json: bool,
     **limits: str | None,
 ) -> None:
     """Run code in a session, and print what a REPL would.
@@ -62,7 +66,12 @@ def run(
     Without code: what comes on standard input, or a prompt on a terminal. The exit status is 0,
     or 1 after an error in the code, 124 after a timeout, 130 when interrupted, 137 when the
     kernel was lost. Ctrl-C interrupts the code; a second one leaves.
+
+    With --json: one object when the code has ended, as POST /v1/sessions/SESSION/execute answers
+    it, images as base64 text; the exit status is the same. Code that asks for input gets none.
     """
+    if as_json and save_images is not None:
+        raise click.UsageError("give either --json or --save-images: the object has the images")
     if code is not None and file is not None:
         raise click.UsageError("give either code or --file")
     if timeout is not None and timeout <= 0:
@@ -70,16 +79,18 @@ def run(
     tell_of_outages()
     around = {"env": read_env(env), "cwd": cwd}
     source = read_source(code, file)
-    printer = Printer(sys.stdout, sys.stderr, save_images)
+    if as_json and source is None:
+        raise click.UsageError("--json needs code: a prompt is for people")
+    printer = None if as_json else Printer(sys.stdout, sys.stderr, save_images)
     asked = {limit: text for limit, text in limits.items() if text is not None}
     session = broker.session(name, profile, limits=asked)
     try:
-        if source is None:
+        if source is None and printer is not None:
             from .prompt import converse
 
             status = converse(session, printer, timeout, around)
         else:
-            status = execute(session, printer, source, timeout, around)
+            status = execute(session, printer, source or "", timeout, around)
     except KeyboardInterrupt:
         status = exit_status("interrupted")
     finally:
@@ -133,13 +144,14 @@ def read_env(given: tuple[str, ...]) -> dict[str, str] | None:
 
 def execute(
     session: Session,
-    printer: Printer,
+    printer: Printer | None,
     code: str,
     timeout: float | None,
     around: Mapping[str, Any],
 ) -> int:
     """Run code, print its events, and return the exit status that tells how it ended.
 
+    Without a printer, all is printed as one JSON object at the end, and nobody is asked anything.
     `around` is what it has around it: `env` and `cwd`.
     """
     session.attach()
@@ -148,11 +160,14 @@ def execute(
     def event(event: Event) -> None:
         if "id" in event:
             seen["queued" if event["type"] == "queued" else "started"] = event["id"]
-        printer.event(event)
+        if printer is not None:
+            printer.event(event)
 
     with interrupting(session, seen) as press:
-        on_input = ask_on(press) if sys.stdin.isatty() else None
+        on_input = ask_on(press) if printer is not None and sys.stdin.isatty() else None
         result = session.execute(code, timeout=timeout, on_event=event, on_input=on_input, **around)
+    if printer is None:
+        click.echo(json.dumps(answer(session.name, result.events), indent=2))
     return exit_status(result.status)
 
 

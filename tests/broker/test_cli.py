@@ -108,6 +108,46 @@ def test_run_notes_images_and_saves_them(run: Run, peer: Peer, tmp_path: Path) -
     assert (tmp_path / "pics" / "image-002.png").stat().st_size == 12 * 1024
 
 
+def test_run_prints_one_object_for_programs(run: Run, peer: Peer) -> None:
+    image = {"image/png": base64.b64encode(b"png").decode()}
+    stream = {"type": "stream", "name": "stdout", "text": "out"}
+    error = {"type": "error", "name": "E", "message": "m", "traceback": ["E: m"], "short": "E: m"}
+    peer.answers["x"] = [
+        stream,
+        {"type": "display", "data": image},
+        {"type": "result", "data": {"text/plain": "42", "n": float("nan")}},
+        error,
+        ends("error", generation=1, state="warm", execution_count=3),
+    ]
+    done = run("run", "-s", "a", "--json", "x")
+    told = json.loads(done.stdout, parse_constant=pytest.fail)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert [event["type"] for event in told.pop("outputs")] == [
+        "stream",
+        "display",
+        "result",
+        "error",
+    ]
+    assert told.pop("done")["status"] == "error"
+    assert told == {
+        "session": "a",
+        "generation": 1,
+        "state": "warm",
+        "status": "error",
+        "execution_count": 3,
+        "stdout": "out",
+        "stderr": "",
+        "result": {"text/plain": "42", "n": None},
+        "displays": [image],
+        "error": {name: error[name] for name in ("name", "message", "short", "traceback")},
+    }
+
+
+def test_run_prints_json_of_code_alone(run: Run) -> None:
+    pictures = run("run", "-s", "a", "--json", "--save-images", "pics", "x")
+    assert (pictures.returncode, "--save-images" in pictures.stderr) == (2, True)
+
+
 def test_run_says_when_the_state_was_lost(run: Run, peer: Peer) -> None:
     peer.attach["a"] = {"generation": 2, "state": "lost", "reason": "killed by operator"}
     assert (
