@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 from broker.bounds import of_the_tree
 from broker.faults import bad_field
+from broker.marks import Mark
 from broker.roles import SessionKernel, Workspace
+from broker.store import SessionRecord
+from kernels.state import SessionState
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +62,17 @@ def tighten(kernel: ServiceKernel, asked: Mapping[str, float], *, adopted: bool 
             rule = f"not even a fresh kernel keeps to it: {error.strerror}"
             raise bad_field(", ".join(bounds), rule) from error
         logger.warning("kernel=%s is over %s: %s", kernel.kernel_id, ", ".join(bounds), error)
+
+
+def last_use(record: SessionRecord, mark: Mark, generation: int) -> tuple[float, bool]:
+    """Return when a session was last used, in Unix s, and whether it is known what it runs.
+
+    The store is told a while later than the mark, which not every session has.
+    """
+    if mark.generation != generation:
+        return record.last_used, record.state != SessionState.BUSY
+    used = max(record.last_used, min(mark.used, time.time()))
+    return used, mark.has_ended or record.state != SessionState.BUSY
 
 
 class Label(NamedTuple):

@@ -61,6 +61,7 @@ class Executions:
         limits = place.limits
         self.count = 0  # of those that have ended after they had begun
         self.last_used = time.time()  # Unix s
+        self.was_free = False  # an adopted kernel: it is known what it ran, if it ran anything
         self._queue = Waiting(limits.queue)
         self._running: Execution | None = None
         self._request_id = ""  # the kernel's id of what runs
@@ -339,7 +340,8 @@ class Executions:
         self._part()
         self._deadline.clear()
         self.dialogue.end()
-        self.last_used = time.time()
+        if not self.was_free:
+            self.last_used = time.time()  # it has perhaps only now ended what nobody has noted
         self._place.advance(SessionEvent.FINISHED)
         self._place.host.caught_up(self._place)
         self.start_next()

@@ -90,6 +90,11 @@ class Mark:
         """Return the generation that was numbered last."""
         return self._numbers[self._at + GENERATION]
 
+    @property
+    def used(self) -> int:
+        """Return the Unix time, in s, at which it was bound or its last execution ended, or 0."""
+        return self._numbers[self._at + TIME]
+
     def number(self, seq: int) -> None:
         """Note that a number is being given, before anybody can have seen it."""
         self._numbers[self._last] = seq
@@ -97,7 +102,8 @@ class Mark:
     def bound(self, generation: int, *, fresh: bool) -> None:
         """Note the session's kernel; a fresh one has said nothing and runs nothing."""
         self._numbers[self._at + GENERATION] = generation
-        self._numbers[self._at + TIME] = int(time.time())
+        if fresh:  # else nobody has used it since
+            self._numbers[self._at + TIME] = int(time.time())
         # What is numbered from here on says nothing of the message that was taken in last.
         self._numbers[self._at + TAKEN] = 0 if fresh else self.taken
         self._numbers[self._at + BEFORE] = 0
@@ -140,6 +146,7 @@ class Mark:
 
     def ending(self) -> None:
         """Note that the next number ends what runs."""
+        self._numbers[self._at + TIME] = int(time.time())
         self._numbers[self._at + END] = self._numbers[self._last] + 1
 
     def rest(self) -> None:
@@ -147,9 +154,14 @@ class Mark:
         self._numbers[self._at + HEAD] = 0
 
     @property
+    def has_ended(self) -> bool:
+        """Tell whether it is certain that what was run last has ended."""
+        return 0 < self._numbers[self._at + END] <= self._numbers[self._last]
+
+    @property
     def running(self) -> Running | None:
         """Return what runs, or None where that is not known."""
-        if 0 < self._numbers[self._at + END] <= self._numbers[self._last]:
+        if self.has_ended:
             return None
         head = self._numbers[self._at + HEAD]
         length = head >> 32

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 from weakref import WeakValueDictionary
 
-from broker.adoption import Adopter, Label, ServiceKernel, is_shared, read_label, tighten
+from broker.adoption import Adopter, Label, ServiceKernel, is_shared, last_use, read_label, tighten
 from broker.claims import OUT_OF_REACH, Claims, changed_meanwhile
 from broker.errors import (
     BrokerError,
@@ -354,7 +354,8 @@ class Service:
         limits = self.session_limits[profile].still_lowered(label.asked)
         session = self._new(label.key, profile, limits)
         if record is not None:
-            session.created, session.work.last_used = record.created, record.last_used
+            session.created, work = record.created, session.work
+            work.last_used, work.was_free = last_use(record, session.mark, label.generation)
         self.sessions[label.key] = session
         kernel.keep_workspace, session.workspace = True, kernel.workspace
         tighten(kernel, limits.asked, adopted=True)

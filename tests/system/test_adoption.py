@@ -55,6 +55,29 @@ async def test_a_cell_that_outlives_the_broker_keeps_its_session_busy(
         assert value_of(second, "long", "marker") == "6"
 
 
+async def test_idleness_goes_on_from_the_last_execution_through_the_brokers_death(
+    start_broker: Callable[..., AbstractContextManager[RunningBroker]],
+    short_dir: Callable[[], Path],
+) -> None:
+    directory = short_dir()
+    (directory / "broker.toml").write_text(PROFILE)
+    flags = ("--config", str(directory / "broker.toml"))
+    with start_broker(directory, *flags) as first:
+        value_of(first, "quiet", "1")
+        used = row_of(first, "quiet")["last_used"]
+        # At once: what the store is told within a while, it has perhaps not been told yet.
+        os.kill(first.pid, signal.SIGKILL)
+        first.process.wait(20)
+    for _ in range(2):
+        with start_broker(directory, *flags) as later:
+            ask_until(
+                lambda broker=later: row_of(broker, "quiet")["state"] == "ready", "a free kernel"
+            )
+            assert abs(row_of(later, "quiet")["last_used"] - used) <= 1  # as exact as its mark
+            os.kill(later.pid, signal.SIGKILL)
+            later.process.wait(20)
+
+
 async def test_kernels_of_a_killed_zygote_are_adopted_after_a_killed_broker(
     start_broker: Callable[..., AbstractContextManager[RunningBroker]],
     short_dir: Callable[[], Path],
