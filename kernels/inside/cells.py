@@ -14,7 +14,7 @@ from typing import Any
 
 from ipykernel.compiler import XCachingCompiler, get_tmp_directory, get_tmp_hash_seed
 from ipykernel.displayhook import ZMQShellDisplayHook
-from IPython.core.inputtransformer2 import TransformerManager
+from IPython.core.inputtransformer2 import TransformerManager, leading_empty_lines
 
 from .magics import TIMED, Body, body_of, mark, name_of
 from .places import CELLS
@@ -36,7 +36,8 @@ class Transformer(TransformerManager):
     def transform_cell(self, cell: str) -> str:
         """Return the cell as Python, with the blank lines that it begins with."""
         code = super().transform_cell(cell)
-        if cell[:1].isspace():
+        # The debugger has IPython keep them while it is attached.
+        if cell[:1].isspace() and leading_empty_lines in self.cleanup_transforms:
             code = "\n" * cell[: len(cell) - len(cell.lstrip())].count("\n") + code
         return code
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ipykernel.compiler import get_file_name, murmur2_x86
 from IPython.core.async_helpers import _should_be_async
 from IPython.core.displayhook import DisplayHook as TheirHook
-from IPython.core.inputtransformer2 import TransformerManager
+from IPython.core.inputtransformer2 import TransformerManager, leading_empty_lines
 
 from kernels.inside.cells import Compiler, DisplayHook, Transformer, may_await, murmur2
 from tests.kernels.talk import Talk
@@ -237,3 +237,11 @@ async def test_every_expression_is_shown_where_that_is_asked_for(talk: Talk) -> 
     said = await talk.run("1\nx = 2\nx")
     shown = [content["data"]["text/plain"] for content in said.contents("execute_result")]
     assert shown == ["1", "2"]
+
+
+def test_blank_lines_are_not_doubled_where_the_debugger_has_them_kept() -> None:
+    transformer = Transformer()
+    cell = "\n\ndef f():\n    return 1\n"
+    assert transformer.transform_cell(cell) == cell
+    transformer.cleanup_transforms.remove(leading_empty_lines)
+    assert transformer.transform_cell(cell) == cell
