@@ -60,6 +60,7 @@ class Execution:
     order: Order = CODE
     around: Surroundings = NONE  # what was set for all that runs, when it was asked for
     configured: bool = False  # the kernel has that
+    cwd_refused: bool = False  # but its directory, which is not there
     answers: bool = False  # who asked can answer what it asks
     told: bool = False  # an event has told of it: a `done` must follow
     started: float = 0.0
@@ -257,7 +258,9 @@ class Execution:
         if self._status == "error" and isinstance(message.content.get("ename"), str):
             self._untold = message.content
         told = message.content.get("broker")
-        self.configured = isinstance(told, dict) and told.get("configured") is True
+        told = told if isinstance(told, dict) else {}
+        self.configured = told.get("configured") is True
+        self.cwd_refused = told.get("refused") == "cwd"
         count = _count(message.content.get("execution_count"))
         self.count = self.count if count is None else count
 

@@ -23,7 +23,7 @@ from broker.requests import Configure
 from broker.resumption import UNTOLD, Greeting, note, resumed
 from broker.roles import Client, Host, SessionKernel, SessionLimits, Workspace
 from broker.strays import Strays
-from broker.surroundings import NONE
+from broker.surroundings import Around
 from broker.transcript import Transcript
 from broker.waiting import Waiting
 from kernels.messages import Message
@@ -73,8 +73,7 @@ class Executions:
         self.dialogue = Dialogue(place, self._emit)
         self._state = "fresh"  # of the variables, as what begins next will find them
         self._answered = False  # by the kernel it has now
-        self._around = NONE  # what clients have set for all that runs
-        self._around_version = 0  # which of it the kernel has
+        self._around = Around()
         self._turn = 0  # the place among those who wait for a kernel, where there is a queue
 
     def __repr__(self) -> str:
@@ -104,7 +103,7 @@ class Executions:
         """Take up a kernel; a `warm` one may still run what it was given before: `running`."""
         self._state, warm = state, state == "warm"
         self._answered = warm
-        self._around_version = 0
+        self._around.version = 0
         self.dialogue.begin(warm=warm)
         self._turn = 0
         self._strays.renew()
@@ -172,7 +171,7 @@ class Executions:
         Raises QueueFull, StoreUnavailable, and BadMessage, for an id in use for one.
         """
         limits, now = self._place.limits, time.monotonic()
-        executions = executions_of(request, owner, now, limits, self._around)
+        executions = executions_of(request, owner, now, limits, self._around.wanted)
         for execution in executions:
             execution.answers = answers
         self._check(request.id, len(executions))
@@ -180,8 +179,8 @@ class Executions:
 
     def configure(self, request: Configure) -> None:
         """Set what is around all that is submitted from now on. Raises BadMessage."""
-        limits, applied = self._place.limits, self._around_version
-        self._around = surrounded(self._around, request, limits, applied=applied)
+        limits, around = self._place.limits, self._around
+        around.wanted = surrounded(around.wanted, request, limits, applied=around.version)
 
     def _check(self, request_id: str, number: int) -> None:
         """Raise what speaks against queueing so many more under this id."""
@@ -251,7 +250,7 @@ class Executions:
         left = self._place.host.quotas.cpu_left(self._place)
         execution.used_before = self._deadline.set(kernel, execution.request.timeout, left)
         self._request_id = kernel.channels.next_id()
-        content = execution.content(self._around_version)
+        content = execution.content(self._around.version)
         self.dialogue.brief(kernel, content)
         note(self._place, execution, self._request_id)
         try:
@@ -356,7 +355,7 @@ class Executions:
         self._part()
         self._deadline.clear()
         if execution.configured:
-            self._around_version = execution.around.version
+            self._around.settle(execution.around, refused=execution.cwd_refused)
         self.dialogue.end()
         execution.used_after = usage_after(self._place.kernel, execution)
         self._place.advance(SessionEvent.FINISHED)

@@ -173,7 +173,8 @@ class Configure(Message, frozen=True, kw_only=True, tag="configure"):
     """Set environment variables and the working directory for all that runs from now on.
 
     A variable set to None is removed; the directory `.` is the workspace itself again. They hold
-    for the session's later kernels, too: what is run where there is no such directory fails.
+    for the session's later kernels, too. Where there is no such directory, the first execution
+    says so and runs nothing, and the former one stays.
     With `again`, what the session still has so is left as code may have changed it since.
     """
 

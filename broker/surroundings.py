@@ -6,7 +6,7 @@ Kept in memory alone. What is secret in it is written nowhere, and shown nowhere
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from broker.faults import bad_field
@@ -74,5 +74,31 @@ class Surroundings:
         cwd, since = self._cwd
         return {"env": env, **({"cwd": cwd} if since > version else {})}
 
+    def without(self, refused: Surroundings, proven: Surroundings) -> Surroundings:
+        """Return them with the directory that was proven, if they have the one that was refused."""
+        if self._cwd != refused._cwd:
+            return self
+        return replace(self, _cwd=(None, 0) if proven._cwd == refused._cwd else proven._cwd)
+
 
 NONE = Surroundings()
+
+
+class Around:
+    """What is around a session's executions: as its clients want it, and as its kernel has it."""
+
+    def __init__(self) -> None:
+        self.wanted = NONE  # for all that is asked for from now on
+        self.version = 0  # which of it the kernel has
+        self._proven = NONE  # what some kernel of the session could take on
+
+    def settle(self, around: Surroundings, *, refused: bool) -> None:
+        """Note that the kernel has these; not the directory, if that is `refused`.
+
+        Then nothing of it comes again: the session stays where it was, and so do later kernels.
+        """
+        self.version = around.version
+        if refused:
+            self.wanted = self.wanted.without(around, self._proven)
+            around = around.without(around, self._proven)
+        self._proven = around

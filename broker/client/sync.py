@@ -262,7 +262,8 @@ class Session:
     ) -> None:
         """Set environment variables and the directory of all that is asked for from now on.
 
-        None removes a variable. They hold for the session's later kernels, too.
+        None removes a variable. They hold for the session's later kernels, too. Where there is no
+        such directory, the next execution says so, runs nothing, and the former one stays.
         """
         self._answer("configure", env=env, cwd=cwd)
         self._line.link.surround(env, cwd)

@@ -2,7 +2,8 @@
 
 It stands in the content of an `execute_request` as `broker`, a map:
 
-- `configure`: `{"env": {name: text or null}, "cwd": path}`, from now on
+- `configure`: `{"env": {name: text or null}, "cwd": path}`, from now on; the reply's `broker` says
+  that it is `configured`, and that `cwd` was `refused` where the session stays in its directory
 - `env`, `cwd`: the same, until the request is done
 - `inputs`: `{name: plain data}`, set as variables
 - `call`: `{"function", "args", "kwargs"}`, in the place of the code
@@ -65,7 +66,11 @@ class Parcels:
         shell = self._kernel.shell
         home = shell.starting_dir
         if (lasting := parcel.get("configure")) is not None:
-            self._surroundings.change(lasting.get("env", {}), lasting.get("cwd"), home)
+            try:
+                self._surroundings.change(lasting.get("env", {}), lasting.get("cwd"), home)
+            except OSError:  # told once: it would keep every later execution from running
+                told |= {"configured": True, "refused": "cwd"}
+                raise
             told["configured"] = True
         self._surroundings.lend(parcel.get("env", {}), parcel.get("cwd"), home)
         if inputs := parcel.get("inputs"):

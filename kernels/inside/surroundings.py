@@ -19,12 +19,12 @@ class Surroundings:
     def change(self, env: dict[str, str | None], cwd: str | None, home: str) -> None:
         """Change them for good; None removes a variable. A relative directory is beneath `home`.
 
-        Raises OSError, with nothing changed.
+        Raises OSError, with all changed but the directory.
         """
-        if cwd is not None:
-            _enter(cwd, home)
         for name, value in env.items():
             _set(name, value)
+        if cwd is not None:
+            _enter(cwd, home, "; the former one stays")
 
     def lend(self, env: dict[str, str | None], cwd: str | None, home: str) -> None:
         """Change them until they are put back. Raises OSError."""
@@ -53,11 +53,11 @@ class Surroundings:
                 continue
 
 
-def _enter(cwd: str, home: str) -> None:
+def _enter(cwd: str, home: str, then: str = "") -> None:
     try:
         os.chdir(os.path.join(home, cwd))
     except OSError as error:
-        raise type(error)(error.errno, f"cwd: {error.strerror}", cwd) from None
+        raise type(error)(error.errno, f"cwd: {error.strerror}{then}", cwd) from None
 
 
 def _set(name: str, value: Any) -> None:

@@ -394,9 +394,11 @@ async def test_what_is_secret_is_in_nothing_that_could_be_logged() -> None:
 # Configure
 
 
-def configured(kernel: FakeKernel, *, well: bool = True) -> None:
+def configured(kernel: FakeKernel, *, well: bool = True, refused: str = "") -> None:
     kernel.say("iopub", "status", {"execution_state": "busy"})
     told = {"configured": True} if well else {}
+    if refused:
+        told |= {"refused": refused}
     kernel.say("shell", "execute_reply", {"status": "ok", "broker": told})
     kernel.say("iopub", "status", {"execution_state": "idle"})
 
@@ -436,6 +438,52 @@ async def test_what_a_kernel_could_not_take_on_comes_again() -> None:
         stage.submit(name)
         configured(stage.kernel, well=False)
     assert stage.parcels == [{"configure": {"env": {}, "cwd": "d"}}] * 2
+
+
+@on_manual_time
+async def test_a_directory_that_a_kernel_refused_comes_no_more() -> None:
+    stage = Stage()
+
+    def configure(**fields: Any) -> None:
+        stage.session.work.configure(Configure(id="1", **fields))
+
+    def begin_again(number: int) -> None:
+        stage.session.drop_kernel("restart")
+        stage.kernel = FakeKernel(f"k{number}")
+        stage.session.bind(stage.kernel, number, "lost", "restart")
+
+    configure(env={"A": "1"}, cwd="d")
+    stage.submit("a")
+    configured(stage.kernel)
+    configure(env={"B": "1"}, cwd="absent")
+    stage.submit("b")
+    configure(env={"C": "1"})
+    configured(stage.kernel, refused="cwd")
+    stage.submit("c")
+    configured(stage.kernel)
+    assert stage.parcels[1:] == [
+        {"configure": {"env": {"B": "1"}, "cwd": "absent"}},
+        {"configure": {"env": {"C": "1"}}},
+    ]
+    begin_again(2)
+    stage.submit("d")
+    everything = {"env": {"A": "1", "B": "1", "C": "1"}, "cwd": "d"}
+    assert stage.parcels == [{"configure": everything}]
+    configured(stage.kernel, refused="cwd")  # it has gone since
+    begin_again(3)
+    stage.submit("e")
+    assert stage.parcels == [{"configure": {"env": everything["env"]}}]
+
+
+@on_manual_time
+async def test_a_directory_that_is_set_after_one_that_is_refused_counts() -> None:
+    stage = Stage()
+    stage.session.work.configure(Configure(id="1", cwd="absent"))
+    stage.submit("a")
+    stage.session.work.configure(Configure(id="2", cwd="d"))
+    configured(stage.kernel, refused="cwd")
+    stage.submit("b")
+    assert stage.parcels[-1] == {"configure": {"env": {}, "cwd": "d"}}
 
 
 @on_manual_time

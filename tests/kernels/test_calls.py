@@ -266,15 +266,30 @@ async def test_what_is_configured_stays(talk: Talk) -> None:
     assert await talk.value(look) == "('1', False, 'sub')"
 
 
-@pytest.mark.parametrize("kind", ["cwd", "configure"])
-async def test_without_its_directory_nothing_runs(talk: Talk, kind: str) -> None:
-    where = {"cwd": "nowhere", "env": {"A": "1"}}
-    said = await bring(talk, "print('ran')", **({kind: where} if kind == "configure" else where))
+async def test_without_its_directory_nothing_runs(talk: Talk) -> None:
+    said = await bring(talk, "print('ran')", cwd="nowhere", env={"A": "1"})
     assert said.value == "FileNotFoundError: [Errno 2] cwd: No such file or directory: 'nowhere'"
     assert said.text() == ""
     assert said.reply is not None
     assert said.reply.content["broker"] == {}
     assert await talk.value("import os; os.environ.get('A')") == ""
+
+
+async def test_a_directory_that_cannot_be_configured_is_told_once(talk: Talk) -> None:
+    await talk.run("import os\nos.mkdir('sub')\nopen('file', 'w').close()")
+    await bring(talk, "", configure={"env": {}, "cwd": "sub"})
+    for where, name, why in (
+        ("nowhere", "FileNotFoundError", "[Errno 2] cwd: No such file or directory"),
+        ("../file", "NotADirectoryError", "[Errno 20] cwd: Not a directory"),
+    ):
+        lasting = {"env": {"A": where}, "cwd": where.replace("..", "/proc/self/cwd/..")}
+        said = await bring(talk, "print('ran')", configure=lasting)
+        assert said.value == f"{name}: {why}; the former one stays: {lasting['cwd']!r}"
+        assert said.text() == ""
+        assert said.reply is not None
+        assert said.reply.content["broker"] == {"configured": True, "refused": "cwd"}
+        look = "os.environ['A'], os.path.basename(os.getcwd())"
+        assert await talk.value(look) == str((where, "sub"))
 
 
 async def test_a_parcel_that_nobody_packed_is_an_error(talk: Talk) -> None:

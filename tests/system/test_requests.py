@@ -268,17 +268,21 @@ async def test_what_is_configured_holds_in_order_and_for_later_kernels(
         assert text_of(await ask(peer, "execute", code=LOOK)) == "1 None sub\n"
 
 
-async def test_a_directory_that_is_not_there_is_told_and_there_is_a_way_back(
+async def test_a_directory_that_is_not_there_is_told_once_and_the_former_one_stays(
     broker: RunningBroker,
 ) -> None:
     async with attached(broker, new_name()) as peer:
-        home = text_of(await ask(peer, "execute", code="import os; print(os.getcwd())"))
-        await ask(peer, "configure", cwd="absent")
-        for _ in range(2):
-            told = await ask(peer, "execute", code="print('ran')")
-            assert [one["name"] for one in told if one["type"] == "error"] == ["FileNotFoundError"]
-        await ask(peer, "configure", cwd=".")
-        assert text_of(await ask(peer, "execute", code="print(os.getcwd())")) == home
+        await peer.run("import os; os.mkdir('sub')")
+        await ask(peer, "configure", cwd="sub")
+        assert text_of(await ask(peer, "execute", code=LOOK)) == "None None sub\n"
+        await ask(peer, "configure", env={"A": "1"}, cwd="absent")
+        told = await ask(peer, "execute", code="print('ran')")
+        assert [event["type"] for event in told] == ["started", "error", "done"]
+        assert told[1]["name"] == "FileNotFoundError"
+        assert told[1]["message"].endswith("the former one stays: 'absent'")
+        assert text_of(await ask(peer, "execute", code=LOOK)) == "1 None sub\n"
+        await ask(peer, "restart")
+        assert text_of(await ask(peer, "execute", code=LOOK)) == "1 None sub\n"
 
 
 # Over HTTP
