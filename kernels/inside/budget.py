@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from contextvars import ContextVar
 from typing import Any
 
 from .spill import Outputs, Spill
@@ -12,12 +13,15 @@ MAX_PIECES = 1000  # messages not yet handed over, at the most: one for each cha
 JOIN_BELOW = 1024  # characters; shorter pieces of the tail are joined
 
 
+_apart: ContextVar[OutputBudget] = ContextVar("budget")
+
+
 class OutputBudget:
     """Count the text of one execution and keep its tail once the head has used up its half.
 
     From then on all of it goes to a file as well, the head first. `limit` is in characters, as good
     as bytes for what a bound is for. Writes between two executions (from threads) count against the
-    one before.
+    one before; those of threads, against the main thread's.
     """
 
     def __init__(self, limit: int) -> None:
@@ -30,6 +34,18 @@ class OutputBudget:
         """Count anew, under a lock of this process: in a child that a cell has forked, too."""
         self._lock = threading.RLock()
         self.begin()
+
+    def apart(self) -> OutputBudget:
+        """Return another one, against which this context's writes count from now on."""
+        budget = OutputBudget(self.limit)
+        budget.streams, budget.outputs = self.streams, self.outputs
+        _apart.set(budget)
+        return budget
+
+    @property
+    def here(self) -> OutputBudget:
+        """Return the one against which this context's writes count."""
+        return _apart.get(self)
 
     def begin(self) -> None:
         """Start a new execution's count."""

@@ -14,13 +14,13 @@ from contextlib import contextmanager, suppress
 from typing import Any, ClassVar
 
 import comm
-from ipykernel import ipkernel, kernelbase
 from ipykernel.ipkernel import IPythonKernel
 from IPython.core.interactiveshell import InteractiveShell
 from tornado.ioloop import IOLoop
 from traitlets import Any as Anything
 from traitlets import Type
 
+from . import adapted  # noqa: F401 - before anything is made of it
 from .asking import Asking
 from .budget import OutputBudget
 from .calls import DRIVE
@@ -32,7 +32,7 @@ from .publish import Publisher
 from .questions import Questions
 from .session import KernelSession
 from .shell import Shell
-from .streams import CellStream, Unflushed, flush
+from .streams import CellStream, flush
 from .subshells import Requests
 from .tools import ToolBox
 from .tracebacks import text_of
@@ -43,24 +43,6 @@ BROKEN_OFF = {
     "evalue": "a signal handler of the session's raised when the code had ended",
     "traceback": [],
 }
-
-
-_inspected: dict[tuple[Any, tuple[str, ...]], dict[str, bool]] = {}
-_inspect_parameters = kernelbase._accepts_parameters
-
-
-def accepts_parameters(method: Any, names: list[str]) -> dict[str, bool]:
-    """Return which parameters a method has; ipykernel asks for each cell, of the same method."""
-    key = getattr(method, "__func__", method), tuple(names)
-    if key not in _inspected:
-        _inspected[key] = _inspect_parameters(method, names)
-    return _inspected[key]
-
-
-if "_accepts_parameters" not in vars(ipkernel):
-    raise ImportError("this ipykernel asks for parameters in another way")
-vars(ipkernel)["_accepts_parameters"] = accepts_parameters
-vars(kernelbase)["sys"] = Unflushed()
 
 
 def cpu_seconds() -> float:
@@ -307,12 +289,22 @@ class Kernel(ParentsApart, IPythonKernel):
                 with suppress(ValueError, TypeError, KeyError):  # no request at all
                     self.session.answer(self.shell_stream, msg, self._failure(BROKEN_OFF))
 
+    def _stand_apart(self) -> OutputBudget:
+        """Have what is shown from here on told of this request, and counted by itself."""
+        shell: Any = self.shell
+        with suppress(Exception):  # of whatever a cell has put in the place of what shows things
+            shell.set_thread_parent(self.get_parent())
+        return self.budget.apart()
+
     async def do_execute(self, code: str, silent: bool, *args: Any, **options: Any) -> Any:
         """Run one cell; the tail of an over-long output is sent before its reply."""
-        self.budget.begin()
+        beside = threading.current_thread() is not threading.main_thread()
+        budget = self._stand_apart() if beside else self.budget
+        lent = self._parcels.lent if beside else 0
+        budget.begin()
         self.tools.prepare(self)
         began = cpu_seconds()
-        CellStream.patient = True
+        CellStream.patient |= not beside
         try:
             with self.interruptible():
                 reply = await self._parcels.run(super().do_execute, code, silent, *args, **options)
@@ -322,9 +314,9 @@ class Kernel(ParentsApart, IPythonKernel):
             self._interruptible = False
             reply = self._failed(error, silent)
         finally:
-            CellStream.patient = False
-            self._parcels.put_back()
-        self.budget.finish()
+            CellStream.patient &= beside
+            self._parcels.put_back(lent)
+        budget.finish()
         self._cpu = cpu_seconds() - began
         if isinstance(self.shell, Shell):
             told = self.shell.told_error
@@ -363,7 +355,7 @@ class Kernel(ParentsApart, IPythonKernel):
         metadata["cpu"] = round(self._cpu, 6)
         # ru_maxrss is in KiB, getrusage(2), and the kernel's highest so far, not the cell's.
         metadata["memory_peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
-        if truncated := self.budget.truncated:
+        if truncated := self.budget.here.truncated:
             metadata["truncated"] = truncated
         return metadata
 

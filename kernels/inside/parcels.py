@@ -30,6 +30,11 @@ class Parcels:
         self._surroundings = Surroundings()
         self.put_back = self._surroundings.put_back
 
+    @property
+    def lent(self) -> int:
+        """Count what of the surroundings is lent, to put back no more than what comes later."""
+        return self._surroundings.lent
+
     def run(
         self, execute: Callable[..., Awaitable[Reply]], *args: Any, **options: Any
     ) -> Awaitable[Reply]:

@@ -163,6 +163,7 @@ class CellStream(OutStream):
         self._waiting = bytearray(4)
         self._line = Line()
         self._line_of: dict[str, Any] = {}  # the request
+        self._line_budget = self.budget
         self._line_sent = 0.0  # of the monotonic clock: when it last was
         self._awaited = False  # a call of `_release_late`
         self._taken: list[bytes] = []  # from the descriptor, while a signal handler may break in
@@ -213,17 +214,17 @@ class CellStream(OutStream):
         if self.pub_thread.silent and threading.get_ident() in self.pub_thread.silent:
             return len(string)
         self._collect_all()
-        text = string
+        text, budget = string, self.budget.here
         if "\r" in string or CellStream.holder is not None:
-            text = self._rewrite(string, self.parent_header)
-        text = self.budget.admit(self.name, text)
+            text = self._rewrite(string, self.parent_header, budget)
+        text = budget.admit(self.name, text)
         if text:
             self.append(text)
             if self.pending.is_large:
                 self.flush()
         return len(string)
 
-    def _rewrite(self, text: str, parent: dict[str, Any]) -> str:
+    def _rewrite(self, text: str, parent: dict[str, Any], budget: OutputBudget) -> str:
         """Return what of the text goes on now: not a line that is rewritten, if one just went."""
         with self.pending.lock:
             holder = CellStream.holder
@@ -238,7 +239,7 @@ class CellStream(OutStream):
             if self._line.is_long or now - self._line_sent >= REWRITE_AFTER or not self._io_loop:
                 CellStream.holder, self._line_sent = None, now
                 return text + self._line.take()
-            CellStream.holder, self._line_of = self, parent
+            CellStream.holder, self._line_of, self._line_budget = self, parent, budget
             if not self._awaited:
                 self._io_loop.call_soon_threadsafe(self._release_later)
                 self._awaited = True
@@ -248,7 +249,7 @@ class CellStream(OutStream):
         """Let go of the line that is being rewritten, as it stands now."""
         with self.pending.lock:
             CellStream.holder, self._line_sent = None, time.monotonic()
-            text = self.budget.admit(self.name, self._line.take())
+            text = self._line_budget.admit(self.name, self._line.take())
             if text:
                 self.pending.add(self, self._line_of, text)
                 self.pub_thread.arm()
@@ -304,7 +305,7 @@ class CellStream(OutStream):
             self._taken.clear()
             text = self._decoder.decode(everything)
             if text and ("\r" in text or CellStream.holder is not None):
-                text = self._rewrite(text, self._parent_header_global)
+                text = self._rewrite(text, self._parent_header_global, self.budget)
             text = self.budget.admit(self.name, text)
             if text:
                 # Whichever thread came by, a control request's among them: it is the cell's.
@@ -363,15 +364,6 @@ def flush() -> None:
             stream.flush()
         except Exception:  # noqa: S112 - there may be none, or a closed one: none of ours is
             continue
-
-
-class Unflushed:
-    """The module `sys` for ipykernel's kernel, which would flush whatever stands for a stream."""
-
-    stdout = stderr = None
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(sys, name)
 
 
 def _check_names() -> None:

@@ -39,11 +39,16 @@ class Surroundings:
             self._undo.append(partial(_set, name, os.environ.get(name)))
             _set(name, value)
 
-    def put_back(self) -> None:
-        """Have things as they were before they were lent; the last one first."""
+    @property
+    def lent(self) -> int:
+        """Count what is lent."""
+        return len(self._undo)
+
+    def put_back(self, down_to: int = 0) -> None:
+        """Have things as they were before they were lent; the last one first, down to so many."""
         for _ in range(ATTEMPTS):
             try:
-                while self._undo:
+                while len(self._undo) > down_to:
                     self._undo[-1]()
                     self._undo.pop()
                 return
