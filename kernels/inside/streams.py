@@ -359,7 +359,10 @@ class CellStream(OutStream):
 
 def flush() -> None:
     """Send what was printed, if what a cell has put in the place of our streams can do so."""
-    for stream in (sys.stdout, sys.stderr):
+    streams: tuple[Any, ...] = sys.stdout, sys.stderr
+    if [*map(type, streams)] == [CellStream] * 2 and streams[0].pub_thread is not None:
+        streams = streams[:1]  # of ours, each sends what both have
+    for stream in streams:
         try:
             stream.flush()
         except Exception:  # noqa: S112 - there may be none, or a closed one: none of ours is
