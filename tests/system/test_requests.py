@@ -223,6 +223,28 @@ async def test_a_kernel_that_ends_in_a_batch_ends_the_batch(broker: RunningBroke
         assert ends[-1][1] == "exit 3"
 
 
+@pytest.mark.parametrize("stop_on_error", [True, False])
+@pytest.mark.parametrize("code", ["exit()", "quit()", "get_ipython().exit_now = True\n1"])
+async def test_a_cell_that_exits_ends_its_batch_and_each_cell_is_told_once(
+    broker: RunningBroker, code: str, *, stop_on_error: bool
+) -> None:
+    async with attached(broker, new_name()) as peer:
+        codes = ["x = 1", f"print('last words')\n{code}", "print('ran')", "x"]
+        cells = [{"code": each} for each in codes]
+        told = await ask(peer, "batch", cells=cells, stop_on_error=stop_on_error)
+        assert text_of(told) == "last words\n"
+        ends = [(e.get("cell"), e["status"], e.get("reason")) for e in told if e["type"] == "done"]
+        unrun = "aborted", "the kernel was lost before it ran"
+        expected = [(0, "ok", None), (1, "lost", "exit 0"), (2, *unrun), (3, *unrun)]
+        assert ends == [*expected, (None, "lost", "exit 0")]
+        assert told[-1]["cells"] == 2
+        lost = await peer.until("session")
+        assert (lost["state"], lost["generation"], lost["reason"]) == ("lost", 1, "exit 0")
+        [*_, error, done] = await peer.run("x")
+        assert (error["name"], done["generation"]) == ("NameError", 2)
+        assert [e for e in peer.events if e.get("id") == told[-1]["id"]] == told, "told once"
+
+
 # Surroundings
 
 LOOK = "import os; print(os.environ.get('A'), os.environ.get('B'), os.path.basename(os.getcwd()))"
