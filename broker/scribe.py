@@ -62,19 +62,13 @@ class Scribe:
     async def cells(self, key: Key, most: int) -> list[Kept]:
         """Return the last cells that a session has run, wherever it is served, the newest last.
 
-        Raises StoreUnavailable if another node serves it, or none.
+        Raises StoreUnavailable: a part of them would be taken for all.
         """
         live = self._service.sessions.get(key)
         ended = [one for one in self._dirty if one.key == key and one is not live]
         here = ended if live is None else [*ended, live]
         waiting = [kept for session in here for kept in session.transcript.unwritten]
-        stored: list[bytes] = []
-        try:
-            stored = await self._cells.read(key, most)
-        except BrokerError:
-            if not here:
-                raise
-            # What this node knows is better than nothing.
+        stored = await self._cells.read(key, most)
         new = set(stored)  # or not: it was written meanwhile
         found = [Kept(None, 0, packed) for packed in stored]
         found += [kept for kept in waiting if kept.packed not in new]
