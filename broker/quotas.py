@@ -168,11 +168,17 @@ class Quotas:
 
     def submit(self, session: Place) -> None:
         """Note that a session is about to be busy. Raises QuotaExceeded."""
-        quota = self.of(session.tenant)
+        self.check(session.tenant, session)
+        if self.of(session.tenant).running:
+            self._busy[session.tenant].add(session)
+
+    def check(self, tenant: str, session: Place | None = None) -> None:
+        """Raise QuotaExceeded if the tenant may run nothing now, in this session or a new one."""
+        quota = self.of(tenant)
         if quota.cpu_hour:
-            self._check_hour(session.tenant, quota.cpu_hour)
+            self._check_hour(tenant, quota.cpu_hour)
         if quota.running:
-            self._check_running(session, quota.running)
+            self._check_running(tenant, session, quota.running)
 
     def cpu_left(self, session: Place) -> float:
         """Return the CPU seconds that an execution may take now: what is left of the hour."""
@@ -192,20 +198,19 @@ class Quotas:
                 field="cpu_hour",
             )
 
-    def _check_running(self, session: Place, bound: int) -> None:
-        busy = self._busy.setdefault(session.tenant, WeakSet())
-        if session in busy and session.busy:
+    def _check_running(self, tenant: str, session: Place | None, bound: int) -> None:
+        busy = self._busy.setdefault(tenant, WeakSet())
+        if session is not None and session.busy:
             return
         if len(busy) >= bound:
-            busy = self._busy[session.tenant] = WeakSet(one for one in busy if one.busy)
-        if len(busy) >= bound and not session.busy:
+            busy = self._busy[tenant] = WeakSet(one for one in busy if one.busy)
+        if len(busy) >= bound:
             raise QuotaExceeded(
                 f"running: {len(busy)} sessions run something, as many as this tenant may have here"
                 " at once; wait for one of them",
                 retry_after=AGAIN,
                 field="running",
             )
-        busy.add(session)
 
     def executed(self, session: Place, cpu: float | None) -> None:
         """Count an execution that has ended; `cpu` in seconds, where somebody has counted them."""

@@ -96,6 +96,7 @@ class ExecuteOnce(Face):
     async def post(self) -> None:
         """Run the body's code."""
         body = self._body()
+        self.service.quotas.check(self.principal.tenant)
         async with self.service.once(self.principal.tenant, self._query(body)) as session:
             await self._run(session, body)
 
@@ -190,7 +191,10 @@ class ExecuteInSession(ExecuteOnce):
         """Run the body's code in the session."""
         name = check_session_name(session)
         body = self._body()
-        found = await self.service.open(self.principal.tenant, name, self._query(body))
+        key = self.principal.tenant, name
+        if key not in self.service.sessions:  # else a session would be made for a refusal
+            self.service.quotas.check(self.principal.tenant)
+        found = await self.service.open(*key, self._query(body))
         await self._run(found, body)
 
 

@@ -100,3 +100,12 @@ async def test_a_large_answer_is_made_beside_the_loop(events: list[Event]) -> No
     assert len(answer["outputs"]) == len(events)
     assert makers
     assert threading.get_ident() not in makers
+
+
+def test_a_connection_is_left_to_its_next_request() -> None:
+    face: Any = ExecuteOnce.__new__(ExecuteOnce)
+    face.on_finish()
+    cancelled: list[bool] = []
+    face._last_words = SimpleNamespace(cancel=lambda: cancelled.append(True))
+    face.on_finish()
+    assert cancelled == [True]

@@ -120,6 +120,9 @@ def test_cpu_time_over_the_quota_is_stopped_and_refused_until_the_hour_has_room(
     assert told["field"] == "cpu_hour"
     assert isinstance(told["retry_after"], float)
     assert 3000 < told["retry_after"] <= 3660
+    refused = new_name()
+    assert refusal(brief, refused)["field"] == "cpu_hour"
+    assert call(brief, "GET", f"/v1/sessions/{refused}").status == 404  # a refusal opens none
     assert execute(strict, new_name(), "1")["status"] == "ok"
     end(brief, name)
 
