@@ -64,10 +64,13 @@ class Tool:
         """Call it, and wait for what it returns. Raises TypeError, or the tool's ToolError."""
         answer = self._asking.call(self.__name__, *self._checked(args, kwargs))
         try:
-            return answer.result()
+            error = answer.exception()
         except BaseException:
             answer.cancel()  # an interrupt: nobody waits any more
             raise
+        if error is not None:
+            raise error  # from here: what it is raised in is not shown
+        return answer.result()
 
     async def aio(self, *args: Any, **kwargs: Any) -> Any:
         """Call it, and let others go on until it returns; raises as a plain call does."""

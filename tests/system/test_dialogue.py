@@ -168,6 +168,7 @@ async def test_bytes_and_nested_data_reach_the_tool(peer: Peer) -> None:
     await peer.send({"type": "tool_result", "call": call["call"], "error": error})
     failed = await peer.until("error")
     assert (failed["name"], failed["message"]) == ("ToolError", "PermissionError: not today")
+    assert "futures" not in "\n".join(failed["traceback"])
 
 
 async def test_only_who_registered_a_tool_may_answer(broker: RunningBroker) -> None:
