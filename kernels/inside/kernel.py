@@ -320,9 +320,10 @@ class Kernel(ParentsApart, IPythonKernel):
         self._cpu = cpu_seconds() - began
         if isinstance(self.shell, Shell):
             told = self.shell.told_error
-            if told and reply.get("ename") == told["ename"]:
+            if told and not beside and reply.get("ename") == told["ename"]:
                 reply["evalue"] = told["evalue"]  # in the same words
-            self.shell.forget_outputs()
+            if not beside or not CellStream.patient:  # else it is the main thread's cell's
+                self.shell.forget_outputs()
             # `exit()`: at once, or the next cell would be lost in this one's place.
             if self.shell.exit_now and not self.answers_exit:
                 self.iopub_socket.flush()
