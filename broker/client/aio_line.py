@@ -9,13 +9,13 @@ from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
-from .backoff import Backoff, is_passing, next_url
+from .backoff import Backoff, next_url
 from .errors import BrokerError, ConnectionLost, SessionElsewhere
 from .line import HOPS, Address
 from .place import Following
 from .result import Event
 from .resume import Asked, Link
-from .socket import ANSWER, closed_error, connect_options, opening_error, tell_outage, tell_reunion
+from .socket import ANSWER, Outage, closed_error, connect_options, opening_error
 from .wire import Deliver
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class AsyncDialler:
 
     async def again(self, error: BrokerError, after: int) -> ClientConnection:
         """Return a connection after one was lost; raises the last error to give up."""
-        told = False
+        outage = Outage(self.backoff.total)
         while (delay := self.backoff.wait(error)) is not None:
             self._turn(error)
             await asyncio.sleep(delay)
@@ -70,12 +70,9 @@ class AsyncDialler:
                 socket = await self.open(after)
             except BrokerError as failed:
                 error = failed
-                if not told and is_passing(error):
-                    tell_outage(error, self.backoff.total)
-                    told = True
+                outage.goes_on(error)
             else:
-                if told:
-                    tell_reunion()
+                outage.ends()
                 return socket
         raise error
 

@@ -10,12 +10,12 @@ from collections.abc import Callable, Generator
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
-from .backoff import Backoff, is_passing, next_url
+from .backoff import Backoff, next_url
 from .errors import BrokerError, ConnectionLost, SessionElsewhere
 from .place import Following
 from .result import Event
 from .resume import Asked, Link
-from .socket import ANSWER, closed_error, connect_options, opening_error, tell_outage, tell_reunion
+from .socket import ANSWER, Outage, closed_error, connect_options, opening_error
 from .wire import Deliver
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class Dialler:
 
     def again(self, error: BrokerError, after: int, leaving: threading.Event) -> ClientConnection:
         """Return a connection after one was lost; raises the last error to give up."""
-        told = False
+        outage = Outage(self.backoff.total)
         while (delay := self.backoff.wait(error)) is not None:
             self._turn(error)
             if leaving.wait(delay):
@@ -73,12 +73,9 @@ class Dialler:
                 socket = self.open(after)
             except BrokerError as failed:
                 error = failed
-                if not told and is_passing(error):
-                    tell_outage(error, self.backoff.total)
-                    told = True
+                outage.goes_on(error)
             else:
-                if told:
-                    tell_reunion()
+                outage.ends()
                 return socket
         raise error
 

@@ -18,7 +18,7 @@ from .wire import decode, encode
 if TYPE_CHECKING:
     from websockets.sync.client import ClientConnection
 
-WORKERS = 64  # calls that are served at once: as many as a broker has open by default
+WORKERS = 256  # calls that are served at once: as many as a broker can have open
 DELAYS = (0.1, 0.2, 0.5, 1.0, 2.0, 2.0, 2.0)  # s before each attempt to connect again
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from .backoff import is_passing
 from .door import answer_error, no_server
 from .errors import BrokerError, from_close
 from .wire import MAX_FRAME, SUBPROTOCOLS
@@ -54,14 +55,23 @@ def opening_error(url: str, error: Exception) -> BrokerError:
     return no_server(url, error)
 
 
-def tell_outage(error: BrokerError, total: float) -> None:
-    """Log that a connection is not to be had again at once, and that it is tried on."""
-    _log("%s; trying again for up to %g s", error.message, total)
+class Outage:
+    """One time without a connection, tried again for up to `total` s: logged if it lasts."""
 
+    def __init__(self, total: float) -> None:
+        self._total = total
+        self._told = False
 
-def tell_reunion() -> None:
-    """Log that there is a connection again."""
-    _log("connected again")
+    def goes_on(self, error: BrokerError) -> None:
+        """Log, once, that a connection is not to be had again at once."""
+        if not self._told and is_passing(error):
+            self._told = True
+            _log("%s; trying again for up to %g s", error.message, self._total)
+
+    def ends(self) -> None:
+        """Log that there is a connection again, where it was told that there is none."""
+        if self._told:
+            _log("connected again")
 
 
 def _log(words: str, *values: object) -> None:
