@@ -58,6 +58,21 @@ def test_the_exit_status_says_how_the_code_ended(
     assert word in answer.stdout + answer.stderr
 
 
+@pytest.mark.parametrize("code", ["import sys\nprint('o'); print('e', file=sys.stderr)\n42", "1/0"])
+def test_run_for_programs_answers_as_the_route_does(broker: RunningBroker, code: str) -> None:
+    own = ("session", "outputs", "done", "execution_count", "state")
+    answers = [
+        json.loads(broker.cli("run", "-s", new_name(), "--json", code).stdout),
+        call(broker, "POST", f"/v1/sessions/{new_name()}/execute", {"code": code}).body,
+    ]
+    kinds = [[each["type"] for each in one["outputs"]] for one in answers]
+    assert kinds[0] == kinds[1]
+    assert answers[0].keys() == answers[1].keys()
+    assert answers[0]["done"].keys() == answers[1]["done"].keys()
+    for name in answers[0].keys() - set(own):
+        assert answers[0][name] == answers[1][name], name
+
+
 def test_ctrl_c_interrupts_the_code_and_keeps_the_session(broker: RunningBroker) -> None:
     name = new_name()
     environment = os.environ | {"BROKER_URL": broker.url, "BROKER_TOKEN": broker.token}
