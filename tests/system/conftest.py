@@ -20,6 +20,7 @@ from broker.client import Broker
 from broker.client.errors import UnknownSession
 
 BROKER = Path(sys.executable).parent / "broker"
+StartBroker = Callable[..., AbstractContextManager["RunningBroker"]]
 
 
 @dataclass
@@ -62,6 +63,12 @@ class RunningBroker:
         )
 
 
+def kill(broker: RunningBroker) -> None:
+    """End the broker as a crash does, and wait until its process is gone."""
+    broker.process.kill()
+    broker.process.wait(20)
+
+
 @pytest.fixture(scope="session")
 def short_dir() -> Iterator[Callable[[], Path]]:
     """Give directories with paths short enough for unix sockets, gone at the end."""
@@ -74,6 +81,14 @@ def short_dir() -> Iterator[Callable[[], Path]]:
     yield make
     for directory in made:
         shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture
+def place(short_dir: Callable[[], Path], request: pytest.FixtureRequest) -> tuple[Path, str, str]:
+    """A state directory with the module's settings, as the arguments that start a broker there."""
+    directory = short_dir()
+    (directory / "broker.toml").write_text(request.module.LEAN)
+    return directory, "--config", str(directory / "broker.toml")
 
 
 @contextmanager

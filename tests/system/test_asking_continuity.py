@@ -3,34 +3,17 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from broker.client import Broker
-from tests.system.conftest import RunningBroker
+from tests.system.conftest import RunningBroker, StartBroker, kill
 from tests.system.peer import Peer, attached, new_name
 
-StartBroker = Callable[..., AbstractContextManager[RunningBroker]]
 LEAN = "orphan_ttl = '60s'\n[profiles.python]\npreload = []\nwarm = 1\n"
 TWICE = {"name": "twice"}
-
-
-@pytest.fixture
-def place(short_dir: Callable[[], Path]) -> tuple[Path, str, str]:
-    """A state directory with a file of settings, as the arguments that start a broker there."""
-    directory = short_dir()
-    (directory / "broker.toml").write_text(LEAN)
-    return directory, "--config", str(directory / "broker.toml")
-
-
-def kill(broker: RunningBroker) -> None:
-    """End the broker as a crash does, and wait until its process is gone."""
-    broker.process.kill()
-    broker.process.wait(20)
 
 
 def port_of(broker: RunningBroker) -> str:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, AsyncExitStack
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.system.conftest import RunningBroker
+from tests.system.conftest import RunningBroker, StartBroker
 from tests.system.peer import ask_until, attached, call, metric, new_name
 
-StartBroker = Callable[..., AbstractContextManager[RunningBroker]]
 BURST = 50
 
 

@@ -5,33 +5,29 @@ from __future__ import annotations
 import os
 import subprocess
 import threading
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 import psutil
-import pytest
 
 from broker.client import Broker, OutputLost
-from tests.system.conftest import BROKER, RunningBroker
+from tests.system.conftest import BROKER, RunningBroker, StartBroker, kill
 from tests.system.peer import attached, call, execute, gate, new_name, open_gate, row_of
 
-StartBroker = Callable[..., AbstractContextManager[RunningBroker]]
 LEAN = "orphan_ttl = '20s'\n[profiles.python]\npreload = []\nwarm = 1\n"
 
 
-@pytest.fixture
-def place(short_dir: Callable[[], Path]) -> tuple[Path, str, str]:
-    """A state directory with a file of settings, as the arguments that start a broker there."""
-    directory = short_dir()
-    (directory / "broker.toml").write_text(LEAN)
-    return directory, "--config", str(directory / "broker.toml")
+async def cut_off(broker: RunningBroker, name: str, code: str) -> tuple[int, int]:
+    """Kill the broker under a cell that waits at its gate.
 
-
-def kill(broker: RunningBroker) -> None:
-    """End the broker as a crash does, and wait until its process is gone."""
-    broker.process.kill()
-    broker.process.wait(20)
+    Return the last number that its client has seen, and the process of the kernel.
+    """
+    async with attached(broker, name) as peer:
+        await peer.send({"type": "execute", "id": "cell", "code": code})
+        while "up" not in (await peer.until("stream", id="cell"))["text"]:
+            pass
+        pid = row_of(broker, name)["pid"]
+        kill(broker)
+        return peer.events[-1]["seq"], pid
 
 
 async def test_numbers_go_on_after_a_killed_broker_and_the_missed_range_is_exact(
@@ -106,13 +102,7 @@ async def test_the_running_cells_outputs_and_its_one_done_come_from_the_next_bro
     name = new_name()
     code = f"print('before')\n{gate()}\nprint('after')\n1/0"
     with start_broker(*place) as broker:
-        async with attached(broker, name) as peer:
-            await peer.send({"type": "execute", "id": "cell", "code": code})
-            seen = (await peer.until("stream", id="cell"))["seq"]
-            if "up" not in peer.events[-1]["text"]:
-                seen = (await peer.until("stream", id="cell"))["seq"]
-            pid = row_of(broker, name)["pid"]
-            kill(broker)
+        seen, pid = await cut_off(broker, name, code)
     # Nobody listens: what it says, and that it has ended, is kept in the kernel.
     open_gate(pid)
     with start_broker(*place) as again:
@@ -137,13 +127,7 @@ async def test_a_cell_whose_kernel_died_while_no_broker_lived_has_its_one_done(
     name = new_name()
     code = f"print('before')\n{gate()}\nimport os\nos._exit(5)"
     with start_broker(*place) as broker:
-        async with attached(broker, name) as peer:
-            await peer.send({"type": "execute", "id": "cell", "code": code})
-            seen = (await peer.until("stream", id="cell"))["seq"]
-            if "up" not in peer.events[-1]["text"]:
-                seen = (await peer.until("stream", id="cell"))["seq"]
-            pid = row_of(broker, name)["pid"]
-            kill(broker)
+        seen, pid = await cut_off(broker, name, code)
     process = psutil.Process(pid)
     open_gate(pid)
     psutil.wait_procs([process], timeout=20)

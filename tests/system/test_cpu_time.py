@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
-from tests.system.conftest import RunningBroker
+from tests.system.conftest import RunningBroker, StartBroker
 from tests.system.peer import attached, execute, new_name
 
-StartBroker = Callable[..., AbstractContextManager[RunningBroker]]
 LIMIT = 0.6  # CPU seconds
 SETTINGS = f"""
 [profiles.python]

@@ -16,7 +16,7 @@ import psutil
 import pytest
 import redis
 
-from tests.system.conftest import RunningBroker
+from tests.system.conftest import RunningBroker, StartBroker
 from tests.system.peer import (
     Peer,
     ask_until,
@@ -33,7 +33,6 @@ from tests.system.peer import (
     value_of,
 )
 
-StartBroker = Callable[..., AbstractContextManager[RunningBroker]]
 SMALL = '[profiles.python]\npreload = ["json"]\nwarm = 2\n'
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.system.conftest import RunningBroker
+from tests.system.conftest import RunningBroker, StartBroker
 from tests.system.peer import (
     JSON,
     MSGPACK,
@@ -24,7 +24,6 @@ from tests.system.peer import (
     value_of,
 )
 
-StartBroker = Callable[..., AbstractContextManager[RunningBroker]]
 IDLE = 1.0
 SETTINGS = f"""
 [session]

@@ -12,10 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.conftest import RunningBroker
+from tests.system.conftest import RunningBroker, StartBroker
 from tests.system.peer import call, execute, value_of
 
-StartBroker = Callable[..., AbstractContextManager[RunningBroker]]
 SETTINGS = """
 [profiles.python]
 kernelspec = "stock"

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from tests.system.conftest import RunningBroker
+from tests.system.conftest import RunningBroker, StartBroker
 from tests.system.peer import ask_until, attached, call, execute, new_name, row_of
 
-StartBroker = Callable[..., AbstractContextManager[RunningBroker]]
 LEAN = "[profiles.python]\npreload = []\nwarm = 2\n"
 IDLE = 0.7
 

@@ -5,17 +5,15 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
-from tests.system.conftest import RunningBroker
+from tests.system.conftest import RunningBroker, StartBroker
 from tests.system.peer import ask_until, attached, call, metric, new_name, row_of
 
 logger = logging.getLogger(__name__)
 
-StartBroker = Callable[..., AbstractContextManager[RunningBroker]]
 SETTINGS = """
 [profiles.python]
 preload = []

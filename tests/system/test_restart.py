@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -15,7 +14,7 @@ import psutil
 import pytest
 
 from kernels.sandbox import system
-from tests.system.conftest import BROKER, RunningBroker
+from tests.system.conftest import BROKER, RunningBroker, StartBroker, kill
 from tests.system.peer import (
     ask_until,
     attached,
@@ -29,22 +28,7 @@ from tests.system.peer import (
     value_of,
 )
 
-StartBroker = Callable[..., AbstractContextManager[RunningBroker]]
 LEAN = "orphan_ttl = '20s'\n[profiles.python]\npreload = []\nwarm = 2\n"
-
-
-@pytest.fixture
-def place(short_dir: Callable[[], Path]) -> tuple[Path, str, str]:
-    """A state directory with a file of settings, as the arguments that start a broker there."""
-    directory = short_dir()
-    (directory / "broker.toml").write_text(LEAN)
-    return directory, "--config", str(directory / "broker.toml")
-
-
-def kill(broker: RunningBroker) -> None:
-    """End the broker as a crash does, and wait until its process is gone."""
-    broker.process.kill()
-    broker.process.wait(20)
 
 
 def kernels_of(broker: RunningBroker) -> dict[str, int]:

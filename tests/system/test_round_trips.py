@@ -6,17 +6,16 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AbstractContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
 
 from broker.store.connection import load_script
-from tests.system.conftest import RunningBroker
+from tests.system.conftest import RunningBroker, StartBroker
 from tests.system.peer import attached, child_of, new_name
 
-StartBroker = Callable[..., AbstractContextManager[RunningBroker]]
 CONFIG = '[profiles.python]\npreload = []\nwarm = 2\nwarm_most = 2\n[redis]\nlease = "10m"\n'
 CLAIM, TOUCH = (load_script(name).digest for name in ("claim", "touch"))
 

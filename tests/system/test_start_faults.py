@@ -7,15 +7,12 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
-from tests.system.conftest import BROKER, RunningBroker
+from tests.system.conftest import BROKER, RunningBroker, StartBroker
 from tests.system.peer import value_of
-
-StartBroker = Callable[..., AbstractContextManager[RunningBroker]]
 
 
 def refusal(state_dir: Path, *flags: str) -> str:

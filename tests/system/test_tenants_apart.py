@@ -5,15 +5,13 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 import psutil
 
-from tests.system.conftest import RunningBroker
+from tests.system.conftest import StartBroker
 from tests.system.peer import call, execute, metric, new_name, row_of, steady, value_of
 
-StartBroker = Callable[..., AbstractContextManager[RunningBroker]]
 SETTINGS = """
 [profiles.python]
 preload = []
