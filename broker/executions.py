@@ -58,17 +58,16 @@ class Executions:
 
     def __init__(self, place: Place) -> None:
         self._place = place
-        limits = place.limits
         self.count = 0  # of those that have ended after they had begun
         self.last_used = time.time()  # Unix s
         self.was_free = False  # an adopted kernel: it is known what it ran, if it ran anything
-        self._queue = Waiting(limits.queue)
+        self._queue = Waiting(place.limits.queue)
         self._running: Execution | None = None
         self._request_id = ""  # the kernel's id of what runs
         self._greeting: Greeting | None = None  # of an adopted kernel, which may run something
-        self._strays = Strays(limits.output)
+        self._strays = Strays(place.limits.output)
         self._deadline = Deadline(
-            limits, expired=self._expire, insist=self._insist, overdue=place.kill
+            place.limits, expired=self._expire, insist=self._insist, overdue=place.kill
         )
         self.dialogue = Dialogue(place, self._emit)
         self._state = "fresh"  # of the variables, as what begins next will find them
@@ -99,8 +98,13 @@ class Executions:
         """Tell whether what runs has been interrupted."""
         return self._running is not None and bool(self._running.interrupted)
 
-    def begin(self, kernel: SessionKernel, state: str, running: Running | None = None) -> None:
-        """Take up a kernel; a `warm` one may still run what it was given before: `running`."""
+    def begin(
+        self, kernel: SessionKernel, state: str, running: Running | None = None, reason: str = ""
+    ) -> None:
+        """Take up a kernel. `running` is what an earlier broker had the session run.
+
+        A `warm` kernel may still run it; else it was lost with its own, for this reason.
+        """
         self._state, warm = state, state == "warm"
         self._answered = warm
         self._around.version = 0
@@ -115,12 +119,9 @@ class Executions:
                 left = self._place.host.quotas.cpu_left(self._place)
                 self._deadline.set(kernel, timeout, left, since=running.used)
             self._greeting = Greeting(self._place, kernel.channels)
+        elif running is not None:
+            self._finish(resumed(running, self._place.limits.output)[0], "lost", reason)
         self.start_next()
-
-    def bury(self, running: Running, reason: str) -> None:
-        """Tell the end of what a kernel ran that died while no broker lived."""
-        execution, _ = resumed(running, self._place.limits.output)
-        self._finish(execution, "lost", reason)
 
     def lose(self, kernel: SessionKernel, reason: str) -> None:
         """End everything: the kernel is lost, for this reason."""
@@ -374,7 +375,7 @@ class Executions:
         if execution.started:
             self.count += 1
             self.last_used = time.time()
-            if event["status"] in ("timeout", "lost", "interrupted"):
+            if execution.interrupted or event["status"] in ("timeout", "lost"):
                 event.setdefault("reason", execution.interrupted or "lost")
             if self._place.workspace is not None:
                 event |= self._place.workspace.changed()
@@ -393,9 +394,7 @@ class Executions:
         if execution.order.cell is not None:
             event["cell"] = execution.order.cell
         kind = event["type"]
-        if kind == "started":
-            self._place.mark.started()
-        elif kind == "error":
-            self._place.mark.failed()
+        if kind in ("started", "error"):
+            self._place.mark.told(kind)
         self._place.audience.emit(event)
         self._place.transcript.note(execution, event)

@@ -108,7 +108,7 @@ class Mark:
         self._numbers[self._at + TAKEN] = 0 if fresh else self.taken
         self._numbers[self._at + BEFORE] = 0
         if fresh:
-            self.rest()
+            self._numbers[self._at + HEAD] = 0
 
     def taking(self, count: int) -> None:
         """Note that this message of the kernel's, counted from 1, is being taken in."""
@@ -136,22 +136,14 @@ class Mark:
             self._bytes[start : start + len(text)] = text
             numbers[at + HEAD] = len(text) << 32 | zlib.crc32(text)
 
-    def started(self) -> None:
-        """Note that the beginning of what runs is being told."""
-        self._numbers[self._at + TOLD] |= BEGUN
-
-    def failed(self) -> None:
-        """Note that an error of what runs is being told."""
-        self._numbers[self._at + TOLD] |= FAILED
+    def told(self, kind: str) -> None:
+        """Note that an event of what runs is being told: its `started`, or an `error`."""
+        self._numbers[self._at + TOLD] |= BEGUN if kind == "started" else FAILED
 
     def ending(self) -> None:
         """Note that the next number ends what runs."""
         self._numbers[self._at + TIME] = int(time.time())
         self._numbers[self._at + END] = self._numbers[self._last] + 1
-
-    def rest(self) -> None:
-        """Note that nothing runs."""
-        self._numbers[self._at + HEAD] = 0
 
     @property
     def has_ended(self) -> bool:
@@ -192,7 +184,7 @@ class Mark:
 
     def end(self) -> None:
         """Note that the session has ended; its numbers go on if it comes again."""
-        self.rest()
+        self._numbers[self._at + HEAD] = 0
         self.orphan()
 
     def orphan(self) -> None:
@@ -203,7 +195,7 @@ class Mark:
 
     def forget(self) -> None:
         """Give the slot back: no session of this name comes again."""
-        self.rest()
+        self._numbers[self._at + HEAD] = 0
         self._numbers[self._at + STATE] = FREE
 
 

@@ -179,10 +179,8 @@ class Session:
         self.audience.emit(event)
         if state == "lost":
             self.transcript.lose(reason)
-        orphan, self._orphan = self._orphan, None
-        if orphan is not None and running is None:
-            self.work.bury(orphan, reason)
-        self.work.begin(kernel, state, running)
+        self.work.begin(kernel, state, running if state == "warm" else self._orphan, reason)
+        self._orphan = None
         self.questions.begin()
 
     def _go_on(self, kernel: SessionKernel, generation: int, *, warm: bool) -> Running | None:

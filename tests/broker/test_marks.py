@@ -35,7 +35,7 @@ mark.bound(3, fresh=True)
 mark.taking(1); mark.number(41)
 mark.taking(2); mark.number(42)
 mark.run(Running("cell", "k_1", 1.5, 30.0, answers=True, used=2.5))
-mark.started(); mark.failed()
+mark.told("started"); mark.told("error")
 os.kill(os.getpid(), signal.SIGKILL)
 """
     done = subprocess.run([sys.executable, "-c", script], check=False, timeout=60)
@@ -48,14 +48,6 @@ def test_what_was_marked_outlives_a_killed_process(path: Path) -> None:
     assert (mark.last, mark.generation, mark.taken) == (42, 3, 2)
     assert mark.running == RUNNING
     assert Marks(path, 8).of("t", "other").last == 0
-
-
-def test_what_an_older_broker_has_noted_is_read() -> None:
-    numbers = memoryview(bytearray(SLOT)).cast("Q")
-    text = orjson.dumps(["cell", "k_1", 1.5, 30.0, False, -1, 0])
-    numbers.cast("B")[RECORD : RECORD + len(text)] = text
-    numbers[HEAD] = len(text) << 32 | zlib.crc32(text)
-    assert Mark(numbers).running == Running("cell", "k_1", 1.5, 30.0)
 
 
 def test_a_message_that_had_given_no_number_is_taken_in_again() -> None:
@@ -194,7 +186,7 @@ def test_what_runs_is_read_as_it_was_written_or_not_at_all(
     mark = Mark()
     mark.run(Running(request_id, "k_1", began, timeout))
     assert mark.running in (Running(request_id, "k_1", began, timeout), None)
-    mark.rest()
+    mark.end()
     assert mark.running is None
 
 

@@ -77,7 +77,7 @@ def left(
     if running:
         mark.run(Running("cell", CELL, time.time(), timeout, answers=answers))
         if started:
-            mark.started()
+            mark.told("started")
     return mark
 
 

@@ -638,6 +638,12 @@ async def test_a_timeout_interrupts_and_the_kernel_lives_on() -> None:
     assert scene.client.events[-1]["status"] == scene.client.events[-1]["reason"] == "timeout"
     await elapse(60)
     assert not scene.kernel.killed
+    scene.submit("b", timeout=5.0)
+    scene.kernel.begin()
+    await elapse(5.1)
+    scene.kernel.end("ok")  # the code went on regardless
+    assert scene.client.events[-1]["status"] == "ok"
+    assert scene.client.events[-1]["reason"] == "timeout"
 
 
 @on_manual_time
