@@ -157,8 +157,7 @@ async def serve(config: Config, *, stop: asyncio.Event, ready: Callable[[Running
             client_backlog=config.wire.client_backlog,
             audit=audit,
         )
-        server = _server(config, house)
-        server.add_sockets(sockets)
+        server = _server(config, house, sockets)
         running = Running(url, token, supply.default.told, service, upkeep)
         statedir.write_private(state / "server.json", _address(running))
         stack.callback((state / "server.json").unlink, missing_ok=True)
@@ -213,7 +212,7 @@ async def _open_store(
     return store, valkey
 
 
-def _server(config: Config, house: House) -> HTTPServer:
+def _server(config: Config, house: House, sockets: list[socket.socket]) -> HTTPServer:
     most = BODY_SLACK * config.wire.max_frame
     application = routes.application(
         house,
@@ -222,7 +221,9 @@ def _server(config: Config, house: House) -> HTTPServer:
         websocket_max_message_size=most,
         trusted_origins=config.wire.allow_origins,
     )
-    return HTTPServer(application, max_body_size=most, max_buffer_size=most + (1 << 20))
+    server = HTTPServer(application, max_body_size=most, max_buffer_size=most + (1 << 20))
+    server.add_sockets(sockets)
+    return server
 
 
 def _service(config: Config, store: Store, pools: Pools, metrics: Metrics, marks: Marks) -> Service:

@@ -105,8 +105,6 @@ class Service:
         for watcher in self._watchers:
             watcher(session)
 
-    # Opening
-
     async def open(self, tenant: str, name: str, query: OpenQuery) -> Session:
         """Return the session, made if need be; its kernel may still be on its way.
 

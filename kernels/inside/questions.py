@@ -56,7 +56,7 @@ class Question:
 
     def limited(self, function: Callable[[], None], seconds: float) -> None:
         """Run a function for at most so long. Whatever it raises is dropped."""
-        try:
+        with suppress(BaseException):  # the user's own, or our stop
             with self._lock:
                 self._until = time.monotonic() + seconds
                 self._thread = threading.get_ident()
@@ -65,8 +65,6 @@ class Question:
             finally:
                 with self._lock:
                     self._thread = 0
-        except BaseException:  # noqa: S110 - the user's own, or our stop
-            pass
 
     def stop_if_late(self) -> float:
         """Stop what has had its time; return in how many seconds to look again."""
