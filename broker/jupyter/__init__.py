@@ -1,0 +1,1 @@
+"""Sessions as Jupyter's clients know them: as kernels."""
