@@ -74,6 +74,10 @@ ROWS: list[list[str]] = [
     ["broker.auth", "broker.adoption", "broker.claims", "broker.tokens", "broker.signed"],
     ["broker.reception", "broker.audit"],
     ["broker.service"],
+    ["broker.jupyter", "broker.jupyter.frames", "broker.jupyter.names"],
+    ["broker.jupyter.follower", "broker.jupyter.translation"],
+    ["broker.jupyter.voice"],
+    ["broker.jupyter.exchange"],
     [
         "broker.upkeep",
         "broker.scribe",
@@ -94,6 +98,7 @@ ROWS: list[list[str]] = [
         "broker.web.places",
     ],
     ["broker.web.delivery"],
+    ["broker.web.backlog"],
     ["broker.web"],
     ["broker.web.routes"],
     ["broker.app"],
@@ -136,6 +141,9 @@ PURE = {
     "broker.notebook",
     "broker.shown",
     "broker.web.delivery",
+    "broker.jupyter.frames",
+    "broker.jupyter.names",
+    "broker.jupyter.translation",
     "broker.tools",
 }
 IMPURE_NAMES = {"asyncio", "os", "time", "random", "zmq", "redis", "tornado", "socket", "threading"}
