@@ -126,7 +126,7 @@ class Tap(Protocol):
 class Host(Protocol[S_contra]):
     """Who owns the session: gives it kernels and writes down what becomes of it."""
 
-    def need_kernel(self, session: S_contra) -> None:
+    def need_kernel(self, session: S_contra) -> object:
         """Bind a kernel, or `refuse()` what waits for one."""
 
     def kernel_lost(self, session: S_contra, kernel: SessionKernel, reason: str) -> None:

@@ -36,10 +36,10 @@ ROWS: list[list[str]] = [
     ["kernels.provisioner"],
     ["kernels"],
     ["broker", "broker.errors"],
-    ["broker.faults", "broker.principal", "broker.shown"],
+    ["broker.faults", "broker.principal", "broker.shown", "broker.jupyter"],
     ["broker.requests", "broker.units", "broker.turns", "broker.loading"],
     ["broker.events", "broker.parsing", "broker.tagged", "broker.surroundings"],
-    ["broker.answers", "broker.schema", "broker.parcels"],
+    ["broker.answers", "broker.schema", "broker.parcels", "broker.face_settings"],
     ["broker.settings"],
     ["broker.bounds", "broker.contradictions"],
     ["broker.config", "broker.protocol", "broker.policy", "broker.notebook"],
@@ -145,6 +145,10 @@ PURE = {
     "broker.jupyter.names",
     "broker.jupyter.translation",
     "broker.tools",
+    "broker.face_settings",
+    "broker.web.jupyter.bodies",
+    "broker.web.jupyter.models",
+    "broker.web.jupyter.titles",
 }
 IMPURE_NAMES = {"asyncio", "os", "time", "random", "zmq", "redis", "tornado", "socket", "threading"}
 

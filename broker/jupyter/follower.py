@@ -24,10 +24,10 @@ KEEPING = 512  # bytes that a kept message costs beside its own
 class Wire(Protocol):
     """The connection of a client that is there. No call may block or raise."""
 
-    def put(self, packet: Packet) -> None:
-        """Take a message; it need not be sent before `flush`."""
+    def say(self, packet: Packet) -> None:
+        """Take a message; it need not be sent before `dispatch`."""
 
-    def flush(self) -> None:
+    def dispatch(self) -> None:
         """Send what was taken."""
 
     def end(self, code: int, reason: str) -> None:
@@ -75,7 +75,7 @@ class Follower:
     def send(self, packet: Packet) -> None:
         """Give it a message, or keep it for when it is back."""
         if self.wire is not None:
-            self.wire.put(packet)
+            self.wire.say(packet)
             return
         self._kept.append(packet)
         self._size += packet.size + KEEPING
@@ -99,7 +99,7 @@ class Follower:
     def dispatch(self) -> None:
         """Send what was taken."""
         if self.wire is not None:
-            self.wire.flush()
+            self.wire.dispatch()
 
     def fault(self, request_id: str, error: BrokerError) -> None:
         """Learn that an execution cannot run after all."""

@@ -82,9 +82,9 @@ class Packet:
     def of(cls, channel: str, message: Message, parent: bytes | None = None) -> Packet:
         """Return a kernel's message, with another parent header if one is given."""
         header, own, metadata = message.parts
-        names = {"msg_id": message.header.get("msg_id"), "msg_type": message.type}
         parts = (header, parent or own, metadata, message.content_bytes)
-        return cls(channel, parts, message.buffers, **names)
+        msg_id, kind = message.header.get("msg_id"), message.type
+        return cls(channel, parts, message.buffers, msg_id=msg_id, msg_type=kind)
 
     @property
     def size(self) -> int:
@@ -252,5 +252,5 @@ def made(
         "version": "5.3",
     }
     packed = content if isinstance(content, bytes) else orjson.dumps(content)
-    names = {"msg_id": msg_id, "msg_type": msg_type}
-    return Packet(channel, (orjson.dumps(header), parent, EMPTY, packed), **names)
+    parts = (orjson.dumps(header), parent, EMPTY, packed)
+    return Packet(channel, parts, msg_id=msg_id, msg_type=msg_type)

@@ -49,10 +49,10 @@ class FakeWire:
         self.flushed = 0
         self.ended: list[int] = []
 
-    def put(self, packet: Packet) -> None:
+    def say(self, packet: Packet) -> None:
         self.packets.append(packet)
 
-    def flush(self) -> None:
+    def dispatch(self) -> None:
         self.flushed = len(self.packets)
 
     def end(self, code: int, reason: str) -> None:

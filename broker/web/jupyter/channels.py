@@ -1,4 +1,4 @@
-"""`/api/kernels/{kernel}/channels`: a Jupyter client's WebSocket, which is usable at once."""
+"""`/api/kernels/{kernel_id}/channels`: a Jupyter client's WebSocket, which is usable at once."""
 
 from __future__ import annotations
 
@@ -51,6 +51,7 @@ class Channels(websocket.WebSocketHandler):
         """Take what the handlers share."""
         self.house = house
         self.mount = mount
+        self.concerns: str | None = None  # the session, for audits
         self._bad = 0
         self._attached = False
         self._runs = False
@@ -62,7 +63,8 @@ class Channels(websocket.WebSocketHandler):
         self._runs = self.principal.may(Deed.RUN)
         if self.request.method != "GET":
             raise web.HTTPError(405)
-        self.session = find(self, self.path_kwargs["kernel"])
+        self.session = find(self, self.path_kwargs["kernel_id"])
+        self.concerns = self.session.name
         check_handshake(self)
         if self.session.kernel is None and self._runs:  # it has ended, or is on its way
             query = OpenQuery(create=False)
@@ -133,7 +135,8 @@ class Channels(websocket.WebSocketHandler):
             if restart:
                 await service.restart(self.session)
             self.exchange.answer(self.follower, asked, content)
-            if not restart and is_unnamed(self.session.name):
+            ends = self.settings["jupyter"].delete_ends == "all" or is_unnamed(self.session.name)
+            if ends and not restart:
                 await service.end(self.session.key, "closed")
         except BrokerError as error:
             self.exchange.refuse(self.follower, asked, error)
@@ -145,7 +148,7 @@ class Channels(websocket.WebSocketHandler):
 
     # The wire of a follower
 
-    def put(self, packet: Packet) -> None:
+    def say(self, packet: Packet) -> None:
         """Take a message; a client that reads too slowly is let go."""
         if self.ws_connection is None or self.ws_connection.is_closing():
             return
@@ -157,7 +160,7 @@ class Channels(websocket.WebSocketHandler):
             logger.info("session=%s/%s Jupyter client too slow", *self.session.key)
             self._let_go(TOO_SLOW, "too slow: reconnect")
 
-    def flush(self) -> None:
+    def dispatch(self) -> None:
         """Send what was taken."""
         if self.ws_connection is not None and not self.ws_connection.is_closing():
             self.backlog.outbox.flush()
