@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 from contextlib import AbstractAsyncContextManager
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tornado.httpclient import HTTPRequest
+from tornado.websocket import websocket_connect
 
 from broker.client import Broker
 from broker.jupyter.names import kernel_id
@@ -275,3 +278,27 @@ async def test_the_broker_ends_with_notebooks_open(
             assert await notebook.until_closed() in (1001, 1006)
         await asyncio.to_thread(broker.process.wait, 30)
         assert "Traceback" not in broker.log
+
+
+async def test_a_jupyter_server_between_gets_text_alone_and_is_told_what_is_left_out(
+    broker: RunningBroker,
+) -> None:
+    name = new_name()
+    execute(broker, name, "1")
+    url = f"{jupyter(broker).socket_url}/api/kernels/{kernel_id('default', name)}/channels"
+    headers = {"Authorization": f"token {broker.token}"}
+    code = "from comm import create_comm\nfor _ in 'ab': create_comm('t', buffers=[b'\\x00\\xff'])"
+    connection = await websocket_connect(HTTPRequest(url, headers=headers))
+    request = {"header": {"msg_id": "m", "msg_type": "execute_request"}, "content": {"code": code}}
+    await connection.write_message(json.dumps(request))
+    told = []
+    while not told or told[-1]["msg_type"] != "execute_reply":
+        frame = await connection.read_message()
+        assert isinstance(frame, str)
+        told.append(json.loads(frame))
+    connection.close()
+    kinds = [one["msg_type"] for one in told if one["channel"] == "iopub"]
+    assert kinds == [
+        *("status", "execute_input", "stream", "comm_open", "comm_open", "status"),
+    ]
+    assert "binary data left out" in text_of(told[2])
