@@ -302,3 +302,38 @@ async def test_a_jupyter_server_between_gets_text_alone_and_is_told_what_is_left
         *("status", "execute_input", "stream", "comm_open", "comm_open", "status"),
     ]
     assert "binary data left out" in text_of(told[2])
+
+
+async def test_a_notebooks_cell_that_outlived_its_broker_is_told_in_full(
+    start_broker: StartBroker, place: tuple[Path, str, str]
+) -> None:
+    running, ended = new_name(), new_name()
+    cells = {}
+    with start_broker(*place) as broker:
+        pids = {}
+        for name in (running, ended):
+            execute(broker, name, "1")
+            pids[name] = row_of(broker, name)["pid"]
+        async with looking_into(broker, running) as one, looking_into(broker, ended) as other:
+            for name, notebook in ((running, one), (ended, other)):
+                cells[name] = await notebook.execute(f"{gate()}\nprint('after'); 7")
+                await notebook.output(cells[name], "stream")
+            kill(broker)
+            await one.until_closed()
+    open_gate(pids[ended])  # while no broker lives
+    with start_broker(*place) as again:
+        for name in (ended, running):
+            async with looking_into(again, name) as notebook:
+                if name == running:
+                    info = await notebook.send("shell", "kernel_info_request", {})
+                    await notebook.done(info)
+                    open_gate(pids[running])
+                assert (await notebook.done(cells[name]))["content"]["status"] == "ok"
+                result = await notebook.output(cells[name], "execute_result")
+                assert text_of(result) == "7"
+                texts = [
+                    text_of(each)
+                    for each in notebook.came
+                    if each["header"]["msg_type"] == "stream"
+                ]
+                assert texts == ["after\n"]
