@@ -202,13 +202,9 @@ class Exchange:
         self._voice.status(request, "busy")
         self._voice.reply(request, known)
         self._voice.status(request, "idle")
-        self.tell_state(request.follower)
-
-    def tell_state(self, follower: Follower) -> None:
-        """Tell one client that the kernel runs something, if it does: of another's request."""
-        if self._session.occupied:
-            follower.send(utterance("iopub", "status", {"execution_state": "busy"}))
-            follower.dispatch()
+        if self._session.occupied:  # with another's request, and that is busy all the same
+            request.follower.send(utterance("iopub", "status", {"execution_state": "busy"}))
+            request.follower.dispatch()
 
     def _pass_on(self, request: Request) -> None:
         kernel, asked = self._session.kernel, request.asked
