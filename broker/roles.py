@@ -15,6 +15,7 @@ from broker.protocol import Codec, MsgpackCodec
 from broker.quotas import Quotas
 from kernels.changes import Changes
 from kernels.channels import Channels
+from kernels.messages import Message
 from kernels.spec import Usage
 
 S_contra = TypeVar("S_contra", contravariant=True)  # the session, which stands in a higher row
@@ -104,6 +105,22 @@ class Client(Protocol):
 
     def end(self, code: int, reason: str) -> None:
         """Learn that the session has ended for this client; `code` is a WebSocket close code."""
+
+
+class Tap(Protocol):
+    """Who hears a session's kernel itself, beside the session."""
+
+    def take(self, channel: str, message: Message) -> bool:
+        """Take in a message before the session does; tell whether it stands for anything."""
+
+    def bound(self) -> None:
+        """Learn that there is a kernel."""
+
+    def ended(self, reason: str) -> None:
+        """Learn that the kernel is lost; what ran and what waited has been told so."""
+
+    def close(self) -> None:
+        """Learn that the session has ended."""
 
 
 class Host(Protocol[S_contra]):

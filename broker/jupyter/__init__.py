@@ -1,1 +1,1 @@
-"""Sessions as Jupyter's clients know them: as kernels."""
+"""Sessions as Jupyter's clients see kernels: their names, their messages, and who gets which."""

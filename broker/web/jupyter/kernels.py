@@ -6,6 +6,7 @@ from contextlib import suppress
 
 from broker.errors import NotRunning, UnknownSession
 from broker.jupyter import names
+from broker.jupyter.exchange import Exchange
 from broker.session import Session
 from broker.web.jupyter.bodies import kernel_body
 from broker.web.jupyter.door import JupyterFace, find, id_of, live
@@ -50,8 +51,11 @@ class InterruptKernel(JupyterFace):
         """Interrupt what runs, if anything does; the body is of no account."""
         session = find(self, kernel_id)
         self.concerns = session.name
-        with suppress(NotRunning):
-            session.work.interrupt()
+        if isinstance(session.tap, Exchange):
+            session.tap.interrupt()
+        else:
+            with suppress(NotRunning):
+                session.work.interrupt()
         no_content(self)
 
 

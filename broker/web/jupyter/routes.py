@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from broker.principal import Deed
-from broker.web.jupyter import kernels, kernelspecs, sessions, status
+from broker.web.jupyter import channels, kernels, kernelspecs, sessions, status
 from broker.web.jupyter.capability import PREFIX
 from broker.web.jupyter.door import Absent
 from broker.web.route import JSON, Answer, Operation, Route
@@ -64,6 +64,11 @@ ROUTES: list[Route] = [
         "/api/kernels/{kernel_id}/restart",
         kernels.RestartKernel,
         {"post": _does("Restart a kernel.", Deed.RUN, "restarted")},
+    ),
+    Route(
+        "/api/kernels/{kernel_id}/channels",
+        channels.Channels,
+        {"get": _does("Talk to a kernel over a WebSocket.", Deed.READ, "attached")},
     ),
     Route(
         "/api/sessions",
