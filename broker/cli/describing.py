@@ -102,7 +102,7 @@ def _limits(screen: Console, told: Row) -> None:
         shown = size(bound) if name in SIZES else age(bound) if name in TIMES else f"{bound:g}"
         listing.add_row(name, of.get(name, ""), shown if bound else "no bound")
     listing.add_row("memory, at its peak", size(usage.get("memory_peak")), "")
-    listing.add_row("cpu, in all", seconds(usage.get("cpu_seconds")), "")
+    listing.add_row("cpu, in all", _used(usage.get("cpu_seconds")), "")
     screen.print()
     screen.print(listing)
 
@@ -137,3 +137,7 @@ def _when(at: float | None) -> str:
 
 def _plain(count: int | None) -> str:
     return "-" if count is None else str(count)
+
+
+def _used(cpu: float | None) -> str:
+    return f"{cpu:.2f}s" if cpu is not None and cpu < 1 else seconds(cpu)

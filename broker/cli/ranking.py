@@ -17,6 +17,14 @@ EXTRA: Final = (
 )
 
 
+def _name(row: Row) -> Name:
+    return row["tenant"], row["session"]
+
+
+def _text(row: Row) -> str:
+    return " ".join(str(row[part]) for part in ("session", "tenant", "state", "profile")).lower()
+
+
 def _number(name: str) -> Callable[[Row], float]:
     """Return what sorts by a number; a row without it is below all."""
     return lambda row: -1.0 if row[name] is None else float(row[name])
@@ -39,7 +47,7 @@ ORDERS: Final[Mapping[str, Order]] = {
     "i": Order("idle", _number("idle")),
     "s": Order("state", lambda row: str(row["state"]), largest=False),
     "t": Order("cell time", _number("cell_seconds")),
-    "n": Order("name", lambda row: 0, largest=False),
+    "n": Order("name", _name, largest=False),
 }
 
 
@@ -138,11 +146,3 @@ class Ranking:
 
     def _at(self) -> int:
         return next((at for at, row in enumerate(self.rows) if _name(row) == self.selected), 0)
-
-
-def _name(row: Row) -> Name:
-    return row["tenant"], row["session"]
-
-
-def _text(row: Row) -> str:
-    return " ".join(str(row[part]) for part in ("session", "tenant", "state", "profile")).lower()

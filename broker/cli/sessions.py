@@ -50,7 +50,7 @@ def ls(broker: Broker, *, as_json: bool, **filters: Any) -> None:
         click.echo(json.dumps({"sessions": found}, indent=2))
         return
     if not found:
-        asked = [f"--{name}" for name, value in filters.items() if value not in (None, "all")]
+        asked = sorted(f"--{name}" for name, value in filters.items() if value is not None)
         with_these = f" with {' '.join(asked)}" if asked else ""
         click.echo(f"no sessions{with_these} (`broker run -s NAME 'code'` starts one)", err=True)
         return
