@@ -191,7 +191,8 @@ class Screen:
                 head = headline(ranking, sample.node, sample.total)
                 parts.append(Text(head, style="bold", no_wrap=True, overflow="ellipsis"))
                 parts.append(Text())
-                parts.append(made(ranking, ranking.screen(self._height), selects=True))
+                rows, width = ranking.screen(self._height), self._console.size.width
+                parts.append(made(ranking, rows, width, selects=True))
             parts.append(Text(self._foot(), style="dim", no_wrap=True, overflow="ellipsis"))
         return Group(*parts)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -22,6 +23,26 @@ if TYPE_CHECKING:
 FIRST = 1.0  # s between the two samples that a first rate takes, at most
 ROWS = 100  # measured where there is no screen
 STYLES = {"busy": "yellow", "ready": "green", "opening": "cyan", "suspended": "red"}
+ERROR, LEAST_ERROR = "LAST ERROR", 16  # characters, below which it tells nothing
+GAP = 2  # between columns
+LONG = 32  # characters of a name
+# By title, what a row says there.
+COLUMNS: dict[str, Callable[[dict[str, Any]], str]] = {
+    "SESSION": lambda row: clipped(row["session"]),
+    "TENANT": lambda row: clipped(row["tenant"]),
+    "STATE": lambda row: str(row["state"]),
+    "CPU %": lambda row: "-" if row["cpu_percent"] is None else f"{row['cpu_percent']:.1f}",
+    "MEM": lambda row: size((row.get("usage") or {}).get("memory")),
+    "PSS": lambda row: size(row["pss"]),
+    "USS": lambda row: size(row["uss"]),
+    "CELL": lambda row: seconds(row["cell_seconds"]),
+    "IDLE": lambda row: "-" if row["state"] == "busy" else age(row["idle"]),
+    "GEN": lambda row: str(row["generation"]),
+    "CLIENTS": lambda row: "-" if row["clients"] is None else str(row["clients"]),
+    ERROR: lambda row: printable(row["last_error"] or "-"),
+}
+LEFT = ("SESSION", "TENANT", "STATE", ERROR)
+SPARED = ("CLIENTS", "GEN", ERROR, "TENANT", "PSS", "IDLE", "USS", "CELL")  # on a narrow terminal
 SORTS = {"cpu": "c", "memory": "m", "uss": "u", "idle": "i", "state": "s", "cell": "t", "name": "n"}
 
 
@@ -63,7 +84,8 @@ def top(
             elif not ranking.rows:
                 click.echo(nothing(node), err=True)
             else:
-                console().print(made(ranking, ranking.rows))
+                width = console().width if sys.stdout.isatty() else None
+                console().print(made(ranking, ranking.rows, width))
             if once:
                 return
             wait = interval
@@ -87,31 +109,46 @@ def nothing(node: str) -> str:
     return f"no sessions on node {node} (`broker run -s NAME 'code'` starts one)"
 
 
-def made(ranking: Ranking, rows: list[dict[str, Any]], *, selects: bool = False) -> Table:
-    """Return the table of some rows."""
+def made(
+    ranking: Ranking, rows: list[dict[str, Any]], width: int | None = None, *, selects: bool = False
+) -> Table:
+    """Return the table of some rows; of a `width`, without the columns that have no room."""
     from rich.text import Text
 
-    titles = ("CPU %", "MEM", "PSS", "USS", "CELL", "IDLE", "GEN", "CLIENTS")
-    listing = table(*("SESSION", "TENANT", "STATE"), *titles, "LAST ERROR", right=titles)
-    for row in rows:
+    cells = [{title: tell(row) for title, tell in COLUMNS.items()} for row in rows]
+    titles = fitting(cells, width)
+    right = tuple(title for title in titles if title not in LEFT)
+    listing = table(*titles, right=right)
+    if width is not None and titles[-1] == ERROR:
+        listing.expand, listing.columns[-1].ratio = True, 1  # what is left, and no other's room
+    for row, told in zip(rows, cells, strict=True):
         chosen = selects and (row["tenant"], row["session"]) == ranking.selected
-        state = str(row["state"])
-        listing.add_row(
-            Text(row["session"]),
-            Text(row["tenant"]),
-            Text(state, style="" if chosen else STYLES.get(state, "dim")),
-            "-" if row["cpu_percent"] is None else f"{row['cpu_percent']:.1f}",
-            size((row.get("usage") or {}).get("memory")),
-            size(row["pss"]),
-            size(row["uss"]),
-            seconds(row["cell_seconds"]),
-            "-" if state == "busy" else age(row["idle"]),
-            str(row["generation"]),
-            "-" if row["clients"] is None else str(row["clients"]),
-            Text(printable(row["last_error"] or "-")),
-            style="reverse" if chosen else None,
-        )
+        texts = [Text(told[title]) for title in titles]
+        if not chosen and "STATE" in titles:
+            texts[titles.index("STATE")].stylize(STYLES.get(str(row["state"]), "dim"))
+        listing.add_row(*texts, style="reverse" if chosen else None)
     return listing
+
+
+def fitting(cells: list[dict[str, str]], width: int | None) -> list[str]:
+    """Return the titles of the columns that have room: the least wanted go first."""
+    titles = list(COLUMNS)
+    if width is None:
+        return titles
+    widths = {
+        title: max([len(title), *(len(row[title]) for row in cells)]) + GAP for title in titles
+    }
+    widths[ERROR] = LEAST_ERROR
+    for title in SPARED:
+        if sum(widths[one] for one in titles) <= width:
+            break
+        titles.remove(title)
+    return titles
+
+
+def clipped(name: str) -> str:
+    """Return a name, or as much of it as there is room for beside the rest."""
+    return name if len(name) <= LONG else f"{name[: LONG - 1]}…"
 
 
 def headline(ranking: Ranking, node: str, total: int) -> str:

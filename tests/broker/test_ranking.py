@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from broker.cli.keys import parse
 from broker.cli.ranking import EXTRA, ORDERS, Ranking
+from broker.cli.top import made
 
 Row = dict[str, Any]
 
@@ -160,3 +163,19 @@ def test_what_is_on_the_screen_is_measured_and_some_of_the_rest_in_turn() -> Non
 )
 def test_keys_have_names_and_what_is_no_key_is_nothing(sent: str, keys: list[str]) -> None:
     assert list(parse(sent)) == keys
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 120, 200])
+def test_a_long_error_takes_no_other_columns_room(width: int) -> None:
+    ranking = rated(a=0.1, b=0.9)
+    long = row("session-of-some-length", 1.0, last_error="ValueError: " + "x" * 300)
+    ranking.take([long, row("b", 1.0)], 12.0)
+    console = Console(file=io.StringIO(), width=width, color_system=None)
+    console.print(made(ranking, ranking.rows, width))
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert all(len(line) <= width for line in lines)
+    assert "SESSION" in lines[0]
+    assert "CPU %" in lines[0]
+    assert any(line.startswith("session-of-some-length ") for line in lines)
+    assert ("LAST ERROR" in lines[0]) is (width >= 100)
+    assert ("CLIENTS" in lines[0]) is (width >= 120)
