@@ -94,6 +94,8 @@ class SessionKernel(Protocol):
 class Client(Protocol):
     """Somebody who follows the session. No call may block or raise."""
 
+    watches: bool  # and may run nothing
+
     def deliver(self, envelope: Envelope) -> None:
         """Take an event; it need not be sent before `dispatch`, which follows in the same turn."""
 
