@@ -328,3 +328,20 @@ def test_top_says_that_the_broker_is_gone_and_goes_on(
             screen.until("no broker answers at .*; trying again")
             screen.press("q")
             assert screen.end() == 0
+
+
+def test_top_tells_the_use_of_kernels_that_no_group_counts(
+    start_broker: Callable[..., AbstractContextManager[RunningBroker]],
+    short_dir: Callable[[], Path],
+    tmp_path: Path,
+) -> None:
+    flags = ("--isolation", "none", "--warm", "0", "--preload", "")
+    with start_broker(short_dir(), *flags) as running:
+        execute(running, "idle", "1")
+        with on(running, tmp_path, "run", "-s", "burning", BURN) as screen:
+            screen.until("up")
+            found = json.loads(running.cli("top", "--once", "--json").stdout)["sessions"]
+            assert [row["session"] for row in found] == ["burning", "idle"]
+            assert [row["usage"] for row in found] == [None, None]
+            assert found[0]["cpu_percent"] > 20 > found[1]["cpu_percent"]
+            assert all(row["pss"] >= row["uss"] > 0 for row in found)
