@@ -60,7 +60,7 @@ class Executions:
     @property
     def cell(self) -> tuple[str, float] | None:
         """Return the id of what runs, and the seconds it has run for; None where none is known."""
-        running = self._running
+        running = self.running
         return None if running is None else (running.id, time.monotonic() - running.started)
 
     @property
