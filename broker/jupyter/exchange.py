@@ -31,15 +31,14 @@ ABSENCE = 600.0  # s that the place of a client that has gone is kept
 MOST_AWAY = 8  # such places of a session; who has been away for longest loses it
 
 Json = dict[str, Any]
-Infos = dict[str, bytes]  # by profile, the content of its kernels' kernel_info_reply
 
 
 class Exchange:
     """The Jupyter side of one session. Made when its first Jupyter client comes."""
 
-    def __init__(self, session: Session, infos: Infos) -> None:
+    def __init__(self, session: Session) -> None:
         self._session = session
-        self._infos = infos
+        self._info: bytes | None = None  # what the kernel has said that it is
         self._followers: dict[str, Follower] = {}  # by the session_id that each has given
         self._away: dict[str, asyncio.TimerHandle] = {}
         self._executions: dict[str, Request] = {}  # by the execution's id
@@ -191,8 +190,8 @@ class Exchange:
             return  # somebody else has answered, or the cell has ended: Jupyter has no word for it
 
     def _inform(self, request: Request) -> None:
-        """Tell what the kernel is, which all of a profile's are; the first of them is asked."""
-        known = self._infos.get(self._session.profile)
+        """Tell what the kernel is; each is asked once, for no session believes another's kernel."""
+        known = self._info
         if known is None:
             self._passage.send(request)
             return
@@ -216,8 +215,8 @@ class Exchange:
         if message.is_heavy:
             self._refuse(request, KernelBusy("the kernel's answer is too large"))
             return True
-        if message.type == "kernel_info_reply" and message.content.get("status") == "ok":
-            self._infos[self._session.profile] = message.content_bytes
+        if request.asked.type == INFO and message.content.get("status") == "ok":
+            self._info = message.content_bytes
         packet = Packet.of(request.asked.channel, message, parent)
         if channel == "shell" and not request.idle:
             request.reply = packet
@@ -305,6 +304,7 @@ class Exchange:
 
     def ended(self, reason: str) -> None:
         """Tell that the kernel is lost, and that another will take its place."""
+        self._info = None
         for request in self._passage.take_all():
             self._refuse(request, KernelBusy(f"the kernel ended before it answered: {reason}"))
         if reason not in ("restart", ""):

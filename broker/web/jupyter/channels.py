@@ -10,7 +10,7 @@ from typing import Any
 from tornado import web, websocket
 
 from broker.errors import BrokerError
-from broker.jupyter.exchange import Exchange, Infos
+from broker.jupyter.exchange import Exchange
 from broker.jupyter.follower import Follower
 from broker.jupyter.frames import REFUSALS, V1, Asked, Packet, decode_legacy, decode_v1
 from broker.jupyter.names import is_unnamed
@@ -100,8 +100,7 @@ class Channels(websocket.WebSocketHandler):
         named = self.get_query_argument("session_id", "")[:MOST_ID]
         self._comes_back = bool(named)
         if not isinstance(self.session.tap, Exchange):
-            infos: Infos = self.settings["kernel_infos"]
-            self.session.tap = Exchange(self.session, infos)
+            self.session.tap = Exchange(self.session)
         self.exchange = self.session.tap
         self.follower = self.exchange.join(named or uuid.uuid4().hex, runs=self._runs)
         if (before := self.follower.wire) is not None:
