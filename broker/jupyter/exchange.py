@@ -135,10 +135,10 @@ class Exchange:
         try:
             if asked.type == INFO:
                 self._inform(request)
-            elif asked.type == "input_reply":
-                self._take_input(follower, asked)
             elif not follower.runs:
                 raise Forbidden("this token only watches; use one with the scope run")
+            elif asked.type == "input_reply":
+                self._take_input(follower, asked)
             elif asked.type == EXECUTE:
                 return self._execute(request)
             elif asked.type == "interrupt_request":

@@ -27,6 +27,26 @@ async def test_what_one_kernel_says_that_it_is_no_other_sessions_client_is_told(
     assert not [p for p in wire.packets if b"forged" in p.content]
 
 
+@on_manual_time
+async def test_who_only_watches_answers_no_question() -> None:
+    stage = Stage()
+    owner, _ = stage.come()
+    watcher, wire = stage.come("w", runs=False)
+    stage.run(owner, "x", allow_stdin=True)
+    stage.status("busy")
+    stage.say("stdin", "input_request", {"prompt": "(Pdb) ", "password": False})
+    stage.ask(watcher, "input_reply", channel="stdin", value="import os; os.system('evil')")
+    assert stage.kernel.channels.answers == []
+
+
+@on_manual_time
+async def test_who_only_watches_has_no_kernel_started() -> None:
+    stage = Stage(bound=False)
+    watcher, _ = stage.come("w", runs=False)
+    stage.ask(watcher, "kernel_info_request", name="i")
+    assert stage.host.needed == 0
+
+
 def message(kind: str, content: bytes, parent: str, **more: Any) -> Message:
     header = {"msg_type": kind, "msg_id": "m", **more.pop("header", {})}
     metadata = more.pop("metadata", {})
