@@ -31,7 +31,7 @@ async def test_what_one_kernel_says_that_it_is_no_other_sessions_client_is_told(
 async def test_who_only_watches_answers_no_question() -> None:
     stage = Stage()
     owner, _ = stage.come()
-    watcher, wire = stage.come("w", runs=False)
+    watcher, _ = stage.come("w", runs=False)
     stage.run(owner, "x", allow_stdin=True)
     stage.status("busy")
     stage.say("stdin", "input_request", {"prompt": "(Pdb) ", "password": False})

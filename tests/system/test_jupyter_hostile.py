@@ -12,7 +12,8 @@ from broker.jupyter.names import kernel_id
 from tests.faces.wire import V1, Place, socket
 from tests.system.conftest import RunningBroker, StartBroker
 from tests.system.peer import execute, new_name
-from tests.system.test_tokens import made
+from tests.system.test_jupyter_channels import looking_into
+from tests.system.test_tokens import made, revoke
 
 FORGE = """
 kernel = get_ipython().kernel
@@ -48,3 +49,33 @@ async def test_what_a_kernel_of_one_tenant_says_that_it_is_no_other_tenant_is_to
     async with socket(place, kernel_id("other", names[1]), V1, "me") as victim:
         reply = await victim.reply(await victim.send("shell", "kernel_info_request", {}))
     assert "forged" not in json.dumps(reply)
+
+
+async def test_a_watching_token_takes_no_place_and_reads_nothing_kept_for_another(
+    noted: RunningBroker,
+) -> None:
+    name = new_name()
+    execute(noted, name, "1")
+    watcher = made(noted, scopes=["watch"], session=name)
+    async with (
+        looking_into(noted, name, session="lab") as owner,
+        looking_into(noted, name, session="lab", token=watcher.token) as other,
+    ):
+        cell = await owner.execute("1", user_expressions={"secret": "40 + 2"})
+        assert (await owner.done(cell))["content"]["status"] == "ok"
+        assert owner.closed_with is None
+        await other.idle(cell)
+        assert not [one for one in other.came if one["channel"] == "shell"]
+
+
+async def test_a_revoked_tokens_place_is_not_kept(noted: RunningBroker) -> None:
+    name, holder = new_name(), made(noted)
+    execute(noted, name, "1")
+    async with looking_into(noted, name, token=holder.token) as gone:
+        cell = await gone.execute("import time; time.sleep(1); print('kept')")
+        assert revoke(noted, holder).status == 200
+        assert await gone.until_closed() == 4401
+    async with looking_into(noted, name) as other:
+        await other.run("1")
+        told = [one for one in other.came if one["parent_header"].get("msg_id") == cell]
+        assert not [one for one in told if one["channel"] != "iopub"]

@@ -102,7 +102,9 @@ class Channels(websocket.WebSocketHandler):
         if not isinstance(self.session.tap, Exchange):
             self.session.tap = Exchange(self.session)
         self.exchange = self.session.tap
-        self.follower = self.exchange.join(named or uuid.uuid4().hex, runs=self._runs)
+        # A place is the token's as well: replies and questions in it are for nobody else.
+        place = repr((self.principal.token_id, self._runs, named or uuid.uuid4().hex))
+        self.follower = self.exchange.join(place, runs=self._runs)
         if (before := self.follower.wire) is not None:
             before.end(REPLACED, "another connection has the same session_id")
         audience, most = self.session.audience, self.house.client_backlog
@@ -113,9 +115,7 @@ class Channels(websocket.WebSocketHandler):
         self._attached = True
         self.exchange.attach(self.follower)
         self.backlog.bound()
-        self._release = self.house.tokens.hold(
-            self.principal, lambda why: self._let_go(TOKEN_ENDED, why)
-        )
+        self._release = self.house.tokens.hold(self.principal, self._expel)
 
     async def on_message(self, message: str | bytes) -> None:
         """Take one frame; a bad one is left out, too many in a row cost the connection."""
@@ -187,6 +187,10 @@ class Channels(websocket.WebSocketHandler):
         self.backlog.outbox.finish()
         self._attached, self.backlog.parted = False, True
         self.close(code, clipped(reason))
+
+    def _expel(self, why: str) -> None:
+        self._comes_back = False  # and nobody else has the place
+        self._let_go(TOKEN_ENDED, why)
 
     def _let_go(self, code: int, reason: str) -> None:
         self._detach()
