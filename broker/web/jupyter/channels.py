@@ -185,7 +185,8 @@ class Channels(websocket.WebSocketHandler):
     def end(self, code: int, reason: str) -> None:
         """Close for the session's own reasons."""
         self.backlog.outbox.finish()
-        self._attached, self.backlog.parted = False, True
+        self._attached = False
+        self.backlog.part()
         self.close(code, clipped(reason))
 
     def _expel(self, why: str) -> None:
@@ -199,6 +200,7 @@ class Channels(websocket.WebSocketHandler):
 
     def _detach(self) -> None:
         if self._attached:
-            self._attached, self.backlog.parted = False, True
+            self._attached = False
+            self.backlog.part()
             if self.follower.wire is self:
                 self.exchange.leave(self.follower, comes_back=self._comes_back)
