@@ -11,7 +11,7 @@ import pytest
 from broker.jupyter.names import kernel_id
 from tests.faces.wire import V1, Place, socket
 from tests.system.conftest import RunningBroker, StartBroker
-from tests.system.peer import execute, new_name
+from tests.system.peer import ask_until, execute, new_name
 from tests.system.test_jupyter_channels import looking_into
 from tests.system.test_tokens import made, revoke
 
@@ -79,3 +79,21 @@ async def test_a_revoked_tokens_place_is_not_kept(noted: RunningBroker) -> None:
         await other.run("1")
         told = [one for one in other.came if one["parent_header"].get("msg_id") == cell]
         assert not [one for one in told if one["channel"] != "iopub"]
+
+
+async def test_what_a_notebook_runs_and_restarts_is_noted(noted: RunningBroker) -> None:
+    name = new_name()
+    execute(noted, name, "1")
+    async with looking_into(noted, name) as notebook:
+        await notebook.run("'audited'")
+        await notebook.reply(await notebook.send("control", "interrupt_request", {}))
+        await notebook.reply(await notebook.send("control", "shutdown_request", {"restart": True}))
+
+    def events() -> list[str]:
+        text = (noted.state_dir / "audit.log").read_text()
+        found = [json.loads(line) for line in text.splitlines()]
+        return [one["event"] for one in found if one.get("session") == name]
+
+    noted_of_it = ["executed", "executed", "interrupted", "restarted"]
+    ask_until(lambda: not set(noted_of_it) - set(events()), "all that was done")
+    assert sorted(one for one in events() if one in noted_of_it) == noted_of_it

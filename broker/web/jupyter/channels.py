@@ -18,6 +18,7 @@ from broker.jupyter.translation import stderr
 from broker.jupyter.voice import utterance
 from broker.principal import Deed, Principal
 from broker.protocol import OpenQuery
+from broker.requests import Close, Interrupt, Request, Restart
 from broker.session import Session
 from broker.web import audited
 from broker.web.backlog import Backlog
@@ -30,7 +31,7 @@ from broker.web.outbox import BINARY, TEXT
 logger = logging.getLogger(__name__)
 
 MOST_ID = 128  # characters of a session_id
-SHUTDOWN = "shutdown_request"
+SHUTDOWN, INTERRUPT = "shutdown_request", "interrupt_request"
 REPLACED = 4409
 WEBVIEW = "vscode-webview:"  # pages of VS Code, which no site can be
 # Jupyter's own server, where it is a client (`--gateway-url`), takes every frame for text: a binary
@@ -136,7 +137,12 @@ class Channels(websocket.WebSocketHandler):
             return
         execute = self.exchange.serve(self.follower, asked)
         if execute is not None:
-            audited.asked(self.house.audit, self, self.session.name, execute)
+            self._note(execute)
+        elif asked.type == INTERRUPT and self._runs:
+            self._note(Interrupt(id=asked.msg_id))
+
+    def _note(self, request: Request) -> None:
+        audited.asked(self.house.audit, self, self.session.name, request)
 
     async def _shut_down(self, asked: Asked) -> None:
         """End the kernel, or give the session a new one; a session that has a name stays."""
@@ -146,10 +152,12 @@ class Channels(websocket.WebSocketHandler):
         try:
             if restart:
                 await service.restart(self.session)
+                self._note(Restart(id=asked.msg_id))
             self.exchange.answer(self.follower, asked, content)
             ends = self.settings["jupyter"].delete_ends == "all" or is_unnamed(self.session.name)
             if ends and not restart:
                 await service.end(self.session.key, "closed")
+                self._note(Close(id=asked.msg_id))
         except BrokerError as error:
             self.exchange.refuse(self.follower, asked, error)
 
