@@ -69,7 +69,7 @@ class Packet:
         parts: tuple[bytes, bytes, bytes, bytes],
         buffers: Sequence[bytes] = (),
         *,
-        msg_id: Any,
+        msg_id: str,
         msg_type: str,
     ) -> None:
         self.channel, self.type, self.msg_id = channel, msg_type, msg_id
@@ -85,6 +85,7 @@ class Packet:
         header, own, metadata = message.parts
         parts = (header, parent or own, metadata, message.content_bytes)
         msg_id, kind = message.header.get("msg_id"), message.type
+        msg_id = msg_id if isinstance(msg_id, str) else ""
         return cls(channel, parts, message.buffers, msg_id=msg_id, msg_type=kind)
 
     @property
