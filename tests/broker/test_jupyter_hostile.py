@@ -7,8 +7,11 @@ from typing import Any
 import orjson
 import pytest
 
+from broker.errors import BadMessage, TooLarge
 from broker.execution import OutputLimits
+from broker.faults import Bounds
 from broker.jupyter.exchange import PATIENCE
+from broker.jupyter.frames import decode_legacy
 from kernels.errors import BadFrame
 from kernels.messages import Message
 from tests.broker.pool_fakes import elapse, on_manual_time
@@ -170,6 +173,18 @@ async def test_headers_and_metadata_count_as_output() -> None:
     for _ in range(100):
         receiver("iopub", message("comm_msg", b"{}", "k_1", metadata=metadata))
     assert sum(packet.size for packet in wire.packets) < 200_000
+
+
+def test_a_header_is_bounded_in_both_framings() -> None:
+    header = {"msg_id": "m", "msg_type": "execute_request", "x": "y" * 1_000_000}
+    with pytest.raises(TooLarge):
+        decode_legacy(orjson.dumps({"header": header}).decode(), Bounds())
+
+
+def test_a_channel_is_one_of_jupyters() -> None:
+    frame = {"channel": '","x":"', "header": {"msg_id": "m", "msg_type": "comm_msg"}}
+    with pytest.raises(BadMessage):
+        decode_legacy(orjson.dumps(frame).decode(), Bounds())
 
 
 @on_manual_time
