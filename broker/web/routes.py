@@ -71,6 +71,5 @@ def application(house: House, *, jupyter: Jupyter | None = None, **settings: Any
         description=cache(lambda: openapi.document(ROUTES)),  # made when it is first asked for
         jupyter=rules,
         titles=Titles(),
-        kernel_infos={},
         **settings,
     )
