@@ -38,6 +38,7 @@ class Client:
     sockets: dict[str, Socket] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
     told: list[Any] = field(default_factory=list)
+    ended: bool = False  # the kernel, by the script
 
     @property
     def path(self) -> str:
@@ -48,10 +49,11 @@ class Client:
         return self.sockets["one"]
 
     async def open(self, name: str, session: str | None = None) -> Socket:
-        """Open a further socket."""
+        """Open a socket, and wait until it is told what is published."""
         opening = socket(self.place, self.kernel, self.framing, session)
-        self.sockets[name] = await self.stack.enter_async_context(opening)
-        return self.sockets[name]
+        opened = self.sockets[name] = await self.stack.enter_async_context(opening)
+        await opened.done(await opened.send("shell", "kernel_info_request", {}))
+        return opened
 
     def named(self, name: str, message_id: str) -> str:
         """Give a request the name by which the transcript knows it."""
@@ -76,7 +78,7 @@ class Client:
     async def transcript(self) -> Transcript:
         """Return what came, once nothing more can come of what was asked."""
         for one in self.sockets.values():
-            if one.closed_with is None:
+            if one.closed_with is None and not self.ended:
                 await one.done(await one.send("shell", "kernel_info_request", {}))
         return transcript(self.sockets, self.names)
 
@@ -98,8 +100,7 @@ async def client(place: Place, framing: str) -> AsyncIterator[Client]:
     try:
         async with AsyncExitStack() as stack:
             scripted = Client(place, kernel, framing, stack)
-            first = await scripted.open("one")
-            await first.done(await first.send("shell", "kernel_info_request", {}))
+            await scripted.open("one")
             yield scripted
     finally:
         await asked(place, "DELETE", f"/api/kernels/{kernel}")
@@ -322,6 +323,7 @@ async def sessions(client: Client) -> None:
     listed = await asked(client.place, "GET", "/api/sessions")
     assert [one["path"] for one in listed.body if one["id"] == made.body["id"]] == ["b.ipynb"]
     await client.rest("DELETE", path)
+    client.ended = True
     await client.rest("GET", path)
     await client.rest("GET", client.path)
 

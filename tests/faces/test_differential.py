@@ -10,6 +10,7 @@ import pytest
 from tests.faces.accepted import accepted
 from tests.faces.places import broker, place, short_dir, stock
 from tests.faces.script import Step, client, steps
+from tests.faces.transcripts import difference
 from tests.faces.wire import LEGACY, V1, Place
 
 __all__ = ["broker", "place", "short_dir", "stock"]
@@ -35,4 +36,5 @@ async def test_a_client_is_told_what_a_jupyter_server_tells(
     stock: Place, place: Place, framing: str, name: str, step: Step
 ) -> None:
     theirs, ours = await asyncio.gather(told(stock, framing, step), told(place, framing, step))
-    assert accepted(name, ours) == accepted(name, theirs)
+    differs = difference(accepted(name, theirs), accepted(name, ours))
+    assert not differs, differs

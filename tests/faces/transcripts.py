@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import pprint
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -14,6 +16,7 @@ _DATE = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+(Z|[+-]\d\d:\d\d)?")
 _ID = re.compile(r"[0-9a-f]{8}-?([0-9a-f]{4}-?){3}[0-9a-f]{12}(_\d+)*")
 _ADDRESS = re.compile(r"0x[0-9a-f]+")
 _COLOUR = re.compile(r"\x1b\[[\d;]*m")
+_CELL = re.compile(r"/\S*/ipykernel_\d+/\d+\.py")
 _TIP = re.compile(r"\nTip: .*", re.DOTALL)  # another one each time
 
 
@@ -29,10 +32,17 @@ def normal(value: Any) -> Any:
             (_ID, "<id>"),
             (_ADDRESS, "<address>"),
             (_COLOUR, ""),
+            (_CELL, "<cell>"),
             (_TIP, ""),
         ):
             value = pattern.sub(word, value)
     return value
+
+
+def difference(theirs: Any, ours: Any) -> str:
+    """Return where two transcripts differ, as people read it; empty where they do not."""
+    lines = [pprint.pformat(one, width=100, sort_dicts=True).splitlines() for one in (theirs, ours)]
+    return "\n".join(difflib.unified_diff(*lines, "theirs", "ours", lineterm="", n=6))
 
 
 def transcript(sockets: Mapping[str, Socket], names: Mapping[str, str]) -> Transcript:

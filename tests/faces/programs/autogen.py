@@ -6,10 +6,8 @@ import sys
 
 from autogen_core import CancellationToken
 from autogen_core.code_executor import CodeBlock
-from autogen_ext.code_executors.docker_jupyter import (
-    DockerJupyterCodeExecutor,
-    JupyterConnectionInfo,
-)
+from autogen_ext.code_executors.docker_jupyter import DockerJupyterCodeExecutor
+from autogen_ext.code_executors.docker_jupyter._jupyter_server import JupyterConnectionInfo
 
 host, token = sys.argv[1:]
 
