@@ -216,6 +216,7 @@ def _server(config: Config, house: House, sockets: list[socket.socket]) -> HTTPS
     most = BODY_SLACK * config.wire.max_frame
     application = routes.application(
         house,
+        jupyter=config.jupyter,
         websocket_ping_interval=config.wire.ping_interval,
         websocket_ping_timeout=config.wire.ping_interval,
         websocket_max_message_size=most,

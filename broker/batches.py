@@ -79,6 +79,7 @@ class Order:
     parcel: Mapping[str, Any] | None = field(default=None, repr=False)
     batch: Batch | None = None
     cell: int | None = None  # its number, in a batch
+    expressions: Mapping[str, Any] = field(default_factory=dict)  # of a Jupyter client
 
     @property
     def is_call(self) -> bool:

@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Any
 
 from broker.contradictions import contradictions, is_loopback
+from broker.face_settings import Jupyter
 from broker.principal import TENANT_WORDS, is_tenant
 from broker.settings import Audit, Config, Jwt, Pool, Profile, Redis, Session, Tenant, Wire
 from broker.units import LABEL, Rule
@@ -49,6 +50,7 @@ _SECTIONS: dict[str, type] = {
     "pool": Pool,
     "jwt": Jwt,
     "audit": Audit,
+    "jupyter": Jupyter,
     "tenant": Tenant,
 }
 _TOP = _rules(Config)

@@ -146,7 +146,7 @@ class Execution:
             "code": self.request.code,
             "silent": self.request.silent,
             "store_history": self.request.store_history and not self.request.silent,
-            "user_expressions": {},
+            "user_expressions": self.order.expressions,
             "allow_stdin": self.answers and not self.request.silent,
             "stop_on_error": False,
         }

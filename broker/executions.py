@@ -62,8 +62,8 @@ class Executions:
         self.last_used = time.time()  # Unix s
         self.was_free = False  # an adopted kernel: it is known what it ran, if it ran anything
         self._queue = Waiting(place.limits.queue)
-        self._running: Execution | None = None
-        self._request_id = ""  # the kernel's id of what runs
+        self.running: Execution | None = None  # changed here alone
+        self.request_id = ""  # the kernel's id of what runs, or ran last
         self._greeting: Greeting | None = None  # of an adopted kernel, which may run something
         self._strays = Strays(place.limits.output)
         self._deadline = Deadline(
@@ -76,12 +76,12 @@ class Executions:
         self._turn = 0  # the place among those who wait for a kernel, where there is a queue
 
     def __repr__(self) -> str:
-        return f"<Executions: {self._running!r}, {len(self._queue)} queued>"
+        return f"<Executions: {self.running!r}, {len(self._queue)} queued>"
 
     @property
     def occupied(self) -> bool:
         """Tell whether the kernel runs something."""
-        return self._running is not None or self._greeting is not None
+        return self.running is not None or self._greeting is not None
 
     @property
     def queued(self) -> int:
@@ -96,7 +96,7 @@ class Executions:
     @property
     def stopping(self) -> bool:
         """Tell whether what runs has been interrupted."""
-        return self._running is not None and bool(self._running.interrupted)
+        return self.running is not None and bool(self.running.interrupted)
 
     def begin(
         self, kernel: SessionKernel, state: str, running: Running | None = None, reason: str = ""
@@ -114,8 +114,8 @@ class Executions:
         if warm:
             self._place.advance(SessionEvent.STARTED)
             if running is not None:
-                self._running, timeout = resumed(running, self._place.limits.output)
-                self._request_id = running.message
+                self.running, timeout = resumed(running, self._place.limits.output)
+                self.request_id = running.message
                 left = self._place.host.quotas.cpu_left(self._place)
                 self._deadline.set(kernel, timeout, left, since=running.used)
             self._greeting = Greeting(self._place, kernel.channels)
@@ -125,7 +125,7 @@ class Executions:
 
     def lose(self, kernel: SessionKernel, reason: str) -> None:
         """End everything: the kernel is lost, for this reason."""
-        running, self._running = self._running, None
+        running, self.running = self.running, None
         waiting = self._queue.take()
         self._state = "lost"
         self._part()
@@ -208,13 +208,13 @@ class Executions:
             self.start_next()
 
     def _all(self) -> Iterable[Execution]:
-        if self._running is not None:
-            yield self._running
+        if self.running is not None:
+            yield self.running
         yield from self._queue
 
     def interrupt(self, target: str | None = None) -> str:
         """Interrupt what runs, and return its id. Raises NotRunning."""
-        running, kernel = self._running, self._place.kernel
+        running, kernel = self.running, self._place.kernel
         if self._greeting is not None and running is None and kernel is not None and not target:
             kernel.interrupt()  # what the last broker had it run; its id is not known
             self._deadline.hasten(KILLED)
@@ -244,50 +244,50 @@ class Executions:
         if self._place.state is not SessionState.READY or not self._queue or kernel is None:
             return
         self._place.advance(SessionEvent.STARTED)
-        execution = self._running = self._queue.next()
+        execution = self.running = self._queue.next()
         execution.started = time.monotonic()
         execution.state, self._state = self._state, "warm"
         self._strays.renew()
         left = self._place.host.quotas.cpu_left(self._place)
         execution.used_before = self._deadline.set(kernel, execution.request.timeout, left)
-        self._request_id = kernel.channels.next_id()
+        self.request_id = kernel.channels.next_id()
         content = execution.content(self._around.version)
         self.dialogue.brief(kernel, content)
-        note(self._place, execution, self._request_id)
+        note(self._place, execution, self.request_id)
         try:
             kernel.channels.send(
                 "shell",
                 "execute_request",
                 content,
-                msg_id=self._request_id,
+                msg_id=self.request_id,
                 metadata=execution.request.metadata,
             )
         except BlockingIOError:  # it gets one request at a time, and has answered without reading
             self._place.kill("bad_frame")
 
     def _expire(self, reason: str) -> None:
-        if self._running is not None:
-            self._running.interrupted = reason
+        if self.running is not None:
+            self.running.interrupted = reason
             self._place.pace()
-            self._interrupt_once_taken(self._running)
+            self._interrupt_once_taken(self.running)
 
     def _insist(self) -> None:
-        running, kernel = self._running, self._place.kernel
+        running, kernel = self.running, self._place.kernel
         if kernel is not None:
             for channel in ("iopub", "shell"):  # it may have ended, and the signal has no name
                 kernel.channels.look(channel)
-            if self._running is running and self.occupied:
+            if self.running is running and self.occupied:
                 kernel.insist()
 
     def _interrupt_once_taken(self, running: Execution) -> None:
         # What reaches the kernel before it has taken up the cell would stop nothing.
         running.interrupt_due = not running.taken
         if running.taken and self._place.kernel is not None:
-            self._place.kernel.interrupt(self._request_id)
+            self._place.kernel.interrupt(self.request_id)
 
     def turned(self, channel: str) -> None:
         """Note the end of a turn in which the kernel has said something."""
-        running, kernel = self._running, self._place.kernel
+        running, kernel = self.running, self._place.kernel
         if channel == "iopub" and running is not None and running.lacks_reply and kernel:
             kernel.channels.look("shell")  # so that `done` leaves with what came before it
 
@@ -295,8 +295,8 @@ class Executions:
         """Take in what the kernel says; return whether it stands for anything."""
         if channel == "stdin":
             return self._listen(message)
-        running, told = self._running, False
-        if running is not None and message.parent_id == self._request_id:
+        running, told = self.running, False
+        if running is not None and message.parent_id == self.request_id:
             if not self._answered:
                 self._answered = True
                 self._place.host.answered(time.monotonic() - running.submitted)
@@ -317,7 +317,7 @@ class Executions:
                 self._place.audience.emit(event)
                 told = True
             # What an adopted kernel still runs has an id of the last broker's, which we never knew.
-            asked = self._greeting is not None or are_akin(message.parent_id, self._request_id)
+            asked = self._greeting is not None or are_akin(message.parent_id, self.request_id)
             told = told or (asked and self._strays.bounded)
         return told
 
@@ -325,11 +325,11 @@ class Executions:
         """Take in what the cell asks, after all that it has said before."""
         if self._place.kernel is not None:
             self._place.kernel.channels.look("iopub")
-        own = message.parent_id == self._request_id
-        return self.dialogue.take(message, self._running, own=own, busy=self.occupied)
+        own = message.parent_id == self.request_id
+        return self.dialogue.take(message, self.running, own=own, busy=self.occupied)
 
     def _caught_up(self, greeting: Greeting) -> None:
-        running = self._running
+        running = self.running
         if running is not None:
             # It has ended; what tells how may still be on its way, or went to the last broker.
             if greeting.heard:
@@ -352,7 +352,7 @@ class Executions:
             self._greeting = None
 
     def _complete(self, execution: Execution, status: str = "", reason: str = "") -> None:
-        self._running = None
+        self.running = None
         self._part()
         self._deadline.clear()
         if execution.configured:

@@ -28,6 +28,8 @@ def executions_of(
         if limits.code_only:
             raise code_only(fields_of(parcel))
         order = Order(parcel)
+    if isinstance(request, requests.ExecuteRequest):
+        order = Order(parcel, expressions=request.user_expressions)
     if isinstance(request, Call):
         # One that fails aborts nothing: a call stands for itself.
         request = Execute(

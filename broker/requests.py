@@ -54,6 +54,12 @@ class Execute(Message, frozen=True, kw_only=True, tag="execute"):
     metadata: dict[str, Any] = {}
 
 
+class ExecuteRequest(Execute, frozen=True, kw_only=True, tag="execute"):
+    """An execute as Jupyter's clients ask for it: with expressions, told of in the reply alone."""
+
+    user_expressions: dict[str, Any] = {}
+
+
 class Cell(Message, frozen=True, kw_only=True):
     """One cell of a batch."""
 

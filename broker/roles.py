@@ -15,6 +15,7 @@ from broker.protocol import Codec, MsgpackCodec
 from broker.quotas import Quotas
 from kernels.changes import Changes
 from kernels.channels import Channels
+from kernels.messages import Message
 from kernels.spec import Usage
 
 S_contra = TypeVar("S_contra", contravariant=True)  # the session, which stands in a higher row
@@ -106,10 +107,26 @@ class Client(Protocol):
         """Learn that the session has ended for this client; `code` is a WebSocket close code."""
 
 
+class Tap(Protocol):
+    """Who hears a session's kernel itself, beside the session."""
+
+    def take(self, channel: str, message: Message) -> bool:
+        """Take in a message before the session does; tell whether it stands for anything."""
+
+    def bound(self) -> None:
+        """Learn that there is a kernel."""
+
+    def ended(self, reason: str) -> None:
+        """Learn that the kernel is lost; what ran and what waited has been told so."""
+
+    def close(self) -> None:
+        """Learn that the session has ended."""
+
+
 class Host(Protocol[S_contra]):
     """Who owns the session: gives it kernels and writes down what becomes of it."""
 
-    def need_kernel(self, session: S_contra) -> None:
+    def need_kernel(self, session: S_contra) -> object:
         """Bind a kernel, or `refuse()` what waits for one."""
 
     def kernel_lost(self, session: S_contra, kernel: SessionKernel, reason: str) -> None:

@@ -13,18 +13,12 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
 from broker.adoption import Adopter, Label, ServiceKernel, is_shared, last_use, read_label, tighten
 from broker.claims import OUT_OF_REACH, Claims, changed_meanwhile
-from broker.errors import (
-    BrokerError,
-    Draining,
-    SessionElsewhere,
-    StoreUnavailable,
-    UnknownSession,
-)
+from broker.errors import BrokerError, Draining, SessionElsewhere, StoreUnavailable, UnknownSession
 from broker.faults import bad_field
 from broker.marks import Marks
 from broker.metrics import Metrics
@@ -47,6 +41,8 @@ CLOSE_AWAY = 1001
 CLOSE_GONE = 4404
 CLOSE_MOVED = 4409
 Key = tuple[str, str]
+Binding = asyncio.Task[BrokerError | None]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +81,12 @@ class Service:
         self.draining = False
         self._watchers: list[Callable[[Session], None]] = []
         self._gates: WeakValueDictionary[Key, asyncio.Lock] = WeakValueDictionary()
-        self._binding: dict[Session, asyncio.Task[None]] = {}
+        self._binding: dict[Session, Binding] = {}
         self._reception = Reception(
             limits.acquire_timeout, lambda tenant: self.quotas.of(tenant).waiting
         )
         self._ending: dict[Session, str] = {}  # why
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         metrics.watch_sessions(lambda: len(self.sessions))
         metrics.watch_clients(lambda: sum(len(s.audience.clients) for s in self.sessions.values()))
 
@@ -140,12 +136,13 @@ class Service:
             self.need_kernel(session)
         return session
 
-    def need_kernel(self, session: Session) -> None:
-        """Bind a kernel unless one is on its way."""
+    def need_kernel(self, session: Session) -> Binding | None:
+        """Bind a kernel unless it has one, and return what tells what that is refused for."""
         if session not in self._binding and session.kernel is None:
             self._binding[session] = self._own(self._bind_or_refuse(session))
+        return self._binding.get(session)
 
-    async def _bind_or_refuse(self, session: Session) -> None:
+    async def _bind_or_refuse(self, session: Session) -> BrokerError | None:
         error: BrokerError | None = None
         try:
             async with session.gate:
@@ -167,6 +164,7 @@ class Service:
                 session.close(CLOSE_MOVED, f"the session is on node {error.node} {error.url}")
             elif not session.audience.clients:
                 self.left(session)
+        return error
 
     async def _bind(self, session: Session) -> None:
         if session.kernel is not None or session.state is not SessionState.OPENING:
@@ -392,7 +390,7 @@ class Service:
         mark = self.marks.of(*key)
         return Session(*key, profile, limits=limits, gate=gate, host=self, mark=mark)
 
-    def _own(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def _own(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

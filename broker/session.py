@@ -16,7 +16,7 @@ from broker.execution import Event
 from broker.executions import Executions
 from broker.marks import Mark, Running, beyond
 from broker.questions import Questions
-from broker.roles import Client, Envelope, Host, SessionKernel, SessionLimits, Workspace
+from broker.roles import Client, Envelope, Host, SessionKernel, SessionLimits, Tap, Workspace
 from broker.transcript import Transcript
 from kernels.errors import BadFrame
 from kernels.messages import Message
@@ -61,6 +61,7 @@ class Session:
         self._loop = asyncio.get_running_loop()
         self.work = Executions(self)
         self.questions = Questions(self)
+        self.tap: Tap | None = None  # of the clients that speak the kernel's own language
         self._verdict = ""  # why we killed the kernel
         self._orphan = self.mark.running  # of a broker before this one, until its end is told
         self._skipped: tuple[int, int] | None = None  # numbers that attached clients have missed
@@ -182,6 +183,8 @@ class Session:
         self.work.begin(kernel, state, running if state == "warm" else self._orphan, reason)
         self._orphan = None
         self.questions.begin()
+        if self.tap is not None:
+            self.tap.bound()
 
     def _go_on(self, kernel: SessionKernel, generation: int, *, warm: bool) -> Running | None:
         """Go on with the numbers, and with what the kernel has said since; tell what it runs."""
@@ -240,6 +243,8 @@ class Session:
         self.work.lose(kernel, reason)
         self.questions.lose()
         self.audience.emit(self._description("lost", reason))
+        if self.tap is not None:
+            self.tap.ended(reason)
 
     def _receive(self, channel: str, message: Message) -> bool:
         self.audience.gather()
@@ -247,7 +252,8 @@ class Session:
             return True
         if channel == "iopub" and self.kernel is not None:
             self.mark.taking(self.kernel.channels.position)
-        return self.work.take(channel, message)
+        told = self.tap is not None and self.tap.take(channel, message)
+        return self.work.take(channel, message) or told
 
     def _turned(self, channel: str) -> None:
         self.work.turned(channel)
@@ -283,5 +289,7 @@ class Session:
         if self.state is not SessionState.CLOSED:
             self.advance(SessionEvent.CLOSE)
         self.work.close(reason)
+        if self.tap is not None:
+            self.tap.close()
         (self.mark.forget if self.passing else self.mark.end)()
         self.audience.end(code, reason, spare=spare)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from broker.face_settings import Jupyter
 from broker.units import (
     COUNT,
     DURATION,
@@ -387,6 +388,7 @@ class Config:
     pool: Pool = Pool()
     jwt: Jwt = Jwt()
     audit: Audit = Audit()
+    jupyter: Jupyter = field(default_factory=Jupyter)
     tenant: Tenant = Tenant()
     tenants: Mapping[str, Tenant] = field(default_factory=lambda: MappingProxyType({}))
     profiles: Mapping[str, Profile] = field(

@@ -9,7 +9,7 @@ whose messages are slow to take in waits for its neighbours.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -120,13 +120,18 @@ class Channels:
         self,
         channel: str,
         msg_type: str,
-        content: Mapping[str, Any],
+        content: Mapping[str, Any] | bytes,
         *,
         msg_id: str | None = None,
         metadata: Mapping[str, Any] | None = None,
         parent: Mapping[str, Any] | None = None,
+        subshell: str | None = None,
+        buffers: Sequence[bytes] = (),
     ) -> str:
-        """Send one message and return its id. Raises BlockingIOError if the queue is full."""
+        """Send one message and return its id. Raises BlockingIOError if the queue is full.
+
+        The other parameters are those of `Signer.pack`.
+        """
         msg_id = msg_id or self.next_id()
         frames = self._signer.pack(
             msg_type,
@@ -136,8 +141,9 @@ class Channels:
             session=self._name,
             metadata=metadata,
             parent=parent,
+            subshell=subshell,
         )
-        self._links[channel].send(frames)
+        self._links[channel].send([*frames, *buffers] if buffers else frames)
         if channel != "stdin":
             self._credit += CREDIT_PER_REQUEST
         return msg_id

@@ -55,12 +55,13 @@ class Message:
     """One message from a kernel. `content` is decoded when it is first read.
 
     `type` is the message type, such as `stream`, and `parent_id` the id of the request that it
-    belongs to; each is empty if the kernel sent none.
+    belongs to; each is empty if the kernel sent none. `parts` are the header, the parent header and
+    the metadata as they came.
     """
 
     __slots__ = (
         *("_content", "_heavy", "buffers", "content_bytes"),
-        *("header", "metadata", "parent", "parent_id", "type"),
+        *("header", "metadata", "parent", "parent_id", "parts", "type"),
     )
 
     def __init__(
@@ -70,6 +71,8 @@ class Message:
         metadata: Json,
         content_bytes: bytes,
         buffers: Sequence[bytes],
+        *,
+        parts: tuple[bytes, bytes, bytes] = (EMPTY, EMPTY, EMPTY),
     ) -> None:
         self.header = header
         self.parent = parent
@@ -78,6 +81,7 @@ class Message:
         self.metadata = metadata
         self.content_bytes = content_bytes
         self.buffers = buffers
+        self.parts = parts
         self._content: Json | None = None
         self._heavy: bool | None = None
 
@@ -128,16 +132,21 @@ class Signer:
     def pack(
         self,
         msg_type: str,
-        content: Mapping[str, Any],
+        content: Mapping[str, Any] | bytes,
         *,
         msg_id: str,
         date: str,
         session: str,
         metadata: Mapping[str, Any] | None = None,
         parent: Mapping[str, Any] | None = None,
+        subshell: str | None = None,
     ) -> list[bytes]:
-        """Return the frames of one request. `date` is ISO 8601 text, `session` the sender's id."""
-        header = {
+        """Return the frames of one request, without buffers.
+
+        `date` is ISO 8601 text, `session` the sender's id, and `subshell` that of the subshell that
+        is to serve it (JEP 91). `content` may be packed already.
+        """
+        header: Json = {
             "msg_id": msg_id,
             "msg_type": msg_type,
             "session": session,
@@ -145,11 +154,13 @@ class Signer:
             "date": date,
             "version": PROTOCOL_VERSION,
         }
+        if subshell is not None:
+            header["subshell_id"] = subshell
         parts = [
             orjson.dumps(header),
             orjson.dumps(parent) if parent else EMPTY,
             orjson.dumps(metadata) if metadata else EMPTY,
-            orjson.dumps(content),
+            content if isinstance(content, bytes) else orjson.dumps(content),
         ]
         return [DELIMITER, self.sign(parts), *parts]
 
@@ -176,6 +187,7 @@ class Signer:
             else {},
             content,
             frames[at + 6 :],
+            parts=(header, parent, metadata),
         )
 
 

@@ -36,11 +36,11 @@ def ended(audit: Audit, handler: RequestHandler) -> None:
         return
     request, status = handler.request, handler.get_status()
     who, ip = getattr(handler, "principal", None), request.remote_ip
-    session = handler.path_kwargs.get("session")
+    session = handler.path_kwargs.get("session") or getattr(handler, "concerns", None)
     if status in REFUSED:
         path = request.path  # without the query, where a token may stand
         audit.refused(who, ip, status=status, method=request.method, path=path, session=session)
-    elif status < HTTPStatus.BAD_REQUEST:
+    elif status < HTTPStatus.BAD_REQUEST and getattr(handler, "changed", True):
         names = handler.settings["audited"]
         name = names.get((type(handler), str(request.method).lower()))
         if name:

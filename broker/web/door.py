@@ -126,7 +126,11 @@ class Face(web.RequestHandler):
 
     public = False
     principal: Principal
-    subject: str | None = None  # what the request is about, where its path does not say: for audits
+    # For audits: what the request is about and which session, where its path does not say, and
+    # whether it has changed anything.
+    subject: str | None = None
+    concerns: str | None = None
+    changed = True
 
     def initialize(self, house: House) -> None:
         """Take what the handlers share."""
@@ -241,13 +245,24 @@ async def admit(handler: web.RequestHandler, deed: Deed | None = None) -> Princi
 
     What they are about to do stands in the table of routes, if the handler does not say.
     """
+    principal = await recognise(handler)
+    principal.require(deed_of(handler, deed), handler.path_kwargs.get("session"))
+    return principal
+
+
+async def recognise(handler: web.RequestHandler) -> Principal:
+    """Return who is asking, whatever they may do. Raises Unauthorized."""
     house: House = handler.house  # type: ignore[attr-defined]
     header = handler.request.headers.get("Authorization")
     query = handler.get_query_argument("token", None)
     principal = await house.tokens.check(presented_token(header, query))
     handler.principal = principal  # type: ignore[attr-defined]  # known, also if it may not
+    return principal
+
+
+def deed_of(handler: web.RequestHandler, deed: Deed | None = None) -> Deed:
+    """Return what a request is about to do: as the handler says, or else the table of routes."""
     if deed is None:
         method = str(handler.request.method).lower()
         deed = handler.settings["deeds"].get((type(handler), method), Deed.READ)
-    principal.require(Deed(deed), handler.path_kwargs.get("session"))
-    return principal
+    return Deed(deed)

@@ -1,4 +1,5 @@
-"""What a WebSocket handshake must look like, told before anything is made for who will not come in.
+"""What a WebSocket handshake must look like, told before anything is made for who will not come in,
+and how a connection is closed.
 
 Tornado checks the same later, and answers in a form of its own.
 """
@@ -30,3 +31,8 @@ def check_handshake(handler: websocket.WebSocketHandler) -> None:
     for name in ("Sec-WebSocket-Key", "Sec-WebSocket-Version", "Host"):
         if not headers.get(name):
             raise BadMessage(f"the header `{name}` is missing", field=name)
+
+
+def clipped(reason: str) -> str:
+    """Return as much of a reason as a close frame has room for: 123 bytes (RFC 6455, 5.5)."""
+    return reason.encode(errors="replace")[:120].decode(errors="ignore")

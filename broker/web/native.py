@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from math import inf
 from typing import Any
 
 from tornado import web, websocket
@@ -26,9 +25,10 @@ from broker.scribe import Scribe
 from broker.service import Service
 from broker.session import Session
 from broker.web import audited, desk
+from broker.web.backlog import Backlog
 from broker.web.door import Face, House, admit, check_query, described
-from broker.web.handshake import check_handshake
-from broker.web.outbox import BINARY, TEXT, Outbox
+from broker.web.handshake import check_handshake, clipped
+from broker.web.outbox import BINARY, TEXT
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,6 @@ NO_SUBPROTOCOL = 4406
 BAD_FRAMES = 4400
 TOKEN_ENDED = 4401
 TOO_SLOW = 4408
-MOST_BACKLOGS = 4  # what a client may have unread while the kernel is held back for it
 
 
 class NativeSocket(websocket.WebSocketHandler):
@@ -45,15 +44,13 @@ class NativeSocket(websocket.WebSocketHandler):
     principal: Principal
     session: Session
     codec: Codec
-    outbox: Outbox
+    backlog: Backlog
 
     def initialize(self, house: House) -> None:
         """Take what the handlers share."""
         self.house = house
         self._query = OpenQuery()
         self.watches = False
-        self._held = False
-        self._room = inf  # bytes that may be unread before this client is too slow
         self._bad = 0
         self._attached = False
         self._release: Callable[[], None] = lambda: None  # of the token that let it in
@@ -104,11 +101,11 @@ class NativeSocket(websocket.WebSocketHandler):
             return
         self.set_nodelay(True)
         self.codec = codec(self.selected_subprotocol, self.house.bounds)
-        self.outbox = Outbox(stream, BINARY if self.codec.binary else TEXT, self._drained)
+        opcode, audience = BINARY if self.codec.binary else TEXT, self.session.audience
+        self.backlog = Backlog(stream, opcode, self.house.client_backlog, audience, self)
         self._attached = True
         self.session.attach(self, self._query.after, at_once=self.watches)
-        # What it has asked for again is bounded where it was kept, and is no sign of slowness.
-        self._room = self.house.client_backlog + self.outbox.unread
+        self.backlog.bound()  # what it has asked for again is bounded where it was kept
         self._release = self.house.tokens.hold(
             self.principal, lambda why: self._let_go(TOKEN_ENDED, why)
         )
@@ -149,7 +146,7 @@ class NativeSocket(websocket.WebSocketHandler):
     def dispatch(self) -> None:
         """Send the events that were taken, in one write."""
         if self.ws_connection is not None and not self.ws_connection.is_closing():
-            self.outbox.flush()
+            self.backlog.outbox.flush()
 
     def fault(self, request_id: str, error: BaseException) -> None:
         """Say that a request was not taken."""
@@ -160,9 +157,9 @@ class NativeSocket(websocket.WebSocketHandler):
 
     def end(self, code: int, reason: str) -> None:
         """Close the connection for the session's own reasons."""
-        self.outbox.finish()
-        self._attached = False
-        self.close(code, _clipped(reason))
+        self.backlog.outbox.finish()
+        self._attached, self.backlog.parted = False, True
+        self.close(code, clipped(reason))
 
     # Requests
 
@@ -217,42 +214,17 @@ class NativeSocket(websocket.WebSocketHandler):
     def _put(self, frame: bytes) -> None:
         if self.ws_connection is None or self.ws_connection.is_closing():
             return
-        # What is counted was there before: one frame may be as large as the bound.
-        if self.outbox.unread > self._room and not self._may_wait():
+        if not self.backlog.put(frame):
             logger.info("session=%s/%s client too slow", *self.session.key)
-            # Behind all that, the close frame would not come in time; it can be asked for again.
-            self.outbox.drop()
             self._let_go(TOO_SLOW, "too slow: reconnect with the last sequence number seen")
-            return
-        self.outbox.put(frame)
-
-    def _may_wait(self) -> bool:
-        """Hold the kernel back for this client; False if others keep up, or it is hopeless."""
-        most = self._room + (MOST_BACKLOGS - 1) * self.house.client_backlog
-        if not self._attached or self.outbox.unread > most:
-            return False
-        self._held = True
-        return self.session.audience.hold(self)
-
-    def _drained(self) -> None:
-        if self.outbox.unread <= self.house.client_backlog:
-            self._room = self.house.client_backlog
-        if self._held and self.outbox.unread < self.house.client_backlog // 2:
-            self._held = False
-            self.session.audience.release(self)
 
     def _let_go(self, code: int, reason: str) -> None:
         """Close the connection for the client's fault; nothing more of it is served."""
         self._detach()
-        self.outbox.finish()
+        self.backlog.outbox.finish()
         self.close(code, reason)
 
     def _detach(self) -> None:
         if self._attached:
-            self._attached = False
+            self._attached, self.backlog.parted = False, True
             self.session.detach(self)
-
-
-def _clipped(reason: str) -> str:
-    """Return as much of a reason as a close frame has room for: 123 bytes (RFC 6455, 5.5)."""
-    return reason.encode(errors="replace")[:120].decode(errors="ignore")

@@ -50,9 +50,12 @@ class Outbox:
     def __repr__(self) -> str:
         return f"<Outbox {self._size} B gathered, {self.unread} B unread>"
 
-    def put(self, payload: bytes) -> None:
-        """Gather a message; so much that it cannot be called a few is written at once."""
-        self._parts += (head(self._opcode, len(payload)), payload)
+    def put(self, payload: bytes, opcode: int | None = None) -> None:
+        """Gather a message; so much that it cannot be called a few is written at once.
+
+        Its frame is of the usual opcode, unless another is given.
+        """
+        self._parts += (head(opcode or self._opcode, len(payload)), payload)
         self._size += len(payload)
         if self._size >= AT_ONCE:
             self.flush()

@@ -23,7 +23,15 @@ from tests.bench.lab import Lab, Mood, machine, pace
 from tests.bench.rows import ROWS
 
 RESULTS = Path("bench-results")
-for _module in ("rows", "trips", "starts", "held", "bounced", "sandbox"):  # the table's order
+for _module in (
+    "rows",
+    "trips",
+    "starts",
+    "held",
+    "bounced",
+    "jupyter",
+    "sandbox",
+):  # the table's order
     importlib.import_module(f"tests.bench.{_module}")  # enters its rows
 
 

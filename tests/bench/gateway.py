@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -46,27 +46,36 @@ class GatewayKernel:
             raise RuntimeError(f"{failed[0]['content']}")
         return messages
 
-    async def messages(self, code: str) -> AsyncIterator[dict[str, Any]]:
-        """Run the code and give its messages as they come, `idle` the last."""
+    def messages(self, code: str) -> AsyncIterator[dict[str, Any]]:
+        """Run the code and give its messages as they come, up to both the reply and `idle`."""
+        content = {"code": code, "silent": False, "store_history": True, "allow_stdin": False}
+        return self.asked("execute_request", content)
+
+    async def asked(self, kind: str, content: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+        """Send a request and give the messages about it, up to both the reply and `idle`."""
         message_id = uuid.uuid4().hex
         header = {
             "msg_id": message_id,
-            "msg_type": "execute_request",
+            "msg_type": kind,
             "session": self._session,
             "username": "",
             "date": "2020-01-01T00:00:00Z",
             "version": "5.3",
         }
-        content = {"code": code, "silent": False, "store_history": True, "allow_stdin": False}
         message = {"channel": "shell", "header": header, "content": content}
         message |= {"parent_header": {}, "metadata": {}, "buffers": []}
         await self._connection.send(orjson.dumps(message).decode())
+        missing = {"reply", "idle"}
         async for frame in self._connection:
             answer = orjson.loads(frame)
             if answer["parent_header"].get("msg_id") != message_id:
                 continue
             yield answer
             if answer["msg_type"] == "status" and answer["content"]["execution_state"] == "idle":
+                missing.discard("idle")
+            elif answer["channel"] == "shell":
+                missing.discard("reply")
+            if not missing:
                 return
         raise ConnectionError("the server closed the connection")
 
@@ -77,8 +86,7 @@ class Gateway:
 
     url: str
     pid: int
-
-    headers = {"Authorization": f"token {TOKEN}"}  # noqa: RUF012 — the same for every gateway
+    headers: Mapping[str, str] = field(default_factory=lambda: {"Authorization": f"token {TOKEN}"})
 
     async def create(self) -> str:
         model = await request("POST", f"{self.url}/api/kernels", self.headers, {"name": "python3"})

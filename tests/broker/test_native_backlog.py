@@ -7,7 +7,8 @@ from typing import Any
 from broker.faults import Bounds
 from broker.protocol import OpenQuery
 from broker.tokens import Tokens
-from broker.web.native import MOST_BACKLOGS, NativeSocket
+from broker.web.backlog import MOST_BACKLOGS
+from broker.web.native import NativeSocket
 from tests.broker.pool_fakes import on_manual_time
 from tests.broker.test_native import connected
 from tests.broker.test_outbox import FakeStream
@@ -67,7 +68,7 @@ async def test_what_a_client_has_asked_for_again_does_not_make_it_too_slow() -> 
     socket = story.come_back()
     assert story.wire.closed == []
     assert socket in story.session.audience.clients
-    assert socket.outbox.unread > 10 * len(TEXT)
+    assert socket.backlog.outbox.unread > 10 * len(TEXT)
     story.say()
     assert story.wire.closed == []
 
@@ -76,10 +77,10 @@ async def test_what_a_client_has_asked_for_again_does_not_make_it_too_slow() -> 
 async def test_what_comes_after_that_is_bounded_as_ever() -> None:
     story = Story()
     socket = story.come_back()
-    before = socket.outbox.unread
+    before = socket.backlog.outbox.unread
     for _ in range(5):
         story.say()
-        assert socket.outbox.unread < before + BACKLOG + 2 * len(TEXT)
+        assert socket.backlog.outbox.unread < before + BACKLOG + 2 * len(TEXT)
     assert story.wire.closed == [4408]
     assert socket not in story.session.audience.clients
 
@@ -88,7 +89,7 @@ async def test_what_comes_after_that_is_bounded_as_ever() -> None:
 async def test_once_it_has_read_that_it_may_have_no_more_unread_than_others() -> None:
     story = Story()
     socket = story.come_back()
-    while socket.outbox.unread:
+    while socket.backlog.outbox.unread:
         await story.wire.stream.take_all()
     for _ in range(2):
         story.say()
@@ -103,12 +104,12 @@ async def test_the_kernel_is_held_for_one_who_comes_back_alone() -> None:
     story = Story()
     story.session.detach(story.client)
     socket = story.come_back()
-    before = socket.outbox.unread
+    before = socket.backlog.outbox.unread
     for _ in range(3):
         story.say()
-        assert socket.outbox.unread < before + BACKLOG + 2 * len(TEXT)
+        assert socket.backlog.outbox.unread < before + BACKLOG + 2 * len(TEXT)
     assert story.session.audience.all_behind
     for _ in range(10):  # a kernel of another make is heard all the same
         story.say()
-        assert socket.outbox.unread < before + (MOST_BACKLOGS + 1) * BACKLOG
+        assert socket.backlog.outbox.unread < before + (MOST_BACKLOGS + 1) * BACKLOG
     assert story.wire.closed == [4408]

@@ -549,7 +549,7 @@ async def test_an_execution_waits_for_nobody_and_asks_nothing_of_the_store() -> 
     tasks = asyncio.all_tasks()
     for name in ("a", "b"):
         session.work.submit(Execute(id=name, code="1+1"), client)
-        parent = {"msg_id": session.work._request_id}
+        parent = {"msg_id": session.work.request_id}
         receiver = house.pool.given[0].channels.receiver
         assert receiver is not None
         for channel, kind, content in (

@@ -124,10 +124,10 @@ class FakeKernel:
         header = {"msg_type": kind}
         if self.channels.receiver is None:
             return None
-        body = orjson.dumps(content)
-        return self.channels.receiver(
-            channel, Message(header, {"msg_id": parent}, metadata or {}, body, ())
-        )
+        parts = header, {"msg_id": parent}, metadata or {}
+        raw = orjson.dumps(parts[0]), orjson.dumps(parts[1]), orjson.dumps(parts[2])
+        message = Message(*parts, orjson.dumps(content), (), parts=raw)
+        return self.channels.receiver(channel, message)
 
     def begin(self) -> None:
         self.say("iopub", "status", {"execution_state": "busy"})

@@ -1,0 +1,1 @@
+"""Sessions as Jupyter's clients see kernels: their names, their messages, and who gets which."""

@@ -1,0 +1,394 @@
+"""The messages between one session's kernel and its Jupyter clients.
+
+Code is run by the session, in its queue, under its bounds, and written into its transcript; what
+the kernel says about it goes to every client as it is, but for the parent header, which is the
+client's own. Other requests are passed on to the kernel, and it answers them between two cells, as
+ever. The reply to a request of the shell channel follows all that was published about it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections import deque
+from collections.abc import Iterator
+from math import inf
+from typing import Any
+
+from broker.errors import BrokerError, Forbidden, KernelBusy, NotRunning, QueueFull
+from broker.execution import EVENT_COST, STATUS, Event
+from broker.jupyter.follower import Allowance, Follower, Request
+from broker.jupyter.frames import EMPTY, Asked, Packet
+from broker.jupyter.translation import execution_of, failure, refusal, stderr
+from broker.jupyter.voice import EXECUTE, Voice, utterance
+from broker.requests import ExecuteRequest, InputReply
+from broker.session import Session
+from kernels.messages import Message
+
+MOST_OPEN = 256  # requests of a session that were passed on and are not answered in full
+MOST_AWAITING = 64  # requests that wait for a kernel
+PATIENCE = 2.0  # s that a reply waits for the `idle` before it
+ABSENCE = 600.0  # s that the place of a client that has gone is kept
+MOST_AWAY = 8  # such places of a session; who has been away for longest loses it
+AWAIT = 30.0  # s that a request waits for a kernel
+
+Json = dict[str, Any]
+INFO = "kernel_info_request"
+Infos = dict[str, bytes]  # by profile, the content of its kernels' kernel_info_reply
+
+
+class Exchange:
+    """The Jupyter side of one session. Made when its first Jupyter client comes."""
+
+    def __init__(self, session: Session, infos: Infos) -> None:
+        self._session = session
+        self._infos = infos
+        self._followers: dict[str, Follower] = {}  # by the session_id that each has given
+        self._away: dict[str, asyncio.TimerHandle] = {}
+        self._executions: dict[str, Request] = {}  # by the execution's id
+        self._passed: dict[str, Request] = {}  # by the kernel's id of the request
+        self._awaiting: deque[Request] = deque()  # a kernel
+        self._others = Allowance()  # of what is published about nobody's request here
+        self._about = ""  # the kernel's request that ran when that began
+        self._voice = Voice(self._tell_all)
+        self._loop = asyncio.get_running_loop()
+
+    def __repr__(self) -> str:
+        return f"<Exchange: {self.connections} connected, {len(self._passed)} passed on>"
+
+    @property
+    def connections(self) -> int:
+        """Count the clients that are there."""
+        return sum(follower.wire is not None for follower in self._followers.values())
+
+    # Clients come and go
+
+    def join(self, session_id: str, *, runs: bool) -> Follower:
+        """Return the place of a client, which was kept for it or is new; it has no wire yet."""
+        if (timer := self._away.pop(session_id, None)) is not None:
+            timer.cancel()
+        follower = self._followers.get(session_id)
+        if follower is None:
+            follower = self._followers[session_id] = Follower(self._told, runs=runs)
+        follower.runs = runs
+        return follower
+
+    def attach(self, follower: Follower) -> None:
+        """Give a client that has its wire now what was kept for it, and all that comes."""
+        lost, kept = follower.take_kept()
+        if lost:
+            text = f"[{lost:,} messages came while nobody was connected, and are not kept]\n"
+            follower.send(utterance("iopub", "stream", stderr(text)))
+        for packet in kept:
+            follower.send(packet)
+        self._session.attach(follower)
+        opened = self._session.work.open
+        for request in [*self._executions.values()]:
+            if request.follower is follower and request.execution not in opened:
+                self._cut_off(request, {"status": "aborted"})  # while it was away
+        follower.dispatch()
+
+    def leave(self, follower: Follower, *, comes_back: bool) -> None:
+        """Note that a client's connection is gone."""
+        follower.wire = None
+        self._session.detach(follower)
+        session_id = next(key for key, one in self._followers.items() if one is follower)
+        if not comes_back:
+            self._forget(session_id)
+            return
+        if len(self._away) >= MOST_AWAY:
+            longest = next(iter(self._away))
+            self._away[longest].cancel()
+            self._forget(longest)
+        self._away[session_id] = self._loop.call_later(ABSENCE, self._forget, session_id)
+
+    def close(self) -> None:
+        """Forget everybody: the session has ended."""
+        for timer in self._away.values():
+            timer.cancel()
+        self._away.clear()
+
+    def _forget(self, session_id: str) -> None:
+        self._away.pop(session_id, None)
+        follower = self._followers.pop(session_id)
+        for table in (self._executions, self._passed):
+            for key in [key for key, one in table.items() if one.follower is follower]:
+                del table[key]
+        if not self._followers:
+            self._session.tap = None
+
+    # What clients ask
+
+    def serve(self, follower: Follower, asked: Asked) -> ExecuteRequest | None:
+        """Serve a message; return what it has the session run, if anything.
+
+        What is refused is answered as Jupyter has it: an error in the request's reply.
+        """
+        request = Request(follower, asked)
+        try:
+            if asked.type == INFO:
+                self._inform(request)
+            elif asked.type == "input_reply":
+                self._take_input(follower, asked)
+            elif not follower.runs:
+                raise Forbidden("this token only watches; use one with the scope run")
+            elif asked.type == EXECUTE:
+                return self._execute(request)
+            elif asked.type == "interrupt_request":
+                self.interrupt()
+                self._voice.reply(request, {"status": "ok"})
+            elif asked.channel in ("shell", "control"):
+                self._pass_on(request)
+        except BrokerError as error:
+            self._refuse(request, error)
+        return None
+
+    def answer(self, follower: Follower, asked: Asked, content: Json) -> None:
+        """Answer a request that somebody else has served."""
+        self._voice.reply(Request(follower, asked), content)
+
+    def refuse(self, follower: Follower, asked: Asked, error: BrokerError) -> None:
+        """Answer a request that somebody else would have served."""
+        self._refuse(Request(follower, asked), error)
+
+    def interrupt(self) -> None:
+        """Interrupt what runs; where nothing does, what else the kernel is asked."""
+        try:
+            self._session.work.interrupt()
+        except NotRunning:
+            if self._session.kernel is not None and self._passed:
+                self._session.kernel.interrupt()
+
+    def _execute(self, request: Request) -> ExecuteRequest:
+        asked, session = request.asked, self._session
+        execute = execution_of(asked, session.work.open, uuid.uuid4().hex)
+        request.execution = execute.id
+        self._executions[execute.id] = request
+        try:
+            answers = asked.content.get("allow_stdin") is True
+            session.work.submit(execute, request.follower, answers=answers)
+        except BrokerError:
+            del self._executions[execute.id]
+            raise
+        return execute
+
+    def _take_input(self, follower: Follower, asked: Asked) -> None:
+        value = asked.content.get("value")
+        reply = InputReply(
+            value=value if isinstance(value, str) else "", question=follower.question
+        )
+        try:
+            self._session.work.dialogue.answer(reply)
+        except BrokerError:
+            return  # somebody else has answered, or the cell has ended: Jupyter has no word for it
+
+    def _inform(self, request: Request) -> None:
+        """Tell what the kernel is, which all of a profile's are; the first of them is asked."""
+        known = self._infos.get(self._session.profile)
+        if known is None:
+            self._pass_on(request)
+            return
+        self._voice.status(request, "busy")
+        self._voice.reply(request, known)
+        self._voice.status(request, "idle")
+        self.tell_state(request.follower)
+
+    def tell_state(self, follower: Follower) -> None:
+        """Tell one client that the kernel runs something, if it does: of another's request."""
+        if self._session.occupied:
+            follower.send(utterance("iopub", "status", {"execution_state": "busy"}))
+            follower.dispatch()
+
+    def _pass_on(self, request: Request) -> None:
+        kernel, asked = self._session.kernel, request.asked
+        if len(self._passed) >= MOST_OPEN:
+            raise QueueFull(f"{MOST_OPEN} requests of this session are open already")
+        if kernel is None:
+            if len(self._awaiting) >= MOST_AWAITING:
+                raise KernelBusy("the session has no kernel yet; ask again")
+            self._awaiting.append(request)
+            self._loop.call_later(AWAIT, self._give_up, request)
+            self._session.host.need_kernel(self._session)
+            return
+        # Only kernels of ours are known to answer beside a cell what a cell has nothing to do with.
+        channel = "control" if asked.type == INFO and kernel.is_ours else asked.channel
+        subshell = asked.header.get("subshell_id")
+        msg_id = kernel.channels.next_id()
+        self._passed[msg_id] = request
+        try:
+            kernel.channels.send(
+                channel,
+                asked.type,
+                asked.content_bytes,
+                msg_id=msg_id,
+                metadata=asked.metadata,
+                subshell=subshell if isinstance(subshell, str) else None,
+                buffers=asked.buffers,
+            )
+        except BlockingIOError:
+            del self._passed[msg_id]
+            raise KernelBusy("the kernel reads no more requests") from None
+
+    def _give_up(self, request: Request) -> None:
+        if request in self._awaiting:
+            self._awaiting.remove(request)
+            self._refuse(request, KernelBusy("the session still has no kernel; ask again"))
+
+    # What the kernel says
+
+    def take(self, channel: str, message: Message) -> bool:
+        """Take in a message before the session does; tell whether it stands for anything."""
+        request = self._request_of(message)
+        parent = None if request is None else request.asked.header_bytes
+        if channel == "iopub":
+            return self._publish(message, request, parent or EMPTY)
+        if request is None or channel == "stdin":
+            return False
+        if message.is_heavy:
+            self._refuse(request, KernelBusy("the kernel's answer is too large"))
+            return True
+        if message.type == "kernel_info_reply" and message.content.get("status") == "ok":
+            self._infos[self._session.profile] = message.content_bytes
+        packet = Packet.of(request.asked.channel, message, parent)
+        if channel == "shell" and not request.idle:
+            request.reply = packet
+            self._loop.call_later(PATIENCE, self._release, request)
+        else:
+            request.reply = packet
+            self._release(request)
+        return True
+
+    def _request_of(self, message: Message) -> Request | None:
+        """Return whose request a message is about."""
+        if (passed := self._passed.get(message.parent_id)) is not None:
+            return passed
+        work = self._session.work
+        if message.parent_id and message.parent_id == work.request_id:
+            return None if work.running is None else self._executions.get(work.running.id)
+        return None
+
+    def _publish(self, message: Message, request: Request | None, parent: bytes) -> bool:
+        idle = False
+        if message.type == "status":
+            state = "" if len(message.content_bytes) > STATUS else _state(message)
+            if state in ("", "starting"):  # which it has been for a while when it is told
+                return False
+            idle = state == "idle"
+        # That a request is done is told whatever was published about it.
+        if not self._affords(message, request, parent) and not (idle and request):
+            return False
+        _ = message.content  # raises BadFrame if it is not what it is passed on for
+        self._tell_all(Packet.of("iopub", message, parent if request else None))
+        if request is not None:
+            request.started = True
+            if idle:
+                request.idle = True
+                self._release(request)
+        return True
+
+    def _affords(self, message: Message, request: Request | None, parent: bytes) -> bool:
+        """Count what is published about one request, and tell whether there is room for it.
+
+        What is about none of them counts together, until the next execution.
+        """
+        limits, about = self._session.limits.output, self._session.work.request_id
+        if about != self._about:
+            self._about, self._others = about, Allowance()
+        spent = self._others if request is None else request.spent
+        size = len(message.content_bytes) + sum(map(len, message.buffers))
+        most = limits.display * 4 // 3 + 4096 if limits.display else inf  # as text, that of bytes
+        is_large = message.is_heavy or size > most
+        spent.bytes += EVENT_COST if is_large else size + EVENT_COST
+        is_over = bool(limits.displays) and spent.bytes > limits.displays
+        if is_over and not spent.is_noted:
+            spent.is_noted = True
+            text = f"[more than {limits.displays:,} bytes of output: the rest is left out]\n"
+            self._voice.note(text, parent)
+        elif is_large and not is_over:
+            self._voice.note(f"[output of {size:,} bytes left out]\n", parent)
+        return not (is_over or is_large)
+
+    def _release(self, request: Request) -> None:
+        """Send the reply that has waited, and forget what is answered in full."""
+        if request.reply is not None:
+            packet, request.reply = request.reply, None
+            request.replied = True
+            request.follower.send(packet)
+            request.follower.dispatch()
+        has_reply = request.asked.type.endswith("_request")
+        if request.idle and (request.replied or not has_reply):
+            self._drop(request)
+
+    def _drop(self, request: Request) -> None:
+        if request.execution:
+            self._executions.pop(request.execution, None)
+            return
+        for key in [key for key, one in self._passed.items() if one is request]:
+            del self._passed[key]
+
+    # What becomes of the session
+
+    def bound(self) -> None:
+        """Tell that there is a kernel, and ask it what has waited for one."""
+        self._voice.state("idle")
+        waiting, self._awaiting = self._awaiting, deque()
+        for request in waiting:
+            try:
+                self._pass_on(request)
+            except BrokerError as error:
+                self._refuse(request, error)
+        self._dispatch()
+
+    def ended(self, reason: str) -> None:
+        """Tell that the kernel is lost, and that another will take its place."""
+        for request in [*self._passed.values()]:
+            self._refuse(request, KernelBusy(f"the kernel ended before it answered: {reason}"))
+        self._passed.clear()
+        if reason not in ("restart", ""):
+            self._voice.note(f"the kernel has ended: {reason}; its variables are gone\n")
+        self._voice.state("restarting")
+        self._dispatch()
+        if any(one.runs and one.wire is not None for one in self._followers.values()):
+            self._session.host.need_kernel(self._session)
+
+    def _told(self, follower: Follower, event: Event) -> None:
+        """Take an event of the session, as each client gets it."""
+        kind = event["type"]
+        request = self._executions.get(event.get("id", ""))
+        if request is None or request.follower is not follower:
+            return
+        if kind == "input_request":
+            follower.question = event.get("question")
+            self._voice.ask(request, event["prompt"], password=event["password"])
+        elif kind == "fault":
+            self._refuse(request, event["error"])
+        elif kind == "done" and not request.replied and request.reply is None:
+            status, reason = event["status"], event.get("reason", "")
+            if status in ("aborted", "cancelled"):
+                self._cut_off(request, {"status": "aborted"})
+            else:
+                name = {"lost": "KernelLost", "timeout": "TimeoutError"}.get(status, "KernelLost")
+                self._cut_off(request, failure(name, f"{status}: {reason}"))
+
+    def _refuse(self, request: Request, error: BrokerError) -> None:
+        self._cut_off(request, refusal(error))
+
+    def _cut_off(self, request: Request, content: Json) -> None:
+        """Answer a request in the kernel's place, and forget it."""
+        self._voice.cut_off(request, content)
+        self._drop(request)
+
+    def _tell_all(self, packet: Packet) -> None:
+        for follower in self._all():
+            follower.send(packet)
+
+    def _dispatch(self) -> None:
+        for follower in self._all():
+            follower.dispatch()
+
+    def _all(self) -> Iterator[Follower]:
+        yield from tuple(self._followers.values())
+
+
+def _state(message: Message) -> str:
+    return str(message.content.get("execution_state"))

@@ -1,0 +1,1 @@
+"""The face of a Jupyter server: its kernels API, on sessions of ours."""

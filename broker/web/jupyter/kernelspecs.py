@@ -1,0 +1,100 @@
+"""Profiles as kernelspecs, and live sessions, for one to be picked where kernels are chosen."""
+
+from __future__ import annotations
+
+from tornado import web
+
+from broker.session import Session
+from broker.web.jupyter import models
+from broker.web.jupyter.door import Guest, JupyterFace, find, id_of, live
+from broker.web.jupyter.models import Json
+
+MOST_LIVE = 200  # live sessions that are listed: those used last
+SVG = "image/svg+xml"
+LOGO = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 64 64" width="64" height="64">
+<rect width="64" height="64" rx="12" fill="#1f6feb"/>
+<circle cx="32" cy="32" r="17" fill="none" stroke="#fff" stroke-width="5"/>
+<circle cx="32" cy="32" r="6" fill="#fff"/>
+</svg>
+"""
+
+
+class KernelSpecs(JupyterFace):
+    """`GET /api/kernelspecs`."""
+
+    async def get(self) -> None:
+        """List them, and name the default."""
+        found = {
+            name: models.spec_model(name, *shown, self.mount)
+            for name, shown in (profiles(self) | sessions(self)).items()
+        }
+        self.answer({"default": models.PYTHON, "kernelspecs": found})
+
+
+class OneKernelSpec(JupyterFace):
+    """`GET /api/kernelspecs/{spec}`."""
+
+    async def get(self, spec: str) -> None:
+        """Describe it."""
+        self.answer(models.spec_model(spec, *described(self, spec), self.mount))
+
+
+class Resource(JupyterFace):
+    """`GET /kernelspecs/{spec}/{file}`."""
+
+    async def get(self, spec: str, file: str) -> None:
+        """Send the logo: the one file there is."""
+        described(self, spec)
+        if file != f"{models.LOGO}.svg":
+            raise web.HTTPError(404)
+        self.set_header("Content-Type", SVG)
+        self.set_header("Content-Security-Policy", "default-src 'none'; sandbox")
+        self.finish(LOGO)
+
+
+def profiles(face: Guest) -> dict[str, tuple[str, str]]:
+    """Return the kernelspecs of the tenant's profiles: how each is shown, and its language."""
+    service, tenant = face.house.service, face.principal.tenant
+    there = service.quotas.profiles(tenant, service.pools.profiles)
+    return models.profile_specs(there, default_profile(face), face.house.languages)
+
+
+def sessions(face: Guest) -> dict[str, tuple[str, str]]:
+    """Return the kernelspecs that stand for live sessions, those used last first."""
+    by_use = sorted(live(face), key=lambda one: one.work.last_used, reverse=True)
+    return {f"{models.LIVE}{id_of(one)}": _shown(face, one) for one in by_use[:MOST_LIVE]}
+
+
+def described(face: Guest, spec: str) -> tuple[str, str]:
+    """Return how one kernelspec is shown, and its language; 404 for one that is not there."""
+    if (found := profiles(face).get(spec)) is not None:
+        return found
+    if spec.startswith(models.LIVE):
+        return _shown(face, find(face, spec.removeprefix(models.LIVE)))
+    raise web.HTTPError(404)
+
+
+def default_profile(face: Guest) -> str:
+    """Return the profile of the tenant's sessions that name none."""
+    service, tenant = face.house.service, face.principal.tenant
+    allowed = service.quotas.of(tenant).profiles
+    known = service.quotas.profiles(tenant, service.pools.profiles)
+    return known[0] if allowed and known else service.default_profile
+
+
+def spec_of(face: JupyterFace, session: Session) -> str:
+    """Return the kernelspec of a session's kernel: as a client has asked, or its profile's."""
+    asked = face.titles.of(session.tenant).spec(id_of(session))
+    if asked is not None:
+        return asked
+    return models.PYTHON if session.profile == default_profile(face) else session.profile
+
+
+def kernel_model(face: JupyterFace, session: Session) -> Json:
+    """Return a session as a kernel."""
+    return models.kernel_model(session, id_of(session), spec_of(face, session))
+
+
+def _shown(face: Guest, session: Session) -> tuple[str, str]:
+    language = models.language_of(session.profile, face.house.languages)
+    return f"{session.name} (live session)", language
