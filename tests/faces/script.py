@@ -177,6 +177,17 @@ async def failing_on(client: Client) -> None:
 
 
 @step
+async def on_at_the_error(client: Client) -> None:
+    """Some wait for the error alone, ask whether the kernel is there, and go on."""
+    for number in range(5):
+        failing = client.named(f"failing {number}", await client.one.execute("1 / 0"))
+        await client.one.output(failing, "error")
+        await client.one.reply(await client.one.send("shell", "kernel_info_request", {}))
+        await client.run(f"after {number}", "'goes on'")
+        await client.one.done(failing)
+
+
+@step
 async def questions(client: Client) -> None:
     code = "from getpass import getpass\ninput('name? '), getpass('word? ')"
     asking = client.named("asking", await client.one.execute(code, allow_stdin=True))

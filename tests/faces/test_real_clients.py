@@ -55,7 +55,7 @@ def test_jupyter_kernel_client_runs_asks_interrupts_and_restarts(
         "failed": ["error", "ZeroDivisionError"],
         "asked": "'Ann'",
         "updated": ["'b'"],
-        "variables": ["x"],
+        "variables": ["h", "x"],
         "interrupted": "KeyboardInterrupt",
         "restarted": "NameError",
         "alive": True,
@@ -67,7 +67,7 @@ def test_jupyter_kernel_client_runs_asks_interrupts_and_restarts(
 
 
 def test_autogens_executor_runs_blocks_and_restarts(place: Place, home: Path) -> None:
-    said = told(home, "autogen", place.url.partition("://")[2], place.token)
+    said = told(home, "autogen", place.url.partition("://")[2], place.token, str(home))
     assert said["ran"] == [0, "\nhello\n\n42", 0]
     assert said["failed"][0] == said["restarted"][0] == 1
     assert "ZeroDivisionError" in said["failed"][1]

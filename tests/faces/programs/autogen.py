@@ -1,4 +1,4 @@
-"""AutoGen's executor for Jupyter servers. Arguments: host with path, token."""
+"""AutoGen's executor for Jupyter servers. Arguments: host with path, token, directory."""
 
 import asyncio
 import json
@@ -9,13 +9,13 @@ from autogen_core.code_executor import CodeBlock
 from autogen_ext.code_executors.docker_jupyter import DockerJupyterCodeExecutor
 from autogen_ext.code_executors.docker_jupyter._jupyter_server import JupyterConnectionInfo
 
-host, token = sys.argv[1:]
+host, token, directory = sys.argv[1:]
 
 
 async def main():
     told = {}
     server = JupyterConnectionInfo(host=host, use_https=False, token=token)
-    async with DockerJupyterCodeExecutor(server) as executor:
+    async with DockerJupyterCodeExecutor(server, output_dir=directory) as executor:
 
         async def run(*codes):
             blocks = [CodeBlock(code=code, language="python") for code in codes]

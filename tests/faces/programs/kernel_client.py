@@ -57,6 +57,6 @@ with JupyterKernelClient(
 
 with JupyterKernelClient(server_url=url, token=token, client_kwargs=settings) as kernel:
     # The polite way: a request over the control channel, and asking until the kernel is gone.
-    kernel.stop(shutdown_now=False)
+    kernel._manager.shutdown_kernel(now=False, timeout=5)
     told["politely"] = kernel.has_kernel
 print(json.dumps(told))

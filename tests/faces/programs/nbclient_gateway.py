@@ -10,7 +10,10 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbformat.v4 import new_code_cell, new_notebook
 
-GatewayClient.instance().url = sys.argv[1]
+gateway = GatewayClient.instance()
+gateway.url = sys.argv[1]
+# What it takes for that otherwise is the address in small letters: another token.
+gateway.ws_url = sys.argv[1].replace("http", "ws", 1)
 told = {}
 
 
