@@ -62,6 +62,7 @@ class Session:
         self.work = Executions(self)
         self.questions = Questions(self)
         self.tap: Tap | None = None  # of the clients that speak the kernel's own language
+        self.adopted: int | None = None  # the last number before its kernel was an earlier broker's
         self._verdict = ""  # why we killed the kernel
         self._orphan = self.mark.running  # of a broker before this one, until its end is told
         self._skipped: tuple[int, int] | None = None  # numbers that attached clients have missed
@@ -173,6 +174,7 @@ class Session:
         running = self._go_on(kernel, generation, warm=state == "warm")
         kernel.channels.broken.add_done_callback(partial(self._distrust, kernel))
         kernel.exited.add_done_callback(partial(self._exited, kernel))
+        self.adopted = self.audience.last if state == "warm" else None
         event = self._description(state, reason)
         if self._skipped is not None and any(self._skipped):
             event["missed"] = [*self._skipped]

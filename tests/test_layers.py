@@ -75,8 +75,9 @@ ROWS: list[list[str]] = [
     ["broker.reception", "broker.audit"],
     ["broker.service"],
     ["broker.jupyter", "broker.jupyter.frames", "broker.jupyter.names"],
-    ["broker.jupyter.follower", "broker.jupyter.translation"],
+    ["broker.jupyter.follower", "broker.jupyter.recall", "broker.jupyter.translation"],
     ["broker.jupyter.voice"],
+    ["broker.jupyter.room"],
     ["broker.jupyter.exchange"],
     [
         "broker.upkeep",
@@ -143,6 +144,7 @@ PURE = {
     "broker.web.delivery",
     "broker.jupyter.frames",
     "broker.jupyter.names",
+    "broker.jupyter.recall",
     "broker.jupyter.translation",
     "broker.tools",
     "broker.face_settings",

@@ -12,13 +12,14 @@ import asyncio
 import uuid
 from collections import deque
 from collections.abc import Iterator
-from math import inf
 from typing import Any
 
 from broker.errors import BrokerError, Forbidden, KernelBusy, NotRunning, QueueFull
-from broker.execution import EVENT_COST, STATUS, Event
-from broker.jupyter.follower import Allowance, Follower, Request
+from broker.execution import STATUS, Event
+from broker.jupyter.follower import Follower, Request
 from broker.jupyter.frames import EMPTY, Asked, Packet
+from broker.jupyter.recall import parent_of, told_again
+from broker.jupyter.room import Room
 from broker.jupyter.translation import execution_of, failure, refusal, stderr
 from broker.jupyter.voice import EXECUTE, Voice, utterance
 from broker.requests import ExecuteRequest, InputReply
@@ -48,9 +49,9 @@ class Exchange:
         self._executions: dict[str, Request] = {}  # by the execution's id
         self._passed: dict[str, Request] = {}  # by the kernel's id of the request
         self._awaiting: deque[Request] = deque()  # a kernel
-        self._others = Allowance()  # of what is published about nobody's request here
-        self._about = ""  # the kernel's request that ran when that began
+        self._known_parent = "", EMPTY  # the last execution of others, as a parent header
         self._voice = Voice(self._tell_all)
+        self._room = Room(session, self._voice)
         self._loop = asyncio.get_running_loop()
 
     def __repr__(self) -> str:
@@ -70,8 +71,18 @@ class Exchange:
         follower = self._followers.get(session_id)
         if follower is None:
             follower = self._followers[session_id] = Follower(self._told, runs=runs)
+            self._remind(follower)
         follower.runs = runs
         return follower
+
+    def _remind(self, follower: Follower) -> None:
+        """Tell a newcomer what its kernel has said since an earlier broker's death.
+
+        It may have been here before it, and wait for the end of a cell.
+        """
+        _, kept = self._session.audience.since(self._session.adopted)
+        for told in told_again(envelope.event for envelope in kept):
+            follower.send(utterance(told.channel, told.type, told.content, told.parent))
 
     def attach(self, follower: Follower) -> None:
         """Give a client that has its wire now what was kept for it, and all that comes."""
@@ -191,13 +202,9 @@ class Exchange:
         self._voice.status(request, "busy")
         self._voice.reply(request, known)
         self._voice.status(request, "idle")
-        self.tell_state(request.follower)
-
-    def tell_state(self, follower: Follower) -> None:
-        """Tell one client that the kernel runs something, if it does: of another's request."""
-        if self._session.occupied:
-            follower.send(utterance("iopub", "status", {"execution_state": "busy"}))
-            follower.dispatch()
+        if self._session.occupied:  # with another's request, and that is busy all the same
+            request.follower.send(utterance("iopub", "status", {"execution_state": "busy"}))
+            request.follower.dispatch()
 
     def _pass_on(self, request: Request) -> None:
         kernel, asked = self._session.kernel, request.asked
@@ -239,11 +246,11 @@ class Exchange:
     def take(self, channel: str, message: Message) -> bool:
         """Take in a message before the session does; tell whether it stands for anything."""
         request = self._request_of(message)
-        parent = None if request is None else request.asked.header_bytes
+        parent = self._parent_of(message) if request is None else request.asked.header_bytes
         if channel == "iopub":
-            return self._publish(message, request, parent or EMPTY)
+            return self._publish(message, request, parent)
         if request is None or channel == "stdin":
-            return False
+            return channel == "shell" and self._tell_whoever_asked(message, parent)
         if message.is_heavy:
             self._refuse(request, KernelBusy("the kernel's answer is too large"))
             return True
@@ -267,6 +274,27 @@ class Exchange:
             return None if work.running is None else self._executions.get(work.running.id)
         return None
 
+    def _parent_of(self, message: Message) -> bytes:
+        """Return the parent header of what is not about a request of ours.
+
+        Of what a session's other clients run, the id is the execution's.
+        """
+        work = self._session.work
+        if work.running is not None and message.parent_id == work.request_id:
+            if self._known_parent[0] != work.running.id:
+                self._known_parent = work.running.id, parent_of(work.running.id)
+            return self._known_parent[1]
+        return message.parts[1]
+
+    def _tell_whoever_asked(self, message: Message, parent: bytes) -> bool:
+        """Tell everybody the reply to what an earlier broker had asked: one knows the id."""
+        running = self._session.work.running
+        is_its = running is not None and message.parent_id == self._session.work.request_id
+        if running is None or running.owner is not None or not is_its or message.is_heavy:
+            return False
+        self._tell_all(Packet.of("shell", message, parent))
+        return True
+
     def _publish(self, message: Message, request: Request | None, parent: bytes) -> bool:
         idle = False
         if message.type == "status":
@@ -275,38 +303,16 @@ class Exchange:
                 return False
             idle = state == "idle"
         # That a request is done is told whatever was published about it.
-        if not self._affords(message, request, parent) and not (idle and request):
+        if not self._room.affords(message, request, parent) and not (idle and request):
             return False
         _ = message.content  # raises BadFrame if it is not what it is passed on for
-        self._tell_all(Packet.of("iopub", message, parent if request else None))
+        self._tell_all(Packet.of("iopub", message, parent))
         if request is not None:
             request.started = True
             if idle:
                 request.idle = True
                 self._release(request)
         return True
-
-    def _affords(self, message: Message, request: Request | None, parent: bytes) -> bool:
-        """Count what is published about one request, and tell whether there is room for it.
-
-        What is about none of them counts together, until the next execution.
-        """
-        limits, about = self._session.limits.output, self._session.work.request_id
-        if about != self._about:
-            self._about, self._others = about, Allowance()
-        spent = self._others if request is None else request.spent
-        size = len(message.content_bytes) + sum(map(len, message.buffers))
-        most = limits.display * 4 // 3 + 4096 if limits.display else inf  # as text, that of bytes
-        is_large = message.is_heavy or size > most
-        spent.bytes += EVENT_COST if is_large else size + EVENT_COST
-        is_over = bool(limits.displays) and spent.bytes > limits.displays
-        if is_over and not spent.is_noted:
-            spent.is_noted = True
-            text = f"[more than {limits.displays:,} bytes of output: the rest is left out]\n"
-            self._voice.note(text, parent)
-        elif is_large and not is_over:
-            self._voice.note(f"[output of {size:,} bytes left out]\n", parent)
-        return not (is_over or is_large)
 
     def _release(self, request: Request) -> None:
         """Send the reply that has waited, and forget what is answered in full."""

@@ -59,7 +59,7 @@ class Packet:
     """
 
     __slots__ = (
-        *("_legacy", "_v1", "buffers", "channel", "content", "header", "metadata"),
+        *("_legacy", "_text", "_v1", "buffers", "channel", "content", "header", "metadata"),
         *("msg_id", "parent", "type"),
     )
 
@@ -76,6 +76,7 @@ class Packet:
         self.header, self.parent, self.metadata, self.content = parts
         self.buffers = buffers
         self._v1: bytes | None = None
+        self._text: bytes | None = None
         self._legacy: bytes | None = None
 
     @classmethod
@@ -109,11 +110,11 @@ class Packet:
         return self._v1
 
     @property
-    def legacy(self) -> bytes:
-        """Return it in the older framing: a text frame's bytes, or with buffers a binary frame."""
-        if self._legacy is None:
+    def text(self) -> bytes:
+        """Return it as a text frame of the older framing, which has no room for buffers."""
+        if self._text is None:
             name, kind = orjson.dumps(self.msg_id), orjson.dumps(self.type)
-            body = b"".join(
+            self._text = b"".join(
                 (
                     *(b'{"header":', self.header, b',"msg_id":', name, b',"msg_type":', kind),
                     *(b',"parent_header":', self.parent, b',"metadata":', self.metadata),
@@ -121,13 +122,20 @@ class Packet:
                     *(self.channel.encode(), b'"}'),
                 )
             )
-            if self.buffers:
-                parts = [body, *self.buffers]
-                offsets = [4 * (1 + len(parts))]
-                for part in parts[:-1]:
-                    offsets.append(offsets[-1] + len(part))
-                body = struct.pack(f"!{1 + len(parts)}I", len(parts), *offsets) + b"".join(parts)
-            self._legacy = body
+        return self._text
+
+    @property
+    def legacy(self) -> bytes:
+        """Return it in the older framing: a text frame's bytes, or with buffers a binary frame."""
+        if not self.buffers:
+            return self.text
+        if self._legacy is None:
+            parts = [self.text, *self.buffers]
+            offsets = [4 * (1 + len(parts))]
+            for part in parts[:-1]:
+                offsets.append(offsets[-1] + len(part))
+            head = struct.pack(f"!{1 + len(parts)}I", len(parts), *offsets)
+            self._legacy = b"".join([head, *parts])
         return self._legacy
 
 

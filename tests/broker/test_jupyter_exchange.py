@@ -175,12 +175,14 @@ async def test_a_reply_waits_for_no_idle_that_does_not_come() -> None:
 
 
 @on_manual_time
-async def test_what_others_run_is_seen_under_the_kernels_own_request() -> None:
+async def test_what_others_run_is_seen_under_its_own_id() -> None:
     stage = Stage()
     _, wire = stage.come()
     stage.submit("native")
     stage.say("iopub", "stream", {"name": "stdout", "text": "theirs"})
-    assert wire.told == [("iopub", "stream", "k_1", "theirs")]
+    assert wire.told == [("iopub", "stream", "native", "theirs")]
+    stage.say("iopub", "stream", {"name": "stdout", "text": "a thread's"}, "k_0")
+    assert wire.told == [("iopub", "stream", "k_0", "a thread's")]
 
 
 @on_manual_time

@@ -198,3 +198,7 @@ def test_what_is_written_is_read_again(content: dict[str, Any], buffers: list[by
     read = decode_legacy(said.legacy if buffers else said.legacy.decode(), BOUNDS)
     assert read == decode_v1(said.v1, BOUNDS)
     assert (read.content, list(read.buffers)) == (content, buffers)
+
+
+def test_who_takes_text_alone_gets_a_message_without_its_buffers() -> None:
+    assert json.loads(packet(b"\0").text) == json.loads(packet().legacy)

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from tornado.web import RequestHandler
 
+from broker.web.jupyter.routes import ROUTES as JUPYTER
 from broker.web.openapi import PATH, document
 from broker.web.route import Answer, Operation, Route, answer
 from broker.web.routes import QUERIES, ROUTES
@@ -30,7 +31,7 @@ def answered(handler: type[RequestHandler]) -> set[str]:
     }
 
 
-@pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.path)
+@pytest.mark.parametrize("route", [*ROUTES, *JUPYTER], ids=lambda route: route.path)
 def test_each_method_of_a_route_is_described(route: Route) -> None:
     assert set(route.operations) == answered(route.handler)
 
@@ -46,14 +47,14 @@ def test_each_parameter_of_a_path_is_described_and_taken(route: Route) -> None:
 
 
 def test_no_two_rows_stand_for_one_path() -> None:
-    paths = [route.template() for route in ROUTES]
+    paths = [route.template() for route in (*ROUTES, *JUPYTER)]
     assert len(set(paths)) == len(paths)
 
 
-@pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.path)
+@pytest.mark.parametrize("route", [*ROUTES, *JUPYTER], ids=lambda route: route.path)
 def test_a_path_reaches_its_own_row_first(route: Route) -> None:
     path = re.sub(r"\{\+?\w+\}", "a", route.path)
-    first = next(one for one in ROUTES if re.fullmatch(one.pattern(), path))
+    first = next(one for one in (*ROUTES, *JUPYTER) if re.fullmatch(one.pattern(), path))
     assert first is route
 
 
@@ -105,3 +106,16 @@ def test_each_method_knows_its_own_parameters_and_no_others() -> None:
     files = next(route.handler for route in ROUTES if route.path.endswith("/files/{+path}"))
     assert "recursive" in QUERIES[files, "delete"]
     assert "recursive" not in QUERIES[files, "get"]
+
+
+def test_another_projects_routes_are_not_described_as_ours() -> None:
+    assert JUPYTER
+    assert not {route.template() for route in JUPYTER} & set(DOCUMENT["paths"])
+
+
+@pytest.mark.parametrize("route", JUPYTER, ids=lambda route: route.path)
+def test_what_jupyters_routes_change_takes_a_scope_and_is_audited(route: Route) -> None:
+    for method, operation in route.operations.items():
+        assert bool(operation.audited) == (method != "get")
+        assert (operation.scope in ("run", "end")) == (method != "get")
+        assert bool(operation.scope) == (route.path != "/api")

@@ -17,7 +17,6 @@ from broker.requests import MAX_ENV_VALUE, MAX_INPUTS, Configure, OpenBody
 
 OF_THE_SERVER = "KERNEL_"  # such variables are for a server, and no kernel's environment
 SESSION = "KERNEL_SESSION"  # names the session, where a client can send nothing else
-NOTEBOOK = "JPY_SESSION_NAME"  # Jupyter's servers: the path of the notebook
 
 SpecName = Annotated[str, msgspec.Meta(max_length=128)]
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]

@@ -14,6 +14,8 @@ from broker.jupyter.exchange import Exchange, Infos
 from broker.jupyter.follower import Follower
 from broker.jupyter.frames import REFUSALS, V1, Asked, Packet, decode_legacy, decode_v1
 from broker.jupyter.names import is_unnamed
+from broker.jupyter.translation import stderr
+from broker.jupyter.voice import utterance
 from broker.principal import Deed, Principal
 from broker.protocol import OpenQuery
 from broker.session import Session
@@ -31,6 +33,13 @@ MOST_ID = 128  # characters of a session_id
 SHUTDOWN = "shutdown_request"
 REPLACED = 4409
 WEBVIEW = "vscode-webview:"  # pages of VS Code, which no site can be
+# Jupyter's own server, where it is a client (`--gateway-url`), takes every frame for text: a binary
+# one ends its reading for good. It is what connects by Tornado and offers no subprotocol.
+TEXT_ALONE = "Tornado/"
+LEFT_OUT = (
+    "[binary data left out: a Jupyter server between this broker and its page carries text alone;"
+    " widgets that need it work where the page's program connects to the broker itself]\n"
+)
 
 
 class Channels(websocket.WebSocketHandler):
@@ -55,6 +64,8 @@ class Channels(websocket.WebSocketHandler):
         self._bad = 0
         self._attached = False
         self._runs = False
+        self._is_v1 = self._is_text_alone = self._comes_back = False
+        self._is_noted = False  # that binary data are left out
         self._release: Callable[[], None] = lambda: None  # of the token that let it in
 
     async def prepare(self) -> None:
@@ -84,6 +95,8 @@ class Channels(websocket.WebSocketHandler):
             return
         self.set_nodelay(True)
         self._is_v1 = self.selected_subprotocol == V1
+        agent = self.request.headers.get("User-Agent", "")
+        self._is_text_alone = not self._is_v1 and agent.startswith(TEXT_ALONE)
         named = self.get_query_argument("session_id", "")[:MOST_ID]
         self._comes_back = bool(named)
         if not isinstance(self.session.tap, Exchange):
@@ -154,6 +167,11 @@ class Channels(websocket.WebSocketHandler):
             return
         if self._is_v1:
             taken = self.backlog.put(packet.v1)
+        elif self._is_text_alone:
+            if packet.buffers and not self._is_noted:
+                self._is_noted = True
+                self.say(utterance("iopub", "stream", stderr(LEFT_OUT), packet.parent))
+            taken = self.backlog.put(packet.text)
         else:
             taken = self.backlog.put(packet.legacy, BINARY if packet.buffers else TEXT)
         if not taken:

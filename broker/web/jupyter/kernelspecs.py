@@ -67,8 +67,9 @@ def sessions(face: Guest) -> dict[str, tuple[str, str]]:
 
 def described(face: Guest, spec: str) -> tuple[str, str]:
     """Return how one kernelspec is shown, and its language; 404 for one that is not there."""
-    if (found := profiles(face).get(spec)) is not None:
-        return found
+    known = profiles(face)
+    if spec in known or spec in models.ALIASES:
+        return known.get(spec, known[models.PYTHON])
     if spec.startswith(models.LIVE):
         return _shown(face, find(face, spec.removeprefix(models.LIVE)))
     raise web.HTTPError(404)

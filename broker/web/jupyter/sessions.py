@@ -38,7 +38,7 @@ class Notebooks(JupyterFace):
             raise bad_field("type", "missing; expected notebook, console or file")
         found = next((one for one in _all(self) if one[0].path == path), None)
         if found is None:
-            session = await _kernel(self, body.kernel or KernelOf(), path)
+            session = await _kernel(self, body.kernel or KernelOf())
             if session is None:
                 return
             id_ = _new_id(self, id_of(session), path)
@@ -61,31 +61,31 @@ class OneNotebook(JupyterFace):
         before, session = _find(self, notebook_id)
         body = notebook_body(self.request.body, self.house.bounds)
         self.concerns = session.name
-        path = body.notebook_path() or before.path
         now = replace(
             before,
-            path=path,
+            path=body.notebook_path() or before.path,
             name=before.name if body.name is None else body.name,
             type=body.type or before.type,
         )
-        other = await self._other(body, session, path)
+        other = await self._other(body, session)
         if other is None:
             return
         now = replace(now, kernel=id_of(other))
         self.titles.of(self.principal.tenant).put(now)
         if other is not session:
             await delete(self, session)
-            self.concerns, self.changed = other.name, True
+            self.concerns = other.name
+        self.changed = other is not session  # what a notebook is called is no deed
         self.answer(_model(self, now, other))
 
-    async def _other(self, body: NotebookBody, session: Session, path: str) -> Session | None:
+    async def _other(self, body: NotebookBody, session: Session) -> Session | None:
         """Return the kernel it is to have from now on; None if that was refused."""
         kernel = body.kernel
         if kernel is None or (kernel.id is None and not kernel.name):
             return session
         if kernel.id is not None and names.canonical(kernel.id) == id_of(session):
             return session
-        return await _kernel(self, kernel, path)
+        return await _kernel(self, kernel)
 
     async def delete(self, notebook_id: str) -> None:
         """Forget it, and end its kernel, if that is the client's to end."""
@@ -95,12 +95,12 @@ class OneNotebook(JupyterFace):
         no_content(self)
 
 
-async def _kernel(face: JupyterFace, kernel: KernelOf, path: str) -> Session | None:
+async def _kernel(face: JupyterFace, kernel: KernelOf) -> Session | None:
     """Return the session that is to be a notebook's kernel; None if that was refused."""
     if kernel.id is not None:
         return find(face, kernel.id)
     try:
-        return await opened(face, KernelBody(name=kernel.name, path=path))
+        return await opened(face, KernelBody(name=kernel.name))
     except UnknownProfile as error:
         short = f"{clip(kernel.name or '')!r} not found"
         body = {"message": error.message, "short_message": short, "reason": None}
