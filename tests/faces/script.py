@@ -72,7 +72,7 @@ class Client:
     async def rest(self, method: str, path: str, body: object = None) -> Answer:
         """Make a request beside the sockets, and have its answer compared."""
         answer = await asked(self.place, method, path, body)
-        self.told.append((method, answer.status, shape(answer)))
+        self.told.append((f"{method} {normal(path)}", answer.status, shape(answer)))
         return answer
 
     async def transcript(self) -> Transcript:
@@ -132,7 +132,7 @@ async def execute(client: Client) -> None:
     await client.run("syntax", "def :")
     await client.run("nothing", "")
     await client.run("many", "for n in range(3000): print(n)")
-    await client.run("after", "_ , 'ä\\u2028🐍'")
+    await client.run("after", "'ä\\u2028🐍'")
 
 
 @step
@@ -298,7 +298,7 @@ async def several_sockets(client: Client) -> None:
 @step
 async def same_session_twice(client: Client) -> None:
     second = await client.open("second", session=client.one.session)
-    client.told.append(("closed", await client.one.until_closed()))
+    client.told.append(("the first is closed", await client.one.until_closed(), None))
     await second.done(client.named("goes on", await second.execute("'goes on'")))
 
 
@@ -319,7 +319,10 @@ async def models(client: Client) -> None:
     await client.rest("GET", "/api/kernelspecs/nothing")
     specs = await asked(client.place, "GET", "/api/kernelspecs")
     python = specs.body["kernelspecs"]["python3"]
-    client.told.append((specs.body["default"], sorted(python), sorted(python["spec"])))
+    told = {"default": specs.body["default"], "has": sorted(python)}
+    client.told.append(
+        ("GET /api/kernelspecs", specs.status, told | {"spec": sorted(python["spec"])})
+    )
 
 
 @step

@@ -36,5 +36,5 @@ async def test_a_client_is_told_what_a_jupyter_server_tells(
     stock: Place, place: Place, framing: str, name: str, step: Step
 ) -> None:
     theirs, ours = await asyncio.gather(told(stock, framing, step), told(place, framing, step))
-    differs = difference(accepted(name, theirs), accepted(name, ours))
+    differs = difference(accepted(theirs), accepted(ours))
     assert not differs, differs
