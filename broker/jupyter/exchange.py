@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
-from broker.errors import BrokerError, Forbidden, KernelBusy, NotRunning, QueueFull
+from broker.errors import BrokerError, Forbidden, KernelBusy, NotRunning
 from broker.execution import STATUS, Event
 from broker.jupyter.follower import Follower, Request
 from broker.jupyter.frames import EMPTY, Asked, Packet
+from broker.jupyter.passage import INFO, Passage
 from broker.jupyter.recall import parent_of, told_again
 from broker.jupyter.room import Room
 from broker.jupyter.translation import execution_of, failure, refusal, stderr
@@ -26,15 +26,11 @@ from broker.requests import ExecuteRequest, InputReply
 from broker.session import Session
 from kernels.messages import Message
 
-MOST_OPEN = 256  # requests of a session that were passed on and are not answered in full
-MOST_AWAITING = 64  # requests that wait for a kernel
 PATIENCE = 2.0  # s that a reply waits for the `idle` before it
 ABSENCE = 600.0  # s that the place of a client that has gone is kept
 MOST_AWAY = 8  # such places of a session; who has been away for longest loses it
-AWAIT = 30.0  # s that a request waits for a kernel
 
 Json = dict[str, Any]
-INFO = "kernel_info_request"
 Infos = dict[str, bytes]  # by profile, the content of its kernels' kernel_info_reply
 
 
@@ -47,15 +43,14 @@ class Exchange:
         self._followers: dict[str, Follower] = {}  # by the session_id that each has given
         self._away: dict[str, asyncio.TimerHandle] = {}
         self._executions: dict[str, Request] = {}  # by the execution's id
-        self._passed: dict[str, Request] = {}  # by the kernel's id of the request
-        self._awaiting: deque[Request] = deque()  # a kernel
+        self._passage = Passage(session, self._refuse)
         self._known_parent = "", EMPTY  # the last execution of others, as a parent header
         self._voice = Voice(self._tell_all)
         self._room = Room(session, self._voice)
         self._loop = asyncio.get_running_loop()
 
     def __repr__(self) -> str:
-        return f"<Exchange: {self.connections} connected, {len(self._passed)} passed on>"
+        return f"<Exchange: {self.connections} connected, {self._passage!r}>"
 
     @property
     def connections(self) -> int:
@@ -118,13 +113,15 @@ class Exchange:
         for timer in self._away.values():
             timer.cancel()
         self._away.clear()
+        for _ in self._passage.take_all():
+            pass  # their clients are gone
 
     def _forget(self, session_id: str) -> None:
         self._away.pop(session_id, None)
         follower = self._followers.pop(session_id)
-        for table in (self._executions, self._passed):
-            for key in [key for key, one in table.items() if one.follower is follower]:
-                del table[key]
+        self._passage.forget(follower)
+        for request in [one for one in self._executions.values() if one.follower is follower]:
+            del self._executions[request.execution]
         if not self._followers:
             self._session.tap = None
 
@@ -149,7 +146,7 @@ class Exchange:
                 self.interrupt()
                 self._voice.reply(request, {"status": "ok"})
             elif asked.channel in ("shell", "control"):
-                self._pass_on(request)
+                self._passage.send(request)
         except BrokerError as error:
             self._refuse(request, error)
         return None
@@ -167,7 +164,7 @@ class Exchange:
         try:
             self._session.work.interrupt()
         except NotRunning:
-            if self._session.kernel is not None and self._passed:
+            if self._session.kernel is not None and self._passage:
                 self._session.kernel.interrupt()
 
     def _execute(self, request: Request) -> ExecuteRequest:
@@ -197,7 +194,7 @@ class Exchange:
         """Tell what the kernel is, which all of a profile's are; the first of them is asked."""
         known = self._infos.get(self._session.profile)
         if known is None:
-            self._pass_on(request)
+            self._passage.send(request)
             return
         self._voice.status(request, "busy")
         self._voice.reply(request, known)
@@ -205,41 +202,6 @@ class Exchange:
         if self._session.occupied:  # with another's request, and that is busy all the same
             request.follower.send(utterance("iopub", "status", {"execution_state": "busy"}))
             request.follower.dispatch()
-
-    def _pass_on(self, request: Request) -> None:
-        kernel, asked = self._session.kernel, request.asked
-        if len(self._passed) >= MOST_OPEN:
-            raise QueueFull(f"{MOST_OPEN} requests of this session are open already")
-        if kernel is None:
-            if len(self._awaiting) >= MOST_AWAITING:
-                raise KernelBusy("the session has no kernel yet; ask again")
-            self._awaiting.append(request)
-            self._loop.call_later(AWAIT, self._give_up, request)
-            self._session.host.need_kernel(self._session)
-            return
-        # Only kernels of ours are known to answer beside a cell what a cell has nothing to do with.
-        channel = "control" if asked.type == INFO and kernel.is_ours else asked.channel
-        subshell = asked.header.get("subshell_id")
-        msg_id = kernel.channels.next_id()
-        self._passed[msg_id] = request
-        try:
-            kernel.channels.send(
-                channel,
-                asked.type,
-                asked.content_bytes,
-                msg_id=msg_id,
-                metadata=asked.metadata,
-                subshell=subshell if isinstance(subshell, str) else None,
-                buffers=asked.buffers,
-            )
-        except BlockingIOError:
-            del self._passed[msg_id]
-            raise KernelBusy("the kernel reads no more requests") from None
-
-    def _give_up(self, request: Request) -> None:
-        if request in self._awaiting:
-            self._awaiting.remove(request)
-            self._refuse(request, KernelBusy("the session still has no kernel; ask again"))
 
     # What the kernel says
 
@@ -267,7 +229,7 @@ class Exchange:
 
     def _request_of(self, message: Message) -> Request | None:
         """Return whose request a message is about."""
-        if (passed := self._passed.get(message.parent_id)) is not None:
+        if (passed := self._passage.find(message.parent_id)) is not None:
             return passed
         work = self._session.work
         if message.parent_id and message.parent_id == work.request_id:
@@ -308,6 +270,8 @@ class Exchange:
         _ = message.content  # raises BadFrame if it is not what it is passed on for
         self._tell_all(Packet.of("iopub", message, parent))
         if request is not None:
+            if not (request.started or request.execution):
+                self._passage.started(request)
             request.started = True
             if idle:
                 request.idle = True
@@ -328,28 +292,21 @@ class Exchange:
     def _drop(self, request: Request) -> None:
         if request.execution:
             self._executions.pop(request.execution, None)
-            return
-        for key in [key for key, one in self._passed.items() if one is request]:
-            del self._passed[key]
+        else:
+            self._passage.drop(request)
 
     # What becomes of the session
 
     def bound(self) -> None:
         """Tell that there is a kernel, and ask it what has waited for one."""
         self._voice.state("idle")
-        waiting, self._awaiting = self._awaiting, deque()
-        for request in waiting:
-            try:
-                self._pass_on(request)
-            except BrokerError as error:
-                self._refuse(request, error)
+        self._passage.begin()
         self._dispatch()
 
     def ended(self, reason: str) -> None:
         """Tell that the kernel is lost, and that another will take its place."""
-        for request in [*self._passed.values()]:
+        for request in self._passage.take_all():
             self._refuse(request, KernelBusy(f"the kernel ended before it answered: {reason}"))
-        self._passed.clear()
         if reason not in ("restart", ""):
             self._voice.note(f"the kernel has ended: {reason}; its variables are gone\n")
         self._voice.state("restarting")

@@ -6,6 +6,7 @@ meanwhile is kept for it, within a bound, and the oldest goes first.
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -54,6 +55,13 @@ class Request:
     idle: bool = False
     reply: Packet | None = None  # which waits for the `idle` that it is to follow
     spent: Allowance = field(default_factory=Allowance)
+    timer: asyncio.TimerHandle | None = None  # ends what it has the kernel run
+
+    def set_timer(self, timer: asyncio.TimerHandle | None) -> None:
+        """Wait for this from now on, or for nothing."""
+        if self.timer is not None:
+            self.timer.cancel()
+        self.timer = timer
 
 
 class Follower:

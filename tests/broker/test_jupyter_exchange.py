@@ -281,7 +281,7 @@ async def test_comm_messages_carry_buffers_and_have_no_reply() -> None:
     assert [(packet.type, packet.buffers) for packet in wire.packets] == [("comm_msg", (b"\1",))]
     stage.status("idle", name)
     assert stage.exchange.serve(one, decode_legacy(_info("i"), Bounds())) is None
-    assert len(stage.exchange._passed) == 1  # the question what the kernel is, and no more
+    assert len(stage.exchange._passage) == 1  # the question what the kernel is, and no more
 
 
 def _info(name: str) -> str:
@@ -472,3 +472,32 @@ async def test_an_execution_whose_id_is_taken_gets_another() -> None:
     stage.status("idle")
     stage.say("shell", "execute_reply", {"status": "ok"})
     assert wire.told[-1] == ("shell", "execute_reply", "x", "ok")
+
+
+@on_manual_time
+async def test_what_was_passed_on_has_no_more_time_than_a_cell() -> None:
+    stage = Stage(execution_timeout=10.0, interrupt_grace=2.0)
+    one, _ = stage.come()
+    stage.ask(one, "comm_msg", name="c")
+    name = stage.kernel.channels.passed[0][3]
+    await elapse(11)
+    assert stage.kernel.interrupts == 0  # it has not begun: something else may run
+    stage.status("busy", name)
+    await elapse(10)
+    assert (stage.kernel.interrupts, stage.kernel.killed) == (1, False)
+    await elapse(2)
+    assert stage.kernel.killed
+
+
+@on_manual_time
+async def test_what_was_passed_on_and_ends_in_time_ends_nothing_else() -> None:
+    stage = Stage(execution_timeout=10.0)
+    one, _ = stage.come()
+    for kind in ("comm_msg", "complete_request"):
+        stage.ask(one, kind, name=kind, code="a")
+        name = stage.kernel.channels.passed[-1][3]
+        stage.status("busy", name)
+        stage.status("idle", name)
+        stage.say("shell", "complete_reply", {}, name)
+    await elapse(20)
+    assert (stage.kernel.interrupts, stage.kernel.killed) == (0, False)

@@ -1,0 +1,111 @@
+"""Requests of Jupyter's clients that the kernel itself serves, until they are answered in full."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterator
+
+from broker.errors import BrokerError, KernelBusy, QueueFull
+from broker.jupyter.follower import Follower, Request
+from broker.session import Session
+
+MOST_OPEN = 256  # requests of a session
+MOST_AWAITING = 64  # requests that wait for a kernel
+AWAIT = 30.0  # s that each of these does
+INFO = "kernel_info_request"
+
+
+class Passage:
+    """The way of such requests to one session's kernel. `refuse` answers those it cannot take."""
+
+    def __init__(self, session: Session, refuse: Callable[[Request, BrokerError], None]) -> None:
+        self._session = session
+        self._refuse = refuse
+        self._open: dict[str, Request] = {}  # by the kernel's id of each
+        self._awaiting: deque[Request] = deque()
+        self._loop = asyncio.get_running_loop()
+
+    def __repr__(self) -> str:
+        return f"<Passage: {len(self._open)} open, {len(self._awaiting)} wait for a kernel>"
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def find(self, msg_id: str) -> Request | None:
+        """Return what the kernel knows by this id."""
+        return self._open.get(msg_id)
+
+    def send(self, request: Request) -> None:
+        """Pass a request on, now or when there is a kernel. Raises QueueFull, KernelBusy."""
+        kernel, asked = self._session.kernel, request.asked
+        if len(self._open) >= MOST_OPEN:
+            raise QueueFull(f"{MOST_OPEN} requests of this session are open already")
+        if kernel is None:
+            if len(self._awaiting) >= MOST_AWAITING:
+                raise KernelBusy("the session has no kernel yet; ask again")
+            self._awaiting.append(request)
+            self._loop.call_later(AWAIT, self._give_up, request)
+            self._session.host.need_kernel(self._session)
+            return
+        # Only kernels of ours are known to answer beside a cell what a cell has nothing to do with.
+        channel = "control" if asked.type == INFO and kernel.is_ours else asked.channel
+        subshell = asked.header.get("subshell_id")
+        msg_id = kernel.channels.next_id()
+        self._open[msg_id] = request
+        try:
+            kernel.channels.send(
+                channel,
+                asked.type,
+                asked.content_bytes,
+                msg_id=msg_id,
+                metadata=asked.metadata,
+                subshell=subshell if isinstance(subshell, str) else None,
+                buffers=asked.buffers,
+            )
+        except BlockingIOError:
+            del self._open[msg_id]
+            raise KernelBusy("the kernel reads no more requests") from None
+
+    def started(self, request: Request) -> None:
+        """Bound the time of what runs in a cell's place, as a cell's is."""
+        seconds = self._session.limits.execution_timeout
+        if seconds and request.asked.channel == "shell":
+            request.set_timer(self._loop.call_later(seconds, self._expire, request))
+
+    def drop(self, request: Request) -> None:
+        """Forget one."""
+        request.set_timer(None)
+        for key in [key for key, one in self._open.items() if one is request]:
+            del self._open[key]
+
+    def forget(self, follower: Follower) -> None:
+        """Forget all of a client's."""
+        for request in [one for one in self._open.values() if one.follower is follower]:
+            self.drop(request)
+
+    def begin(self) -> None:
+        """Pass on what has waited for a kernel."""
+        waiting, self._awaiting = self._awaiting, deque()
+        for request in waiting:
+            try:
+                self.send(request)
+            except BrokerError as error:
+                self._refuse(request, error)
+
+    def take_all(self) -> Iterator[Request]:
+        """Yield what is open, of which nothing is any more."""
+        for request in [*self._open.values()]:
+            self.drop(request)
+            yield request
+
+    def _give_up(self, request: Request) -> None:
+        if request in self._awaiting:
+            self._awaiting.remove(request)
+            self._refuse(request, KernelBusy("the session still has no kernel; ask again"))
+
+    def _expire(self, request: Request) -> None:
+        if self._session.kernel is not None:
+            self._session.kernel.interrupt()
+        grace = self._session.limits.interrupt_grace
+        request.set_timer(self._loop.call_later(grace, self._session.kill, "timeout"))
