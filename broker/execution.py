@@ -66,6 +66,7 @@ class Execution:
     started: float = 0.0
     interrupted: str = ""  # why it was interrupted: `interrupted`, or one of EXPIRED
     interrupted_at: float = inf  # by a client
+    failed_at: float = inf  # when its first error was told
     used_before: Usage = UNKNOWN  # by the kernel
     used_after: Usage = UNKNOWN
     state: str = ""  # of the variables when it began: fresh, warm, lost; empty if it never did
@@ -116,9 +117,10 @@ class Execution:
     def takes_along(self, waiting: Execution) -> bool:
         """Tell whether what waits behind it fails with it: the same client's, asked for before.
 
-        What it asks for once it has interrupted this is meant to run.
+        What it asks for once it has interrupted this, or was told that it fails, is meant to run.
         """
-        return waiting.owner is self.owner and waiting.submitted <= self.interrupted_at
+        until = min(self.interrupted_at, self.failed_at)
+        return waiting.owner is self.owner and waiting.submitted <= until
 
     @property
     def finished(self) -> bool:
@@ -151,8 +153,8 @@ class Execution:
             "stop_on_error": False,
         }
 
-    def take(self, channel: str, message: Message) -> Iterator[Event]:
-        """Yield the events that a message about this execution stands for."""
+    def take(self, channel: str, message: Message, now: float = inf) -> Iterator[Event]:
+        """Yield the events that a message about this execution, taken in now, stands for."""
         kind = message.type
         self.bounded = False
         if channel == "shell":
@@ -165,6 +167,8 @@ class Execution:
         if self._untold is not None and self._idle and not self._failed:
             self._failed = True
             yield error_event(self.id, self._untold)
+        if self._failed:
+            self.failed_at = min(self.failed_at, now)
 
     def _publication(self, kind: str, message: Message) -> Iterator[Event]:
         # What cannot become an event is not decoded: that may cost us more than it cost to send.

@@ -280,7 +280,7 @@ class Executions:
             if not self._answered:
                 self._answered = True
                 self._place.host.answered(time.monotonic() - running.submitted)
-            for event in running.take(channel, message):
+            for event in running.take(channel, message, time.monotonic()):
                 self._emit(running, event)
                 told = True
             told = told or running.bounded  # a kernel that says too much is no broken one

@@ -30,6 +30,8 @@ PATIENCE = 2.0  # s that a reply waits for the `idle` before it
 ABSENCE = 600.0  # s that the place of a client that has gone is kept
 MOST_AWAY = 8  # such places of a session; who has been away for longest loses it
 
+CHANNELS = ("shell", "control")  # on which a kernel is asked
+
 Json = dict[str, Any]
 
 
@@ -139,12 +141,14 @@ class Exchange:
                 raise Forbidden("this token only watches; use one with the scope run")
             elif asked.type == "input_reply":
                 self._take_input(follower, asked)
+            elif asked.channel not in CHANNELS:
+                return None  # as Jupyter's servers do
             elif asked.type == EXECUTE:
                 return self._execute(request)
             elif asked.type == "interrupt_request":
                 self.interrupt()
                 self._voice.reply(request, {"status": "ok"})
-            elif asked.channel in ("shell", "control"):
+            else:
                 self._passage.send(request)
         except BrokerError as error:
             self._refuse(request, error)

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
-import shutil
-import sys
 import uuid
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
@@ -16,8 +13,9 @@ from typing import Any
 
 import orjson
 
+from tests import environments
 from tests.bench.client import ClientConnection, request, socket
-from tests.bench.processes import DidNotStart, program
+from tests.bench.processes import program
 from tests.bench.stock import isolated
 
 LOCK = Path(__file__).parent / "requirements.lock"
@@ -29,28 +27,9 @@ UNBOUNDED = "--ZMQChannelsWebsocketConnection.limit_rate=False"
 PATIENCE = 30.0  # s
 
 
-async def environment(directory: Path) -> Path:
+async def environment() -> Path:
     """Return the Python of the peers' virtual environment, made when the lock file has changed."""
-    stamp = directory / ".lock-sha256"
-    wanted = hashlib.sha256(LOCK.read_bytes()).hexdigest()
-    python = directory / "bin" / "python"
-    if stamp.exists() and stamp.read_text() == wanted and python.exists():
-        return python
-    shutil.rmtree(directory, ignore_errors=True)
-    await _run(sys.executable, "-m", "venv", str(directory))
-    pip = (str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
-    await _run(*pip, "--no-deps", "--require-hashes", "-r", str(LOCK))
-    stamp.write_text(wanted)
-    return python
-
-
-async def _run(*argv: str) -> None:
-    process = await asyncio.create_subprocess_exec(
-        *argv, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
-    )
-    output, _ = await process.communicate()
-    if process.returncode:
-        raise DidNotStart(f"{' '.join(argv)} failed:\n{output.decode(errors='replace')[-2000:]}")
+    return await asyncio.to_thread(environments.environment, "bench-venv", LOCK)
 
 
 class GatewayKernel:

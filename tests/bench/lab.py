@@ -30,7 +30,6 @@ ZMQ = "stock ipykernel, raw ZMQ"
 Start = Callable[[Path, Path], contextlib.AbstractAsyncContextManager[kernel_gateway.Gateway]]
 Contestant = Callable[[], Awaitable[float]]
 Samples = dict[str, list[float]]
-CACHE = Path(__file__).parents[2] / ".cache" / "bench-venv"
 
 
 class Lab:
@@ -95,7 +94,7 @@ class Lab:
     async def _server(self, name: str, start: Start) -> kernel_gateway.Gateway:
         if name not in self._servers:
             self.advance(f"starting {name} (first run: installing it)")
-            python = await kernel_gateway.environment(CACHE)
+            python = await kernel_gateway.environment()
             self._servers[name] = await self.stack.enter_async_context(start(python, self.room()))
         return self._servers[name]
 

@@ -1,0 +1,205 @@
+"""What the broker tells otherwise than a stock Jupyter server, and why: all that is accepted."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from websockets.frames import CloseCode
+
+Message = dict[str, Any]
+Told = tuple[str, Any, Any]  # what was asked beside the sockets, the status, the sense
+
+
+def _same(one: Any) -> Any:
+    return one
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """One difference: how a message, or what was told beside the sockets, looks without it."""
+
+    what: str
+    reason: str
+    message: Callable[[Message], Message] = _same
+    rest: Callable[[Told], Told] = _same
+
+
+def _content(message: Message, **changed: Any) -> Message:
+    return message | {"content": message["content"] | changed}
+
+
+def _without_version(message: Message) -> Message:
+    return message | {"version": ""}
+
+
+def _without_measures(message: Message) -> Message:
+    kept = {k: v for k, v in message["metadata"].items() if k not in ("cpu", "memory_peak")}
+    return message | {"metadata": kept}
+
+
+def _without_line(message: Message) -> Message:
+    return _content(message, line=0) if message["type"] == "error" else message
+
+
+def _without_file(message: Message) -> Message:
+    if "evalue" not in message["content"]:
+        return message
+    return _content(message, evalue=re.sub(r" \(\d+\.py, .*\)$", "", message["content"]["evalue"]))
+
+
+def _without_kernel_frames(message: Message) -> Message:
+    if "traceback" not in message["content"]:
+        return message
+    frames = message["content"]["traceback"]
+    return _content(message, traceback=[one for one in frames if "ipykernel/kernelbase" not in one])
+
+
+def _without_fields_of_aborted(message: Message) -> Message:
+    if message["content"].get("status") != "aborted":
+        return message
+    return message | {"content": {"status": "aborted"}, "metadata": {}}
+
+
+def _without_states_of_interrupts(message: Message) -> Message:
+    is_state = message["type"] == "status"
+    is_about_it = message["parent"].get("msg_type") == "interrupt_request"
+    return {} if is_state and is_about_it else message
+
+
+def _without_jedi(message: Message) -> Message:
+    if message["type"] != "complete_reply":
+        return message
+    content = message["content"]
+    matches = [one.removeprefix(".") for one in content["matches"]]
+    start = content["cursor_start"] + (matches != content["matches"])
+    return _content(message, matches=matches, cursor_start=start, metadata={})
+
+
+def _without_state(told: Told) -> Told:
+    what, status, sense = told
+    if isinstance(sense, dict) and sense.get("execution_state") in ("starting", "idle"):
+        sense = sense | {"execution_state": "idle"}
+    return what, status, sense
+
+
+def _without_own_version(told: Told) -> Told:
+    what, status, sense = told
+    if what == "GET /api":
+        sense = {name: value for name, value in sense.items() if name != "broker_version"}
+    return what, status, sense
+
+
+def _without_whose_fault(told: Told) -> Told:
+    what, _, sense = told
+    return (what, "an error", sense) if sense == ["message", "reason"] else told
+
+
+def _without_protocol_version(told: Told) -> Told:
+    what, status, sense = told
+    if what == "GET /api/kernelspecs":
+        spec = [name for name in sense["spec"] if name != "kernel_protocol_version"]
+        sense = sense | {"spec": spec}
+    return what, status, sense
+
+
+def _without_close_code(told: Told) -> Told:
+    what, status, sense = told
+    return (what, 0, sense) if status in (4409, CloseCode.NO_STATUS_RCVD) else told
+
+
+# fmt: off
+ACCEPTED = (
+    Accepted(
+        "the `version` in the headers of what the server itself says",
+        "it is that of the protocol it speaks; clients go by the kernel's information",
+        message=_without_version,
+    ),
+    Accepted(
+        "`cpu` and `memory_peak` in the metadata of replies",
+        "what an execution has used; metadata is open for more",
+        message=_without_measures,
+    ),
+    Accepted(
+        "`line` in errors",
+        "the line of the cell that failed, for programs that read no traceback",
+        message=_without_line,
+    ),
+    Accepted(
+        "no file in the words of a syntax error",
+        "it is made up for the cell, and another one in each run",
+        message=_without_file,
+    ),
+    Accepted(
+        "no frames of the kernel in tracebacks",
+        "they are none of the code's",
+        message=_without_kernel_frames,
+    ),
+    Accepted(
+        "what else stands in the reply to an aborted execution",
+        "it never reached the kernel: the broker's queue answers, as it does for others",
+        message=_without_fields_of_aborted,
+    ),
+    Accepted(
+        "no busy and idle of an interrupt that is asked for over the channel",
+        "the broker interrupts, as over REST, also where the kernel reads nothing any more",
+        message=_without_states_of_interrupts,
+    ),
+    Accepted(
+        "completions without signatures, and attributes with their dot",
+        "the live objects are looked at; no source is analysed, which may take seconds",
+        message=_without_jedi,
+    ),
+    Accepted(
+        "a new kernel is idle, and not starting",
+        "it was warm before",
+        rest=_without_state,
+    ),
+    Accepted(
+        "`broker_version` in `/api`",
+        "beside Jupyter's version, which clients compare",
+        rest=_without_own_version,
+    ),
+    Accepted(
+        "400 and 404 for what is not there, where a Jupyter server says 500",
+        "it is the client's mistake",
+        rest=_without_whose_fault,
+    ),
+    Accepted(
+        "no `kernel_protocol_version` in kernelspecs",
+        "the kernel's information has it",
+        rest=_without_protocol_version,
+    ),
+    Accepted(
+        "4409 where a second socket takes the place of the first, which otherwise has no code",
+        "so that a client can tell it from a lost connection",
+        rest=_without_close_code,
+    ),
+)
+# fmt: on
+
+
+def accepted(told: dict[str, Any]) -> dict[str, Any]:
+    """Return what was told without the accepted differences."""
+    kept: dict[str, Any] = {"rest": [_plain_told(one) for one in told["rest"]]}
+    for name in told.keys() - {"rest"}:
+        kept[name] = {
+            channel: [plain for message in messages if (plain := _plain(message))]
+            for channel, messages in told[name].items()
+        }
+    return kept
+
+
+def _plain(message: Message) -> Message:
+    for difference in ACCEPTED:
+        if message:
+            message = difference.message(message)
+    return message
+
+
+def _plain_told(told: Told) -> Told:
+    for difference in ACCEPTED:
+        told = difference.rest(told)
+    return told

@@ -1,0 +1,93 @@
+"""JupyterLab in a browser, as a person uses it: cells, buttons, panels."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from playwright.sync_api import Locator, Page, expect
+
+from tests.faces.wire import Place
+
+PATIENCE = 60_000  # ms; the first page of a fresh Lab takes its time on a busy machine
+
+
+def notebook(directory: Path, name: str, cells: list[str]) -> None:
+    """Write a notebook that names no kernel, as one that was just made."""
+    told = {
+        "cells": [
+            {
+                "cell_type": "code",
+                "id": f"cell-{number}",
+                "execution_count": None,
+                "metadata": {},
+                "outputs": [],
+                "source": source,
+            }
+            for number, source in enumerate(cells)
+        ],
+        "metadata": {},
+        "nbformat": 4,
+        "nbformat_minor": 5,
+    }
+    (directory / name).write_text(json.dumps(told))
+
+
+class Lab:
+    """A page of JupyterLab with a notebook in it."""
+
+    def __init__(self, page: Page, place: Place) -> None:
+        self.page = page
+        self.place = place
+
+    def open(self, name: str, kernel: str) -> None:
+        """Open a notebook and pick its kernel by the name that the dialog shows."""
+        # `reset` forgets what an earlier page has laid out.
+        self.page.goto(f"{self.place.url}/lab/tree/{name}?reset&token={self.place.token}")
+        dialog = self.page.locator(".jp-Dialog")
+        dialog.locator("select").wait_for(timeout=PATIENCE)
+        dialog.locator("select").select_option(label=kernel)
+        dialog.get_by_role("button", name="Select", exact=True).click()
+        dialog.wait_for(state="detached")
+        self.is_idle()
+
+    def is_idle(self) -> None:
+        """Wait until the notebook's kernel is idle, as its indicator shows it."""
+        indicator = self.page.locator(".jp-NotebookPanel .jp-Notebook-ExecutionIndicator")
+        expect(indicator.first).to_have_attribute("data-status", "idle", timeout=PATIENCE)
+
+    def cell(self, number: int) -> Locator:
+        return self.page.locator(".jp-Notebook .jp-Cell").nth(number)
+
+    def editor(self, number: int) -> Locator:
+        return self.cell(number).locator(".cm-content").first
+
+    def output(self, number: int) -> Locator:
+        return self.cell(number).locator(".jp-OutputArea-output")
+
+    def start(self, number: int) -> None:
+        """Run a cell and do not wait."""
+        self.editor(number).click()
+        self.page.keyboard.press("Control+Enter")
+
+    def run(self, number: int) -> None:
+        """Run a cell, and wait until it has run."""
+        before = self.prompt(number)
+        self.start(number)
+        prompt = self.cell(number).locator(".jp-InputPrompt").first
+        expect(prompt).not_to_have_text(before, timeout=PATIENCE)
+        expect(prompt).not_to_have_text("[*]:", timeout=PATIENCE)
+
+    def prompt(self, number: int) -> str:
+        return self.cell(number).locator(".jp-InputPrompt").first.inner_text()
+
+    def write(self, number: int, code: str) -> None:
+        """Put other code into a cell."""
+        self.editor(number).click()
+        self.page.keyboard.press("Control+a")
+        self.page.keyboard.press("Delete")
+        self.page.keyboard.insert_text(code)
+
+    def tool(self, command: str) -> Locator:
+        """Return a button of the notebook's toolbar, by the command it is for."""
+        return self.page.locator(f".jp-NotebookPanel-toolbar [data-command='{command}']").first

@@ -1,0 +1,40 @@
+"""One script, against a stock Jupyter server and against the broker: the same is to come back."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from tests.faces.accepted import accepted
+from tests.faces.places import broker, place, short_dir, stock
+from tests.faces.script import Step, client, steps
+from tests.faces.transcripts import difference
+from tests.faces.wire import LEGACY, V1, Place
+
+__all__ = ["broker", "place", "short_dir", "stock"]
+
+pytestmark = [pytest.mark.faces, pytest.mark.timeout(900)]  # the peers may be installed first
+
+CASES = [
+    pytest.param(framing, name, step, id=f"{name}-{framing.partition('.')[0]}")
+    for framing in (V1, LEGACY)
+    for name, step in steps(framing).items()
+]
+
+
+async def told(place: Place, framing: str, step: Step) -> dict[str, Any]:
+    """Return what a server told in a step, with a kernel of the step's own."""
+    async with client(place, framing) as scripted:
+        await step(scripted)
+        return {"rest": scripted.told, **await scripted.transcript()}
+
+
+@pytest.mark.parametrize(("framing", "name", "step"), CASES)
+async def test_a_client_is_told_what_a_jupyter_server_tells(
+    stock: Place, place: Place, framing: str, name: str, step: Step
+) -> None:
+    theirs, ours = await asyncio.gather(told(stock, framing, step), told(place, framing, step))
+    differs = difference(accepted(theirs), accepted(ours))
+    assert not differs, differs
