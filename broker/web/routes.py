@@ -11,11 +11,11 @@ from typing import Any
 
 from tornado.web import Application
 
-from broker.web import node_routes, openapi, session_routes
+from broker.web import console, me, node_routes, openapi, session_routes
 from broker.web.door import House, Missing, log_request
 from broker.web.route import Route
 
-ROUTES: list[Route] = [*session_routes.ROUTES, *node_routes.ROUTES]
+ROUTES: list[Route] = [*session_routes.ROUTES, *node_routes.ROUTES, me.ROUTE, *console.ROUTES]
 
 DEEDS = {
     (route.handler, method): operation.scope
