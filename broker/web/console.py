@@ -20,9 +20,9 @@ CSS: Final = "text/css; charset=utf-8"
 SCRIPT: Final = "text/javascript; charset=utf-8"
 PAGE: Final = "index.html"
 SCRIPTS: Final = (
-    *("api", "ask", "cells", "cpu", "dom", "files", "format", "frame", "keys", "link", "main"),
-    *("markdown", "nodes", "notebook", "outputs", "overview", "python", "runner", "session"),
-    *("side", "spark", "table", "terminal", "text", "theme", "variables", "words"),
+    *("api", "ask", "cells", "dom", "files", "format", "frame", "keys", "link"),
+    *("main", "markdown", "nodes", "notebook", "outputs", "overview", "python", "rows", "runner"),
+    *("session", "side", "spark", "table", "terminal", "text", "theme", "variables", "words"),
 )
 # All there is: a name outside this table is nothing, whatever stands in the directory.
 FILES: Final = {
