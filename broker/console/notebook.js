@@ -48,7 +48,7 @@ export class Notebook {
     const cell = this.add(new Cell({ id: null, code: textOf(row.source), count: row.execution_count, state: "ok", python: this.python }));
     for (const output of row.outputs ?? []) shown(cell, output, this.displays);
     cell.end({ status: "ok", ...about, execution_count: row.execution_count });
-    this.earlier.set(keyOf(about.generation, row.execution_count, cell.code), cell);
+    this.earlier.set(keyOf(about.generation, row.execution_count, about.id ?? cell.code), cell);
   }
 
   add(cell) {
@@ -102,7 +102,7 @@ export class Notebook {
     const id = event.id === undefined ? "" : event.cell === undefined ? event.id : `${event.id} ${event.cell}`;
     const known = this.byId.get(id);
     if (known || (event.type === "done" && event.cells !== undefined)) return known;
-    if (event.type === "done" && this.earlier.has(keyOf(event.generation, event.execution_count, ""))) return null;
+    if (event.type === "done" && this.earlier.has(keyOf(event.generation, event.execution_count, event.id))) return null;
     if (event.type === "queued" && event.id === undefined) return null;
     const origin = id.startsWith("console-") ? "console" : event.origin;
     const made = this.add(new Cell({ id: id || null, origin, state: event.type === "queued" ? "queued" : "running", python: this.python }));
@@ -140,9 +140,10 @@ export class Notebook {
 
   // One cell may stand in the transcript and come with its events; the fuller one stays.
   supersede(cell, event) {
-    const key = keyOf(event.generation, event.execution_count, cell.code);
+    const keys = [event.id, cell.code].map((one) => keyOf(event.generation, event.execution_count, one));
+    const key = keys.find((one) => this.earlier.has(one));
+    if (key === undefined) return;
     const earlier = this.earlier.get(key);
-    if (!earlier) return;
     this.earlier.delete(key);
     this.remove(cell.partial ? cell : earlier);
   }
@@ -170,9 +171,9 @@ const TAKE = {
   },
 };
 
-// The count names a cell of a kernel; where it has none, its code has to do.
-function keyOf(generation, count, code) {
-  return `${generation ?? ""} ${count ?? `: ${code}`}`;
+// The count names a cell of a kernel; where it has none, its id does, or else its code.
+function keyOf(generation, count, name) {
+  return `${generation ?? ""} ${count ?? `: ${name}`}`;
 }
 
 function textOf(source) {

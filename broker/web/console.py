@@ -80,6 +80,7 @@ class ConsoleFile(Face):
     """`GET` and `HEAD /console/{file}`."""
 
     public = True
+    _version: str | None = None
 
     def set_default_headers(self) -> None:
         """Let the page do no more than it has to."""
@@ -89,7 +90,7 @@ class ConsoleFile(Face):
 
     def compute_etag(self) -> str | None:
         """Return the file's version, the same one for both ways it is sent."""
-        return self._headers.get("ETag")
+        return self._version
 
     async def get(self, file: str) -> None:
         """Send one file."""
@@ -103,7 +104,7 @@ class ConsoleFile(Face):
             raise NoSuchFile(f"the console has no file {clip(name)!r}", field="file")
         found = file(name)
         self.set_header("Content-Type", FILES[name])
-        self.set_header("ETag", found.version)
+        self._version = found.version
         if "gzip" in self.request.headers.get("Accept-Encoding", ""):
             self.set_header("Content-Encoding", "gzip")
             self.finish(found.packed)
