@@ -42,8 +42,8 @@ export class Link {
   }
 
   got(event) {
-    if (event.type === "session") {
-      // Numbers may have begun anew above; what was missed counts as seen.
+    if (event.type === "session" && event.open !== undefined) {
+      // What is told on attaching has the newest number, and is none of those that follow.
       if (event.missed) this.seen = Math.max(this.seen, event.missed[1]);
     } else if (event.seq !== undefined) {
       if (event.seq <= this.seen) return;
@@ -75,6 +75,11 @@ export class Link {
       this.tell({ state: "ended", text: explained(error) });
     }
     return false;
+  }
+
+  // Follow again what had ended.
+  again() {
+    if (this.socket?.readyState === WebSocket.CLOSED) this.open();
   }
 
   // From now on code may be run; without a kernel, this gets the session one.

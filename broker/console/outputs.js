@@ -10,6 +10,8 @@ import { isTable, table } from "./table.js";
 import { unescaped } from "./terminal.js";
 
 const PLAIN = 64 << 10; // characters of a text that is shown at once
+const ITEMS = 2000; // of a JSON value
+const DEPTH = 40;
 const IMAGE = 16 << 20; // characters of base64
 const TABLE = "application/vnd.broker.dataframe+json";
 const CHART = "application/vnd.broker.chart+json";
@@ -22,7 +24,7 @@ const FORMS = {
   "text/html": { name: "markup", draw: markup },
   "text/markdown": { name: "Markdown", draw: (value) => rendered(textOf(value)) },
   "text/latex": { name: "LaTeX", draw: (value) => cutText(textOf(value)) },
-  "application/json": { name: "JSON", draw: (value) => cutText(JSON.stringify(value, null, 2) ?? "") },
+  "application/json": { name: "JSON", draw: json },
   "text/plain": { name: "text", draw: (value) => cutText(unescaped(textOf(value))) },
 };
 const SCRIPTED = /plotly|vega|bokeh|widget|javascript/;
@@ -96,6 +98,27 @@ function cutText(text) {
   if (text.length > PLAIN)
     box.append(cut(`${bytes(PLAIN)} of ${bytes(text.length)} are shown. `, button("Download", () => save(text, "output.txt"), { class: "link" })));
   return box;
+}
+
+// The beginning of it, so that megabytes need not become text first.
+function json(value) {
+  const room = { left: ITEMS };
+  const box = cutText(JSON.stringify(beginning(value, room, 0), null, 2) ?? "");
+  if (room.left < 0) box.append(cut("The rest is not shown. ", button("Download", () => save(JSON.stringify(value), "output.json"), { class: "link" })));
+  return box;
+}
+
+function beginning(value, room, depth) {
+  if (typeof value === "string") return clip(value, PLAIN);
+  if (typeof value !== "object" || value === null) return value;
+  if (depth > DEPTH) return "…";
+  const taken = [];
+  for (const [name, item] of Array.isArray(value) ? value.slice(0, ITEMS + 1).entries() : Object.entries(value)) {
+    room.left -= 1;
+    if (room.left < 0) break;
+    taken.push([name, beginning(item, room, depth + 1)]);
+  }
+  return Array.isArray(value) ? taken.map(([, item]) => item) : Object.fromEntries(taken);
 }
 
 function image(type, value) {

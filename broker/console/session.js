@@ -44,7 +44,7 @@ export class SessionPage {
   header(own) {
     this.pill = el("span", { class: "pill" }, "…");
     this.facts = el("span", { class: "facts" });
-    this.live = el("span", { class: "live", role: "status" }, "connecting");
+    this.live = el("span", { class: "following", role: "status" }, "connecting");
     this.stop = this.mayRun && button("Interrupt", () => this.interrupt(), { title: "Interrupt what runs (i)" });
     return el(
       "div",
@@ -138,7 +138,7 @@ export class SessionPage {
   }
 
   connected({ state, text }) {
-    this.live.className = `live ${state}`;
+    this.live.className = `following ${state}`;
     say(this.live, text);
     if (state === "ended") this.look();
   }
@@ -192,7 +192,7 @@ export class SessionPage {
     try {
       const told = await ask("POST", at(this.name, "/restart"));
       note(`${this.name}: generation ${told.generation}`);
-      this.link.open();
+      this.link.again();
     } catch (error) {
       note(explained(error), "error");
     }
