@@ -21,9 +21,9 @@ class Nodes {
   constructor(me) {
     this.me = me;
     this.looks = 0;
-    this.warm = new Spark("Warm", count);
-    this.bound = new Spark("Bound", count);
-    this.busy = new Spark("Busy", count);
+    this.warm = new Spark("Warm", count, 4);
+    this.bound = new Spark("Bound", count, 4);
+    this.busy = new Spark("Busy", count, 4);
     this.memory = new Spark("Memory", bytes, 1 << 20);
     this.cpu = new Spark("CPU", (value) => `${value.toFixed(value < 10 ? 1 : 0)} cores`);
     this.nodes = el("tbody");

@@ -172,6 +172,7 @@ export class Overview {
     });
     for (const one of COLUMNS) one.cell.setAttribute("aria-sort", one === column ? (this.sort.down ? "descending" : "ascending") : "none");
     this.element.querySelector(".grid").setAttribute("aria-rowcount", found.length + 1);
+    this.element.querySelector(".grid").classList.toggle("no-cpu", !this.rows.some((row) => row.usage));
     this.list.set(found);
     say(this.told, found.length === this.rows.length ? count(found.length) : `${count(found.length)} of ${count(this.rows.length)}`);
     this.none.hidden = found.length > 0;

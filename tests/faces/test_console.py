@@ -812,13 +812,25 @@ def test_it_is_light_or_dark_as_the_system_or_the_person_has_it(tab: Tab) -> Non
 
 PICTURES = Path(__file__).parents[2] / "deploy" / "docs" / "img"
 SHOWN = [
-    "import pandas as pd\n\n# a week of readings\n"
-    "df = pd.DataFrame({\n    'city': ['Oslo', 'Rome', 'Lima'],\n"
-    "    't': [4.5, 19.25, 21.0],\n    'n': [3, 12, 7],\n})\nprint('loaded', len(df), 'rows')\ndf",
-    "import matplotlib.pyplot as plt\n\nfig, ax = plt.subplots(figsize=(6.2, 2.3))\n"
-    "ax.bar(df['city'], df['t'], width=0.5)\nax.set_ylabel('°C')\nfig.tight_layout()",
+    "import pandas as pd\n\n# a week of readings\ndf = pd.read_csv('readings.csv')\n"
+    "print('loaded', len(df), 'rows')\n"
+    "df.groupby('city').agg(coldest=('t', 'min'), warmest=('t', 'max'), count=('n', 'sum'))",
+    "ax = df.pivot(index='day', columns='city', values='t').plot(figsize=(7.4, 2.1))\n"
+    "ax.set_ylabel('°C');",
     "df.loc[df['t'] > 40, 'city'].iloc[0]",
 ]
+TRIED = (
+    "values = list(range(100_000))",
+    "import pandas as pd\npd.read_csv('sales.csv')",
+    "total = sum(range(3_000_000))",
+    "import os\nos._exit(3)",
+    "prices = {'tea': 2}\nprices['coffee']",
+)
+READINGS = "day,city,t,n\n" + "".join(
+    f"{day},{city},{base + 3 * ((day * step) % 5 - 2) / 2:.1f},{day + step}\n"
+    for city, base, step in (("Oslo", 4, 3), ("Rome", 19, 2), ("Lima", 22, 4))
+    for day in range(1, 8)
+)
 
 
 @pytest.mark.skipif(not os.environ.get("CONSOLE_PICTURES"), reason="CONSOLE_PICTURES is not set")
@@ -830,8 +842,9 @@ def test_the_pictures_in_the_documents_are_taken(
         client = Broker(running.url, running.token)
         for number in range(1, 15):
             with client.session(f"chat-{number}") as session:
-                session.execute("values = list(range(100_000))" if number % 3 else "1 / 0")
+                session.execute(TRIED[number % len(TRIED)])
         with client.session("chat-42") as session, client.session("chat-7") as busy:
+            session.files.upload(READINGS.encode(), "readings.csv")
             for code in SHOWN:
                 session.execute(code)
             next(busy.stream("import time\nwhile True: time.sleep(0.1)"))
@@ -843,13 +856,14 @@ def test_the_pictures_in_the_documents_are_taken(
                 page.goto(f"{running.url}/#token={running.token}")
                 expect(page.locator(".rows .row").first).to_be_visible()
                 page.keyboard.press("j")
-                if scheme == "light":
-                    page.wait_for_timeout(20_000)  # for lines to be drawn
-                page.wait_for_timeout(3_000)
+                for _ in range(30):  # looks, for the lines
+                    page.keyboard.press("r")
+                    page.wait_for_timeout(400)
                 page.screenshot(path=PICTURES / f"console-overview-{scheme}.png")
+                page.set_viewport_size({"width": 1280, "height": 1000})
                 page.goto(f"{running.url}/#/s/chat-42")
                 expect(page.locator(".cell .failure")).to_be_visible()
-                page.get_by_label("Code to run").fill("df.describe().loc['max']")
+                page.get_by_label("Code to run").fill("df[df.city == 'Oslo'].t.mean()")
                 page.keyboard.press("Shift+Enter")
                 expect(page.locator(".cell.by-hand .status.ok").last).to_be_visible()
                 page.wait_for_timeout(800)
