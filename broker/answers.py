@@ -224,6 +224,16 @@ class Restarted(Answer):
     generation: int
 
 
+class Me(Answer):
+    """Who a token speaks for; `session` is the only one it opens, `operator` the node's."""
+
+    tenant: str
+    scopes: list[str]
+    session: str | None
+    expires: Time | None
+    operator: bool
+
+
 class TokenRow(Answer):
     """One access token, without what opens anything; `by` is the id of the one that made it."""
 

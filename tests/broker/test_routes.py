@@ -16,7 +16,7 @@ from broker.web.route import Answer, Operation, Route, answer
 from broker.web.routes import QUERIES, ROUTES
 
 METHODS = ("get", "head", "post", "put", "patch", "delete", "options")
-PUBLIC = ("/healthz", "/readyz", "/openapi.json", "/schema.json")
+PUBLIC = ("/healthz", "/readyz", "/openapi.json", "/schema.json", "/", "/console/{file}")
 DOCUMENT: dict[str, Any] = document(ROUTES)
 
 
