@@ -248,12 +248,12 @@ async def admit(
     What they are about to do stands in the table of routes, if the handler does not say. `offered`
     are the subprotocols of a WebSocket, one of which may hold the token.
     """
-    principal = await recognise(handler)
+    principal = await recognise(handler, offered)
     principal.require(deed_of(handler, deed), handler.path_kwargs.get("session"))
     return principal
 
 
-async def recognise(handler: web.RequestHandler) -> Principal:
+async def recognise(handler: web.RequestHandler, offered: Iterable[str] = ()) -> Principal:
     """Return who is asking, whatever they may do. Raises Unauthorized."""
     house: House = handler.house  # type: ignore[attr-defined]
     header = handler.request.headers.get("Authorization")
