@@ -1,0 +1,95 @@
+"""What a stranger's code has printed, on one's own terminal: colours, and nothing that acts on it.
+
+A terminal does what it is told: it takes another title, fills the clipboard, writes over what was
+there. Whoever looks at somebody else's session is not to have that done by its code.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import threading
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Literal, TextIO, cast
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# ECMA-48: colours, and erasing in a line; all that goes on within one line is left.
+_ALLOWED = r"\x1b\[[0-9;:]{0,32}m|\x1b\[[012]?K"
+# C0, DEL, C1, and what turns the direction of writing.
+_ACTS = re.compile(
+    rf"({_ALLOWED})|[\x00-\x07\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]|[\ud800-\udfff]"
+)
+_UNFINISHED = re.compile(r"\x1b(?:\[[0-9;:]{0,32})?\Z")
+
+
+def calm(text: str) -> str:
+    """Return text with what would act on a terminal as a literal of Python writes it."""
+    return _ACTS.sub(lambda found: found[1] or ascii(found[0])[1:-1], text)
+
+
+class Stream:
+    """One of the standard streams, as it is at the moment; what it gets is calm."""
+
+    def __init__(self, name: Literal["stdout", "stderr"], lock: threading.RLock) -> None:
+        self._name = name
+        self._lock = lock
+        self._rest = ""  # the beginning of a sequence
+
+    @property
+    def _stream(self) -> TextIO:
+        return cast("TextIO", getattr(sys, self._name))
+
+    def write(self, text: str) -> int:
+        """Write text; of a sequence that is not whole, once it is."""
+        with self._lock:
+            whole = self._rest + text
+            cut = _UNFINISHED.search(whole)
+            self._rest = cut[0] if cut else ""
+            self._stream.write(calm(whole[: len(whole) - len(self._rest)]))
+        return len(text)
+
+    def flush(self) -> None:
+        """Have it shown."""
+        with self._lock:
+            self._stream.flush()
+
+    def isatty(self) -> bool:
+        """Tell whether it is a terminal."""
+        return self._stream.isatty()
+
+
+class Screen:
+    """Both streams, for several threads; a prompt may stand below what they print."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self.out = cast("TextIO", Stream("stdout", self._lock))
+        self.err = cast("TextIO", Stream("stderr", self._lock))
+
+    @contextmanager
+    def above_prompt(self) -> Iterator[None]:
+        """Have what is printed meanwhile stand above the prompt."""
+        from prompt_toolkit.patch_stdout import patch_stdout
+
+        patched = patch_stdout(raw=True)
+        with self._lock:  # or a line could go to a stream that has been closed
+            patched.__enter__()
+        try:
+            yield
+        finally:
+            with self._lock:
+                patched.__exit__(None, None, None)
+
+
+def coloured(code: str) -> str:
+    """Return code in the colours of its language, calm."""
+    from pygments import highlight  # type: ignore[import-untyped]
+    from pygments.formatters import TerminalFormatter  # type: ignore[import-untyped]
+    from pygments.lexers.python import PythonLexer  # type: ignore[import-untyped]
+
+    told = calm(code)
+    with suppress(Exception):  # a lexer's own fault is no reason to show nothing
+        told = str(highlight(told, PythonLexer(stripnl=False), TerminalFormatter()))
+    return told.rstrip("\n")
