@@ -12,7 +12,9 @@ from typing import Any, NamedTuple, Protocol
 from broker.bounds import of_the_tree
 from broker.faults import bad_field
 from broker.marks import Mark
+from broker.past import read_generations
 from broker.roles import SessionKernel, Workspace
+from broker.session import Session
 from broker.store import SessionRecord
 from kernels.state import SessionState
 
@@ -62,6 +64,17 @@ def tighten(kernel: ServiceKernel, asked: Mapping[str, float], *, adopted: bool 
             rule = f"not even a fresh kernel keeps to it: {error.strerror}"
             raise bad_field(", ".join(bounds), rule) from error
         logger.warning("kernel=%s is over %s: %s", kernel.kernel_id, ", ".join(bounds), error)
+
+
+def recall(session: Session, record: SessionRecord | None, generation: int) -> None:
+    """Give a session that comes back what the store knows of its past."""
+    if record is None:
+        return
+    session.created, work = record.created, session.work
+    work.last_used, work.was_free = last_use(record, session.mark, generation)
+    session.past.know(read_generations(record.history))
+    if record.generation == generation:
+        session.past.begin(generation, record.began or None)
 
 
 def last_use(record: SessionRecord, mark: Mark, generation: int) -> tuple[float, bool]:

@@ -78,6 +78,22 @@ class Called(Executed):
     data: Bundle | None
 
 
+class Usage(Answer):
+    """What a kernel's whole tree has used so far; null for what nobody counts."""
+
+    cpu_seconds: Seconds | None
+    memory: Bytes | None
+    memory_peak: Bytes | None
+    processes: int | None
+
+
+class RunningCell(Answer):
+    """The execution that runs, and for how long it has."""
+
+    id: str
+    seconds: Seconds
+
+
 class SessionRow(Answer):
     """One session; what only its own node knows is null elsewhere."""
 
@@ -96,13 +112,56 @@ class SessionRow(Answer):
     queued: int | None
     clients: int | None
     pid: int | None
+    idle: Seconds
+    last_error: str | None
+    cell: RunningCell | None
+    usage: Usage | None
 
 
 class SessionRows(Answer):
-    """Sessions by name; `next` is the name to list on after, or null at the end."""
+    """Sessions, and which node answers; `next` is the name to list on after, null at the end.
+
+    `total` counts what the filters let through.
+    """
 
     sessions: list[SessionRow]
     next: str | None
+    total: int
+    node: str
+
+
+class PastGeneration(Answer):
+    """One kernel's time; `began` is null where nobody knows, `ended` while it lives."""
+
+    generation: int
+    began: Time | None
+    ended: Time | None
+    reason: str
+
+
+class PastError(Answer):
+    """How an execution failed, in one line."""
+
+    id: str
+    error: str
+    at: Time
+
+
+class Attached(Answer):
+    """How many clients may run code, and how many only watch."""
+
+    run: int
+    watch: int
+
+
+class DescribedSession(SessionRow, kw_only=True):
+    """All there is to tell of one session; what only its own node knows is null elsewhere."""
+
+    limits: dict[str, float] | None
+    workspace_bytes: Bytes | None
+    history: list[PastGeneration]
+    errors: list[PastError] | None
+    attached: Attached | None
 
 
 class VariableRow(Answer):
@@ -165,6 +224,16 @@ class Restarted(Answer):
     generation: int
 
 
+class Me(Answer):
+    """Who a token speaks for; `session` is the only one it opens, `operator` the node's."""
+
+    tenant: str
+    scopes: list[str]
+    session: str | None
+    expires: Time | None
+    operator: bool
+
+
 class TokenRow(Answer):
     """One access token, without what opens anything; `by` is the id of the one that made it."""
 
@@ -218,13 +287,14 @@ class NodeRows(Answer):
 
 
 class Process(Answer):
-    """A process; `rss`, `pss` and `uss` where memory was asked for, null if it has gone."""
+    """A process; what is measured is there where `memory` was asked for, null if it has gone."""
 
     pid: int
     profile: str | msgspec.UnsetType = msgspec.UNSET
     rss: Bytes | msgspec.UnsetType | None = msgspec.UNSET
     pss: Bytes | msgspec.UnsetType | None = msgspec.UNSET
     uss: Bytes | msgspec.UnsetType | None = msgspec.UNSET
+    cpu_seconds: Seconds | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class KernelRow(Answer):
@@ -239,6 +309,7 @@ class KernelRow(Answer):
     rss: Bytes | msgspec.UnsetType | None = msgspec.UNSET
     pss: Bytes | msgspec.UnsetType | None = msgspec.UNSET
     uss: Bytes | msgspec.UnsetType | None = msgspec.UNSET
+    cpu_seconds: Seconds | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class PoolRow(Answer):

@@ -18,6 +18,7 @@ from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from urllib.parse import quote
 
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
@@ -100,7 +101,7 @@ async def _until_signalled(config: Config, ready_file: Path | None) -> None:
         if ready_file is not None:
             statedir.write_private(ready_file, _address(running))
         # One that was given is known to whoever gave it, and this may go to a log.
-        _announce(running, "as configured" if config.token else running.token)
+        _announce(running, "" if config.token else running.token)
 
     await serve(config, stop=stop, ready=ready)
 
@@ -275,12 +276,15 @@ def _address(running: Running) -> bytes:
 
 
 def _announce(running: Running, token: str) -> None:
+    # What stands behind `#` stays in the browser: no server and no log of one sees it.
+    fragment = f"#token={quote(token, safe='')}" if token else ""
     warm = sum(pool.snapshot().warm for pool in running.service.pools.values())
     print(  # noqa: T201 - the ready line is what a person waits for
         f"kernel-broker {version('kernel-broker')} is ready with {warm} warm kernels,"
         f" isolation {running.isolation}\n"
         f"  url    {running.url}\n"
-        f"  token  {token}\n"
+        f"  token  {token or 'as configured'}\n"
+        f"  open   {running.url}/{fragment}\n"
         f"  try    broker run -s demo 'x = 20'",
         flush=True,
     )

@@ -5,11 +5,13 @@ No message and no repr of this module shows one.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import os
 import re
 import secrets
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 
 from broker.errors import StateDirError, Unauthorized
@@ -18,17 +20,27 @@ from broker.errors import StateDirError, Unauthorized
 _HEADER = re.compile(r" *(\S+) +([!-~]+) *")
 _SCHEMES = {"bearer", "token"}  # Jupyter's clients say `token`
 _TOKEN = re.compile(r"[!-~]{16,512}")
+_BASE64URL = re.compile(r"[A-Za-z0-9_-]+")
+_VISIBLE = re.compile(rb"[!-~]+")
 _MAX_FILE = 1024
 MAX_TOKEN = 8192  # characters; a signed one has a few hundred
+OFFERED = "broker.token."  # and the token in base64url, as a subprotocol that nobody ever selects
 
 
-def presented_token(header: str | None, query: str | None) -> str:
-    """Return the token of an Authorization header, or else of `?token=`; raises Unauthorized."""
+def presented_token(header: str | None, query: str | None, offered: Iterable[str] = ()) -> str:
+    """Return the token of an Authorization header, else of a subprotocol, else of `?token=`.
+
+    A browser's WebSocket sets no headers; what it offers as subprotocols stands in no URL. Raises
+    Unauthorized.
+    """
     if header is not None:
         match = _HEADER.fullmatch(header)
         if match is None or match[1].lower() not in _SCHEMES:
             raise Unauthorized("expected the header `Authorization: Bearer <token>`")
         return _bounded(match[2])
+    for name in offered:
+        if name.startswith(OFFERED):
+            return _unpacked(name.removeprefix(OFFERED))
     if query:
         return _bounded(query)
     raise Unauthorized("an access token is needed: `Authorization: Bearer <token>`, or ?token=")
@@ -83,6 +95,18 @@ def _make(path: Path) -> None:
             os.link(draft, path)
     finally:
         draft.unlink()
+
+
+def _unpacked(text: str) -> str:
+    """Return the token in base64url, without padding."""
+    _bounded(text[: len(text) * 3 // 4])  # before it is decoded
+    token = b""
+    if _BASE64URL.fullmatch(text):
+        with contextlib.suppress(ValueError):
+            token = base64.urlsafe_b64decode(f"{text}{'=' * (-len(text) % 4)}")
+    if _VISIBLE.fullmatch(token) is None:
+        raise Unauthorized(f"expected the subprotocol {OFFERED}<token in base64url>")
+    return _bounded(token.decode())
 
 
 def _bounded(token: str) -> str:

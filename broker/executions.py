@@ -9,48 +9,22 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from functools import partial
-from typing import Any, Protocol
 
-from broker import quotas
-from broker.audience import Audience
 from broker.deadline import KILLED, Deadline, status_of_loss, usage_after
 from broker.dialogue import Dialogue
 from broker.errors import BadMessage, BrokerError, NotRunning, StoreUnavailable
 from broker.execution import Event, Execution, are_akin
-from broker.marks import Mark, Running
+from broker.marks import Running
 from broker.orders import Runs, executions_of, surrounded
+from broker.place import Place
 from broker.requests import Configure
 from broker.resumption import UNTOLD, Greeting, note, resumed
-from broker.roles import Client, Host, SessionKernel, SessionLimits, Workspace
+from broker.roles import Client, SessionKernel
 from broker.strays import Strays
 from broker.surroundings import Around
-from broker.transcript import Transcript
 from broker.waiting import Waiting
 from kernels.messages import Message
 from kernels.state import SessionEvent, SessionState
-
-
-class Place(quotas.Place, Protocol):
-    """Where executions run: a session, as they see it."""
-
-    limits: SessionLimits
-    audience: Audience
-    transcript: Transcript
-    generation: int
-    kernel: SessionKernel | None
-    state: SessionState
-    workspace: Workspace | None
-    host: Host[Any]
-    mark: Mark
-
-    def advance(self, event: SessionEvent) -> None:
-        """Change its state."""
-
-    def kill(self, reason: str) -> None:
-        """End the kernel at once."""
-
-    def pace(self) -> bool:
-        """Hold the kernel back, or no longer, as its clients and what runs want it."""
 
 
 class Executions:
@@ -82,6 +56,12 @@ class Executions:
     def occupied(self) -> bool:
         """Tell whether the kernel runs something."""
         return self.running is not None or self._greeting is not None
+
+    @property
+    def cell(self) -> tuple[str, float] | None:
+        """Return the id of what runs, and the seconds it has run for; None where none is known."""
+        running = self.running
+        return None if running is None else (running.id, time.monotonic() - running.started)
 
     @property
     def queued(self) -> int:
@@ -396,5 +376,7 @@ class Executions:
         kind = event["type"]
         if kind in ("started", "error"):
             self._place.mark.told(kind)
+        if kind in ("error", "done"):
+            self._place.past.note(event, time.time())
         self._place.audience.emit(event)
         self._place.transcript.note(execution, event)

@@ -94,6 +94,10 @@ class SessionKernel(Protocol):
 class Client(Protocol):
     """Somebody who follows the session. No call may block or raise."""
 
+    @property
+    def watches(self) -> bool:
+        """Tell whether it may run nothing."""
+
     def deliver(self, envelope: Envelope) -> None:
         """Take an event; it need not be sent before `dispatch`, which follows in the same turn."""
 

@@ -16,12 +16,13 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
-from broker.adoption import Adopter, Label, ServiceKernel, is_shared, last_use, read_label, tighten
+from broker.adoption import Adopter, Label, ServiceKernel, is_shared, read_label, recall, tighten
 from broker.claims import OUT_OF_REACH, Claims, changed_meanwhile
 from broker.errors import BrokerError, Draining, SessionElsewhere, StoreUnavailable, UnknownSession
 from broker.faults import bad_field
 from broker.marks import Marks
 from broker.metrics import Metrics
+from broker.past import read_generations
 from broker.pool import Pool
 from broker.pools import Pools
 from broker.protocol import OpenQuery
@@ -74,7 +75,7 @@ class Service:
         self.default_profile = default_profile
         self.session_limits = session_limits
         self.limits = limits
-        self._claims = Claims(store, limits.record_ttl)
+        self.claims = Claims(store, limits.record_ttl)
         self.metrics = metrics
         self.marks = marks or Marks(None, 64)
         self.sessions: dict[Key, Session] = {}
@@ -111,7 +112,7 @@ class Service:
         there = self.pools.profiles
         profile = self.quotas.profile(tenant, query.profile, self.default_profile, there)
         if key not in self.sessions and watches:
-            await self._claims.refuse_elsewhere(tenant, name)
+            await self.claims.refuse_elsewhere(tenant, name)
             if key not in self.sessions:
                 raise UnknownSession(f"no session {name!r} is served")
         elif key not in self.sessions and not query.create:
@@ -179,6 +180,7 @@ class Service:
             self._own(pool.discard(kernel))
             raise
         session.created = claim.created
+        session.past.know(read_generations(claim.history))
         kernel.keep_workspace = True  # it is the session's now, and goes with it
         session.workspace = kernel.workspace
         kernel.label(Label(*session.key, claim.generation, session.limits.asked).text)
@@ -190,11 +192,11 @@ class Service:
         self._changed(session)
 
     async def _claim(self, session: Session, kernel: ServiceKernel) -> Claim:
-        claim = await self._claims.claim(session, kernel.kernel_id)
+        claim = await self.claims.claim(session, kernel.kernel_id)
         if session.state is not SessionState.OPENING:
             refusal = changed_meanwhile(session.state)
             reason = self._ending.get(session, "node_lost")
-            await self._claims.release(session, claim.generation, reason)
+            await self.claims.release(session, claim.generation, reason)
             raise refusal
         return claim
 
@@ -209,7 +211,7 @@ class Service:
     ) -> None:
         async with session.gate:
             await self.pool_of(session).discard(kernel, reason)
-            await self._claims.release(session, generation, reason)
+            await self.claims.release(session, generation, reason)
         self._changed(session)
 
     async def end(
@@ -226,7 +228,7 @@ class Service:
         """
         session = self.sessions.pop(key, None)
         if session is None:
-            await self._claims.refuse_elsewhere(*key)
+            await self.claims.refuse_elsewhere(*key)
             raise UnknownSession(f"no session {key[1]!r}")
         # Before the gate, which a binding may hold: no kernel gets what is queued from here on.
         kernel = session.drop_kernel(reason)
@@ -239,7 +241,7 @@ class Service:
                 if kernel is not None:
                     await self.pool_of(session).discard(kernel, reason)
                 if session.generation:
-                    await self._claims.release(session, session.generation, reason)
+                    await self.claims.release(session, session.generation, reason)
         finally:
             del self._ending[session]
             self.drop_files(session)
@@ -257,7 +259,7 @@ class Service:
             if kernel is not None:
                 # To its end: two kernels are not to write to the same files.
                 await self.pool_of(session).discard(kernel, "restart")
-                await self._claims.release(session, session.generation, "restart")
+                await self.claims.release(session, session.generation, "restart")
             if not keep_files:
                 self.drop_files(session)
             await self._bind(session)
@@ -349,9 +351,7 @@ class Service:
             self._own(self.pool_of(other).discard(older, "restart"))
         limits = self.session_limits[profile].still_lowered(label.asked)
         session = self._new(label.key, profile, limits)
-        if record is not None:
-            session.created, work = record.created, session.work
-            work.last_used, work.was_free = last_use(record, session.mark, label.generation)
+        recall(session, record, label.generation)
         self.sessions[label.key] = session
         kernel.keep_workspace, session.workspace = True, kernel.workspace
         tighten(kernel, limits.asked, adopted=True)

@@ -15,6 +15,7 @@ from broker.audience import Audience
 from broker.execution import Event
 from broker.executions import Executions
 from broker.marks import Mark, Running, beyond
+from broker.past import Past
 from broker.questions import Questions
 from broker.roles import Client, Envelope, Host, SessionKernel, SessionLimits, Tap, Workspace
 from broker.transcript import Transcript
@@ -53,6 +54,7 @@ class Session:
         self.mark = mark or Mark()
         events, size = limits.replay_events, limits.replay_bytes
         self.audience = Audience(events, size, self.pace, self.mark)
+        self.past = Past()
         self.transcript = Transcript(limits.transcript_cells, limits.transcript_bytes)
         self.passing = False  # a one-shot: nothing remembers it when it has ended
         self.gate = gate  # held while the host binds or releases
@@ -171,6 +173,7 @@ class Session:
         self._verdict = ""
         self.lost_reason = reason
         kernel.channels.receiver, kernel.channels.turned = self._receive, self._turned
+        self.past.begin(generation, None if state == "warm" else time.time())
         running = self._go_on(kernel, generation, warm=state == "warm")
         kernel.channels.broken.add_done_callback(partial(self._distrust, kernel))
         kernel.exited.add_done_callback(partial(self._exited, kernel))
@@ -241,6 +244,7 @@ class Session:
         kernel.channels.receiver = kernel.channels.turned = None
         self.kernel = None
         self.lost_reason = reason
+        self.past.end(self.generation, reason, time.time())
         self.advance(SessionEvent.LOST)
         self.work.lose(kernel, reason)
         self.questions.lose()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from .completing import complete_node
 from .options import as_json, connection
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("node")
+@click.argument("node", shell_complete=complete_node)
 @click.option("--keep", is_flag=True, help="Let idle sessions live until they end by themselves.")
 @click.option("--undo", is_flag=True, help="Have the node take new sessions again.")
 @connection

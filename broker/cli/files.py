@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .completing import complete_path
 from .options import as_json, complete_session, connection
-from .text import age, console, size, table
+from .text import age, console, printable, size, table
 
 if TYPE_CHECKING:
     from broker.client import Broker
@@ -31,7 +32,7 @@ def files(session: str) -> None:
 
 
 @files.command("ls")
-@click.argument("path", default="")
+@click.argument("path", default="", shell_complete=complete_path)
 @click.option("-r", "--recursive", is_flag=True, help="Go into directories.")
 @click.option("-a", "--all", "every", is_flag=True, help="Show names that begin with a dot.")
 @connection
@@ -49,14 +50,14 @@ def list_files(broker: Broker, path: str, recursive: bool, every: bool, as_json:
     listing = table("PATH", "SIZE", "AGE", right=("SIZE", "AGE"))
     now = time.time()
     for one in found:
-        shown = _plain(one.path) + SIGNS.get(one.type, "")
+        shown = printable(one.path) + SIGNS.get(one.type, "")
         count = size(one.size) if one.type == "file" else "-"
         listing.add_row(Text(shown), count, age(now - one.mtime))
     console().print(listing)
 
 
 @files.command()
-@click.argument("path")
+@click.argument("path", shell_complete=complete_path)
 @click.argument("local", required=False, type=click.Path(path_type=Path))
 @connection
 def get(broker: Broker, path: str, local: Path | None) -> None:
@@ -66,12 +67,12 @@ def get(broker: Broker, path: str, local: Path | None) -> None:
             _files(broker).download(path, sys.stdout.buffer, on_progress=tell)
             return
         fetched = _files(broker).download(path, local, on_progress=tell)
-    click.echo(f"{_plain(path)} -> {fetched}", err=True)
+    click.echo(f"{printable(path)} -> {fetched}", err=True)
 
 
 @files.command()
 @click.argument("local", type=click.Path(path_type=Path))
-@click.argument("path", required=False)
+@click.argument("path", required=False, shell_complete=complete_path)
 @click.option("--new", is_flag=True, help="Do not replace a file that is there.")
 @connection
 def put(broker: Broker, local: Path, path: str | None, new: bool) -> None:
@@ -84,11 +85,11 @@ def put(broker: Broker, local: Path, path: str | None, new: bool) -> None:
     with _progress(str(local)) as tell, _local_faults():
         source: Any = sys.stdin.buffer if from_input else local
         made = _files(broker).upload(source, path, replace=not new, on_progress=tell)
-    click.echo(f"{local} -> {_plain(made.path)}, {size(made.size)}", err=True)
+    click.echo(f"{local} -> {printable(made.path)}, {size(made.size)}", err=True)
 
 
 @files.command()
-@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...", shell_complete=complete_path)
 @click.option("-r", "--recursive", is_flag=True, help="Remove directories with what is in them.")
 @connection
 def rm(broker: Broker, paths: tuple[str, ...], recursive: bool) -> None:
@@ -98,8 +99,8 @@ def rm(broker: Broker, paths: tuple[str, ...], recursive: bool) -> None:
 
 
 @files.command()
-@click.argument("path")
-@click.argument("to")
+@click.argument("path", shell_complete=complete_path)
+@click.argument("to", shell_complete=complete_path)
 @click.option("-f", "--replace", is_flag=True, help="Replace a file that is there.")
 @connection
 def mv(broker: Broker, path: str, to: str, replace: bool) -> None:
@@ -151,13 +152,8 @@ def _progress(what: str) -> Iterator[Progress | None]:
         def tell(done: int, total: int | None) -> None:
             nonlocal task
             if task is None and (total is None or total > LONG):
-                task = shown.add_task(_plain(what), total=total)
+                task = shown.add_task(printable(what), total=total)
             if task is not None:
                 shown.update(task, completed=done)
 
         yield tell
-
-
-def _plain(path: str) -> str:
-    """Return a name that a stranger chose without what a terminal would act upon."""
-    return "".join(one if one.isprintable() else "?" for one in path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from typing import Any
 
@@ -12,6 +13,9 @@ COMMANDS = {
     "serve": "broker.cli.serve",
     "run": "broker.cli.run",
     "ls": "broker.cli.sessions",
+    "top": "broker.cli.top",
+    "inspect": "broker.cli.describing",
+    "interrupt": "broker.cli.sessions",
     "kill": "broker.cli.sessions",
     "vars": "broker.cli.transcript",
     "export": "broker.cli.transcript",
@@ -23,6 +27,7 @@ COMMANDS = {
     "doctor": "broker.cli.doctor",
     "completion": "broker.cli.completion",
 }
+COMPLETING = "_BROKER_COMPLETE"  # set by the scripts of `broker completion`
 FUNCTIONS = {"vars": "variables"}  # of commands that would hide a name of Python's
 
 # What to do next, by the name of the client's error class.
@@ -42,6 +47,8 @@ NEXT_STEP = {
     "ServerFault": "the server's log says more",
     "SlowClient": "run it again with less output, or into a file",
     "ConnectionLost": "run it again; the session may still have its variables",
+    "NotRunning": "`broker ls --state busy` shows what runs",
+    "SessionElsewhere": "ask that node: give its address with --url",
     "NoSuchFile": "`broker files SESSION ls` shows the files",
     "FileExists": "choose another name, or replace it",
     "WorkspaceFull": "remove files with `broker files SESSION rm`",
@@ -122,4 +129,6 @@ def main() -> None:
         # What code prints may hold what the terminal's encoding lacks.
         if callable(reconfigure := getattr(stream, "reconfigure", None)):
             reconfigure(errors="backslashreplace")
-    cli(prog_name="broker")
+    if COMPLETING in os.environ:  # a shell asks what may come next
+        importlib.import_module("broker.cli.completion")
+    cli(prog_name="broker", complete_var=COMPLETING)

@@ -7,10 +7,21 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-from click.shell_completion import CompletionItem
+
+from .completing import complete_profile, complete_session
 
 if TYPE_CHECKING:
     from broker.client import Broker
+
+__all__ = [
+    "as_json",
+    "complete_profile",
+    "complete_session",
+    "connection",
+    "of_tenant",
+    "of_tenants",
+    "rows",
+]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -18,6 +29,9 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for 
 
 
 of_tenant = click.option("--tenant", help="Whose sessions, for the operator; your own by default.")
+of_tenants = click.option(
+    "--tenant", help="Whose sessions, for the operator, * for all; your own by default."
+)
 
 
 def connection(command: Command) -> Command:
@@ -37,25 +51,9 @@ def connection(command: Command) -> Command:
     return connected  # type: ignore[return-value]  # called with other arguments than it was given
 
 
-def complete_session(
-    ctx: click.Context, _: click.Parameter, incomplete: str
-) -> list[CompletionItem]:
-    """Return the names of the server's sessions; none when it does not answer at once."""
-    from broker.client import BrokerError
-    from broker.client.door import Door
-    from broker.client.find import find
-
-    given = ctx.params
-    try:
-        place = find(given.get("url"), given.get("token"), given.get("state_dir"))
-        door = Door(place, timeout=1.0)
-        names = [str(row["session"]) for row in door.sessions(tenant=given.get("tenant"))]
-    except BrokerError:
-        return []
-    return [CompletionItem(name) for name in names if name.startswith(incomplete)]
-
-
 def rows(broker: Broker, **filters: Any) -> list[dict[str, Any]]:
-    """Return the sessions' rows, the most recently used first."""
+    """Return the sessions' rows, the most recently used first, unless they are to be sorted."""
     found = list(broker.sessions(**filters))
+    if filters.get("sort"):
+        return found
     return sorted(found, key=lambda row: -float(row.get("last_used") or 0))

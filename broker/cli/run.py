@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .answer import answer
-from .options import as_json, complete_session, connection
+from .options import as_json, complete_profile, complete_session, connection
 from .printer import Printer, exit_status
 from .text import Duration
 
@@ -32,7 +32,11 @@ if TYPE_CHECKING:
     "-s", "--session", "name", required=True, shell_complete=complete_session, help="The session."
 )
 @click.option("--file", type=click.Path(path_type=Path), help="Run this file, whatever its name.")
-@click.option("--profile", help="The kernel's profile, if the session is new.")
+@click.option(
+    "--profile",
+    shell_complete=complete_profile,
+    help="The kernel's profile, if the session is new.",
+)
 @click.option("--timeout", type=Duration(), help="Stop the code after this time, such as 30s.")
 @click.option(
     "--env", multiple=True, metavar="NAME=VALUE", help="Set a variable for the code; repeatable."

@@ -1,72 +1,102 @@
-"""`broker ls` and `broker kill`."""
+"""`broker ls`, `broker kill` and `broker interrupt`."""
 
 from __future__ import annotations
 
 import json
 import sys
 import time
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import as_json, complete_session, connection, of_tenant, rows
+from .completing import complete_node
+from .options import (
+    as_json,
+    complete_profile,
+    complete_session,
+    connection,
+    of_tenant,
+    of_tenants,
+    rows,
+)
 from .text import Duration, age, console, short, table
 
 if TYPE_CHECKING:
     from broker.client import Broker
 
+Row = dict[str, Any]
 COUNTS = ("clients", "executions")  # known to the session's own node only
 STATES = ("ready", "busy", "opening", "suspended", "closed", "all")
+SORTS = ("name", "tenant", "state", "used", "idle", "cell", "cpu", "memory")
 STYLES = {"busy": "yellow", "ready": "green", "opening": "cyan", "suspended": "red"}
 
 
 @click.command()
 @click.option("--state", type=click.Choice(STATES), help="Only sessions in this state.")
 @click.option("--idle", type=Duration(), help="Only sessions idle for at least this long.")
-@of_tenant
+@click.option("--node", shell_complete=complete_node, help="Only sessions of this node.")
+@click.option("--profile", shell_complete=complete_profile, help="Only sessions of this profile.")
+@click.option(
+    "--sort", type=click.Choice(SORTS), help="What comes first; the last used one by default."
+)
+@of_tenants
 @connection
 @as_json
-def ls(
-    broker: Broker, *, state: str | None, idle: float | None, tenant: str | None, as_json: bool
-) -> None:
+def ls(broker: Broker, *, as_json: bool, **filters: Any) -> None:
     """List the sessions."""
-    found = rows(broker, state=state, idle=idle, tenant=tenant)
+    found = rows(broker, **filters)
     if as_json:
         click.echo(json.dumps({"sessions": found}, indent=2))
         return
     if not found:
-        click.echo("no sessions (`broker run -s NAME 'code'` starts one)", err=True)
+        asked = sorted(f"--{name}" for name, value in filters.items() if value is not None)
+        with_these = f" with {' '.join(asked)}" if asked else ""
+        click.echo(f"no sessions{with_these} (`broker run -s NAME 'code'` starts one)", err=True)
         return
     from rich.text import Text
 
+    nodes = {str(row.get("node") or "") for row in found}
+    apart = {"TENANT": filters["tenant"] == "*", "NODE": len(nodes) > 1}
+    more = [title for title, is_shown in apart.items() if is_shown]
     listing = table(
-        *("SESSION", "STATE", "GEN", "PROFILE", "KERNEL", "IDLE", "CLIENTS", "EXECUTIONS"),
+        *("SESSION", *more, "STATE", "GEN", "PROFILE", "KERNEL", "IDLE", "CLIENTS", "EXECUTIONS"),
         "REASON",  # why its last kernel ended
         right=("GEN", "IDLE", "CLIENTS", "EXECUTIONS"),
     )
-    now = time.time()
     for row in found:
         told = str(row.get("state", "-"))
         listing.add_row(
             Text(str(row["session"])),
+            *(Text(str(row.get(title.lower()) or "-")) for title in more),
             Text(told, style=STYLES.get(told, "dim")),
             str(row.get("generation", "-")),
             Text(str(row.get("profile") or "-")),
             short(row.get("kernel")),
-            "-" if told == "busy" or not row.get("last_used") else age(now - row["last_used"]),
+            "-" if told == "busy" else _idle(row),
             *("-" if row.get(name) is None else str(row[name]) for name in COUNTS),
             Text(str(row.get("reason") or "-")),
         )
     console().print(listing)
 
 
+def _idle(row: Row) -> str:
+    """Return for how long it is idle: by the server's clock, unless that is too old to tell."""
+    if row.get("idle") is None:
+        return age(time.time() - row["last_used"]) if row.get("last_used") else "-"
+    return age(row["idle"])
+
+
 @click.command()
 @click.argument("sessions", nargs=-1, metavar="SESSION...", shell_complete=complete_session)
 @click.option("--all", "every", is_flag=True, help="End every session.")
 @click.option("--idle", type=Duration(), help="End the sessions idle for at least this long.")
+@click.option("--state", type=click.Choice(STATES[:4]), help="End the sessions in this state.")
+@click.option("--node", shell_complete=complete_node, help="End the sessions of this node.")
+@click.option("--profile", shell_complete=complete_profile, help="End those of this profile.")
 @click.option("--reason", help="What its next execution is told; `killed by operator` by default.")
-@click.option("--yes", is_flag=True, help="Do not ask before ending all.")
-@of_tenant
+@click.option("-y", "--yes", is_flag=True, help="Do not ask before ending more than are named.")
+@of_tenants
 @connection
 @as_json
 def kill(
@@ -74,51 +104,62 @@ def kill(
     *,
     sessions: tuple[str, ...],
     every: bool,
-    idle: float | None,
     reason: str | None,
     yes: bool,
     tenant: str | None,
     as_json: bool,
+    **filters: Any,
 ) -> None:
-    """End the kernels of sessions: their variables and files are gone."""
-    if bool(sessions) + every + (idle is not None) != 1:
-        raise click.UsageError("name sessions, or give either --all or --idle")
-    names = list(sessions) or _live(broker, idle, tenant)
-    if every and names and not yes and sys.stdin.isatty():
-        click.confirm(f"End {len(names)} session(s)?", abort=True, err=True)
-    ended, refused = _end(broker, names, patient=not sessions, reason=reason, tenant=tenant)
+    """End the kernels of sessions: their variables and files are gone.
+
+    Those that are named, --all, or those that every given filter lets through. The reason is told
+    to whoever runs code in the session next, and to the log and the audit.
+    """
+    filters = {name: value for name, value in filters.items() if value is not None}
+    if bool(sessions) + every + bool(filters) != 1:
+        raise click.UsageError(
+            "name sessions, or give either --all or filters: --idle, --state, --node, --profile"
+        )
+    if sessions and tenant == "*":
+        raise click.UsageError("a session that is named is of one tenant; --tenant says which")
+    found: list[Row] = [{"session": name, "tenant": tenant} for name in sessions]
+    if not sessions:
+        found = _live(rows(broker, **filters, tenant=tenant), is_idle="idle" in filters)
+        found = [row if tenant else {**row, "tenant": None} for row in found]
+        if found and not yes and sys.stdin.isatty():
+            names = ", ".join(row["session"] for row in found[:5])
+            dots = " …" if len(found) > 5 else ""
+            click.confirm(f"End {len(found)} session(s): {names}{dots}?", abort=True, err=True)
+    ended, refused = _end(broker, found, reason, patient=not sessions)
     if as_json:
         click.echo(json.dumps({"killed": ended, "refused": refused}, indent=2))
     else:
         for row in ended:
             click.echo(f"{row['session']}: generation {row.get('generation', '?')} ended")
-        for row in refused:
-            click.echo(f"broker: {row['session']}: {row['message']}", err=True)
-        if not names:
+        _tell(refused)
+        if not found:
             click.echo("no session to end", err=True)
     if refused:
         raise SystemExit(1)
 
 
-def _live(broker: Broker, idle: float | None, tenant: str | None) -> list[str]:
+def _live(found: Iterable[Row], *, is_idle: bool) -> list[Row]:
     """Return the sessions that have a kernel; a busy one is never idle."""
-    return [
-        str(row["session"])
-        for row in rows(broker, idle=idle, tenant=tenant)
-        if row.get("state") != "closed" and (idle is None or row.get("state") != "busy")
-    ]
+    states = ("closed", "busy") if is_idle else ("closed",)
+    return [row for row in found if row.get("state") not in states]
 
 
 def _end(
-    broker: Broker, names: list[str], *, patient: bool, **how: str | None
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    broker: Broker, found: Iterable[Row], reason: str | None, *, patient: bool
+) -> tuple[list[Row], list[Row]]:
     """End sessions one after another; one that is refused does not stop the rest."""
     from broker.client import Refused, UnknownSession
 
     ended, refused = [], []
-    for name in names:
+    for row in found:
+        name = str(row["session"])
         try:
-            ended.append(broker.kill(name, **how))
+            ended.append(broker.kill(name, reason=reason, tenant=row["tenant"]))
         except UnknownSession as error:
             if not patient:  # one that was listed a moment ago has ended by itself
                 refused.append({"session": name, "code": error.code, "message": error.message})
@@ -127,3 +168,37 @@ def _end(
                 raise
             refused.append({"session": name, "code": error.code, "message": error.message})
     return ended, refused
+
+
+@click.command()
+@click.argument(
+    "sessions", nargs=-1, required=True, metavar="SESSION...", shell_complete=complete_session
+)
+@of_tenant
+@connection
+@as_json
+def interrupt(broker: Broker, sessions: tuple[str, ...], tenant: str | None, as_json: bool) -> None:
+    """Interrupt what sessions run: it ends as a Ctrl-C ends it, and the variables stay."""
+    from broker.client import Refused
+
+    told, refused = [], []
+    for name in sessions:
+        try:
+            told.append({"session": name, **broker.interrupt(name, tenant=tenant)})
+        except Refused as error:
+            if error.code in ("unauthorized", "forbidden"):
+                raise
+            refused.append({"session": name, "code": error.code, "message": error.message})
+    if as_json:
+        click.echo(json.dumps({"interrupted": told, "refused": refused}, indent=2))
+    else:
+        for row in told:
+            click.echo(f"{row['session']}: execution {row['interrupted'] or '?'} interrupted")
+        _tell(refused)
+    if refused:
+        raise SystemExit(1)
+
+
+def _tell(refused: Iterable[Row]) -> None:
+    for row in refused:
+        click.echo(f"broker: {row['session']}: {row['message']}", err=True)

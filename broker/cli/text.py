@@ -58,6 +58,20 @@ def age(seconds: float | None) -> str:
     return " ".join(parts[:2] if whole >= 3600 else parts[:1]) or "0s"
 
 
+def seconds(count: float | None) -> str:
+    """Return a short time with a digit more than `age`: `0.4s`, `12.0s`, `3m 5s`, `1h 2m`."""
+    if count is None:
+        return "-"
+    if count < 60:
+        return f"{count:.1f}s"
+    return f"{int(count) // 60}m {int(count) % 60}s" if count < 3600 else age(count)
+
+
+def printable(text: str) -> str:
+    """Return a line that a stranger has written without what a terminal would act upon."""
+    return "".join(one if one.isprintable() else "?" for one in text)
+
+
 def console(stream: TextIO | None = None) -> Console:
     """Return a console; in a pipe it does not wrap."""
     from rich.console import Console

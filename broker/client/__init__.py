@@ -11,6 +11,7 @@ Needs `websockets` and `msgpack`, and nothing of the server.
 
 from typing import TYPE_CHECKING
 
+from .broker import Broker
 from .calls import BatchResult, Shown
 from .errors import (
     AtCapacity,
@@ -49,10 +50,11 @@ from .errors import (
 from .files import FileInfo, Files
 from .find import Place, find, find_state_dir, user_state_dir
 from .result import Event, FileChange, RemoteError, Result
-from .sync import Broker, Session
+from .sync import Session
 
 if TYPE_CHECKING:
-    from .aio import AsyncBroker, AsyncSession
+    from .aio import AsyncSession
+    from .aio_broker import AsyncBroker
 
 __all__ = [
     "AsyncBroker",
@@ -109,7 +111,7 @@ __all__ = [
 def __getattr__(name: str) -> object:
     """Import the asyncio twin for those who use it; asyncio costs more than all the rest."""
     if name in ("AsyncBroker", "AsyncSession"):
-        from . import aio
+        from . import aio, aio_broker
 
-        return getattr(aio, name)
+        return getattr(aio_broker if name == "AsyncBroker" else aio, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -16,6 +16,7 @@ from .plain import posted
 from .wire import Limits, session_path
 
 EXPECTED = 256 << 10  # bytes of a body before which the broker is asked whether it wants it
+MOST = 1_000_000  # rows of a list that comes as one
 PATIENCE = 1.0  # s for it to say so; some proxies never do
 
 if TYPE_CHECKING:
@@ -137,18 +138,29 @@ class Door:
     def _lost(self, error: BaseException) -> ConnectionLost:
         return ConnectionLost(f"no answer from {self.place.url}: {_why(error)}")
 
-    def sessions(
-        self, *, state: str | None = None, idle: float | None = None, tenant: str | None = None
-    ) -> Iterator[Row]:
-        """Yield every session, page by page; `idle` in seconds at least."""
+    def sessions(self, *, sort: str | None = None, **filters: Any) -> Iterator[Row]:
+        """Yield every session, page by page; in an order of its own, all come at once."""
+        if sort not in (None, "name"):
+            filters["limit"] = MOST
         after: str | None = None
         while True:
-            query = {"state": state, "idle": idle, "after": after, "tenant": tenant}
+            query = {**filters, "sort": sort, "after": after}
             page = self.call("GET", "/v1/sessions", query=query)
             yield from page["sessions"]
             after = page.get("next")
             if not after:
                 return
+
+    def describe(self, name: str, tenant: str | None = None) -> Row:
+        """Return all there is to tell of a session."""
+        answer: Row = self.call("GET", session_path(name), query={"tenant": tenant})
+        return answer
+
+    def interrupt(self, name: str, tenant: str | None = None) -> Row:
+        """Interrupt what a session runs."""
+        path = session_path(name, "/interrupt")
+        answer: Row = self.call("POST", path, query={"tenant": tenant})
+        return answer
 
     def kill(self, name: str, reason: str | None = None, tenant: str | None = None) -> Row:
         """End a session's kernel; its next execution starts the next generation."""

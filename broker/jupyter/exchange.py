@@ -33,15 +33,14 @@ MOST_AWAY = 8  # such places of a session; who has been away for longest loses i
 CHANNELS = ("shell", "control")  # on which a kernel is asked
 
 Json = dict[str, Any]
-Infos = dict[str, bytes]  # by profile, the content of its kernels' kernel_info_reply
 
 
 class Exchange:
     """The Jupyter side of one session. Made when its first Jupyter client comes."""
 
-    def __init__(self, session: Session, infos: Infos) -> None:
+    def __init__(self, session: Session) -> None:
         self._session = session
-        self._infos = infos
+        self._info: bytes | None = None  # what the kernel has said that it is
         self._followers: dict[str, Follower] = {}  # by the session_id that each has given
         self._away: dict[str, asyncio.TimerHandle] = {}
         self._executions: dict[str, Request] = {}  # by the execution's id
@@ -138,10 +137,10 @@ class Exchange:
         try:
             if asked.type == INFO:
                 self._inform(request)
-            elif asked.type == "input_reply":
-                self._take_input(follower, asked)
             elif not follower.runs:
                 raise Forbidden("this token only watches; use one with the scope run")
+            elif asked.type == "input_reply":
+                self._take_input(follower, asked)
             elif asked.channel not in CHANNELS:
                 return None  # as Jupyter's servers do
             elif asked.type == EXECUTE:
@@ -195,8 +194,8 @@ class Exchange:
             return  # somebody else has answered, or the cell has ended: Jupyter has no word for it
 
     def _inform(self, request: Request) -> None:
-        """Tell what the kernel is, which all of a profile's are; the first of them is asked."""
-        known = self._infos.get(self._session.profile)
+        """Tell what the kernel is; each is asked once, for no session believes another's kernel."""
+        known = self._info
         if known is None:
             self._passage.send(request)
             return
@@ -217,17 +216,19 @@ class Exchange:
             return self._publish(message, request, parent)
         if request is None or channel == "stdin":
             return channel == "shell" and self._tell_whoever_asked(message, parent)
-        if message.is_heavy:
+        kind, answered = request.asked.type, request.replied or request.reply is not None
+        if answered or message.type != f"{kind.removesuffix('_request')}_reply":
+            return False
+        if self._room.is_large(message):
             self._refuse(request, KernelBusy("the kernel's answer is too large"))
             return True
-        if message.type == "kernel_info_reply" and message.content.get("status") == "ok":
-            self._infos[self._session.profile] = message.content_bytes
-        packet = Packet.of(request.asked.channel, message, parent)
+        content = message.content  # raises BadFrame if it is not what it is passed on for
+        if kind == INFO and content.get("status") == "ok":
+            self._info = message.content_bytes
+        request.reply = Packet.of(request.asked.channel, message, parent)
         if channel == "shell" and not request.idle:
-            request.reply = packet
-            self._loop.call_later(PATIENCE, self._release, request)
+            self._loop.call_later(PATIENCE, self._lose_patience, request)
         else:
-            request.reply = packet
             self._release(request)
         return True
 
@@ -256,8 +257,11 @@ class Exchange:
         """Tell everybody the reply to what an earlier broker had asked: one knows the id."""
         running = self._session.work.running
         is_its = running is not None and message.parent_id == self._session.work.request_id
-        if running is None or running.owner is not None or not is_its or message.is_heavy:
+        if running is None or running.owner is not None or running.replied or not is_its:
             return False
+        if message.is_heavy:
+            return False
+        _ = message.content
         self._tell_all(Packet.of("shell", message, parent))
         return True
 
@@ -268,6 +272,8 @@ class Exchange:
             if state in ("", "starting"):  # which it has been for a while when it is told
                 return False
             idle = state == "idle"
+            if idle and request is not None and request.idle:
+                return False  # once is enough
         # That a request is done is told whatever was published about it.
         if not self._room.affords(message, request, parent) and not (idle and request):
             return False
@@ -282,6 +288,13 @@ class Exchange:
                 self._release(request)
         return True
 
+    def _lose_patience(self, request: Request) -> None:
+        if request.reply is not None and self._session.pace():
+            # What comes before it is held back for a client that reads slowly.
+            self._loop.call_later(PATIENCE, self._lose_patience, request)
+        elif request.reply is not None:
+            self._release(request)
+
     def _release(self, request: Request) -> None:
         """Send the reply that has waited, and forget what is answered in full."""
         if request.reply is not None:
@@ -294,10 +307,10 @@ class Exchange:
             self._drop(request)
 
     def _drop(self, request: Request) -> None:
-        if request.execution:
-            self._executions.pop(request.execution, None)
-        else:
+        if not request.execution:
             self._passage.drop(request)
+        elif self._executions.get(request.execution) is request:  # its id may be used again
+            del self._executions[request.execution]
 
     # What becomes of the session
 
@@ -309,6 +322,7 @@ class Exchange:
 
     def ended(self, reason: str) -> None:
         """Tell that the kernel is lost, and that another will take its place."""
+        self._info = None
         for request in self._passage.take_all():
             self._refuse(request, KernelBusy(f"the kernel ended before it answered: {reason}"))
         if reason not in ("restart", ""):
@@ -329,7 +343,7 @@ class Exchange:
             self._voice.ask(request, event["prompt"], password=event["password"])
         elif kind == "fault":
             self._refuse(request, event["error"])
-        elif kind == "done" and not request.replied and request.reply is None:
+        elif kind == "done":
             status, reason = event["status"], event.get("reason", "")
             if status in ("aborted", "cancelled"):
                 self._cut_off(request, {"status": "aborted"})
@@ -341,7 +355,9 @@ class Exchange:
         self._cut_off(request, refusal(error))
 
     def _cut_off(self, request: Request, content: Json) -> None:
-        """Answer a request in the kernel's place, and forget it."""
+        """Answer a request in the kernel's place, as far as it has not, and forget it."""
+        if request.reply is not None:
+            self._release(request)
         self._voice.cut_off(request, content)
         self._drop(request)
 

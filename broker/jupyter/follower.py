@@ -100,6 +100,11 @@ class Follower:
 
     # What a session wants of its client
 
+    @property
+    def watches(self) -> bool:
+        """Tell whether it may run nothing."""
+        return not self.runs
+
     def deliver(self, envelope: Envelope) -> None:
         """Take an event of the session; what a kernel says comes as messages, beside these."""
         self._told(self, envelope.event)

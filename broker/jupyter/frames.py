@@ -69,7 +69,7 @@ class Packet:
         parts: tuple[bytes, bytes, bytes, bytes],
         buffers: Sequence[bytes] = (),
         *,
-        msg_id: Any,
+        msg_id: str,
         msg_type: str,
     ) -> None:
         self.channel, self.type, self.msg_id = channel, msg_type, msg_id
@@ -85,6 +85,7 @@ class Packet:
         header, own, metadata = message.parts
         parts = (header, parent or own, metadata, message.content_bytes)
         msg_id, kind = message.header.get("msg_id"), message.type
+        msg_id = msg_id if isinstance(msg_id, str) else ""
         return cls(channel, parts, message.buffers, msg_id=msg_id, msg_type=kind)
 
     @property
@@ -191,15 +192,19 @@ def decode_legacy(frame: bytes | str, bounds: Bounds) -> Asked:
 def _asked(
     channel: str, header: Json, metadata: Json, content: Json, buffers: Sequence[bytes]
 ) -> Asked:
+    if channel not in CHANNELS:
+        raise BadMessage(f"channel: expected one of {', '.join(CHANNELS)}", field="channel")
     for name in ("msg_id", "msg_type"):
         value = header.get(name)
         if not isinstance(value, str) or not 0 < len(value) <= MAX_NAME:
             raise BadMessage(f"{name}: expected text of 1 to {MAX_NAME} characters", field=name)
     try:
         header_bytes, content_bytes = orjson.dumps(header), orjson.dumps(content)
-        orjson.dumps(metadata)
+        size = len(orjson.dumps(metadata))
     except TypeError:  # orjson writes fewer levels than it reads
         raise BadMessage("nested too deep") from None
+    _check_size(len(header_bytes), "header", MAX_HEADER)
+    _check_size(size, "metadata", MAX_METADATA)
     kind, msg_id = header["msg_type"], header["msg_id"]
     return Asked(
         *(channel, kind, msg_id, header, header_bytes, metadata, content, content_bytes),
@@ -225,8 +230,7 @@ def _split(frame: bytes, order: str, width: int, *, ends: bool) -> list[bytes]:
 
 
 def _object(data: bytes, what: str, most: int, bounds: Bounds) -> Json:
-    if len(data) > most:
-        raise TooLarge(f"{what}: {len(data):,} bytes; at most {most:,}", field=what)
+    _check_size(len(data), what, most)
     try:
         value = load_json(data, bounds)
     except BrokerError as refusal:
@@ -235,6 +239,11 @@ def _object(data: bytes, what: str, most: int, bounds: Bounds) -> Json:
     if not isinstance(value, dict):
         raise BadMessage(f"{what}: not a JSON object", field=what)
     return value
+
+
+def _check_size(size: int, what: str, most: int) -> None:
+    if size > most:
+        raise TooLarge(f"{what}: {size:,} bytes; at most {most:,}", field=what)
 
 
 def _fields(value: object) -> Json:

@@ -46,7 +46,8 @@ class Passage:
                 raise KernelBusy("the session has no kernel yet; ask again")
             self._awaiting.append(request)
             self._loop.call_later(AWAIT, self._give_up, request)
-            self._session.host.need_kernel(self._session)
+            if request.follower.runs:  # who only watches starts nothing
+                self._session.host.need_kernel(self._session)
             return
         # Only kernels of ours are known to answer beside a cell what a cell has nothing to do with.
         channel = "control" if asked.type == INFO and kernel.is_ours else asked.channel

@@ -29,10 +29,10 @@ class Room:
         if about != self._about:
             self._about, self._others = about, Allowance()
         spent = self._others if request is None else request.spent
-        size = len(message.content_bytes) + sum(map(len, message.buffers))
-        most = limits.display * 4 // 3 + 4096 if limits.display else inf  # as text, that of bytes
-        is_large = message.is_heavy or size > most
-        spent.bytes += EVENT_COST if is_large else size + EVENT_COST
+        size, is_large = _size(message), self.is_large(message)
+        header, _, metadata = message.parts
+        beside = max(EVENT_COST, len(header) + len(metadata) + len(parent))
+        spent.bytes += EVENT_COST if is_large else size + beside
         is_over = bool(limits.displays) and spent.bytes > limits.displays
         if is_over and not spent.is_noted:
             spent.is_noted = True
@@ -41,3 +41,13 @@ class Room:
         elif is_large and not is_over:
             self._voice.note(f"[output of {size:,} bytes left out]\n", parent)
         return not (is_over or is_large)
+
+    def is_large(self, message: Message) -> bool:
+        """Tell whether one message is more than any output may be."""
+        display = self._session.limits.output.display
+        most = display * 4 // 3 + 4096 if display else inf  # as text, that of bytes
+        return message.is_heavy or _size(message) > most
+
+
+def _size(message: Message) -> int:
+    return len(message.content_bytes) + sum(map(len, message.buffers))

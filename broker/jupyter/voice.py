@@ -46,9 +46,9 @@ class Voice:
 
     def cut_off(self, request: Request, content: Json) -> None:
         """Answer a request in full, as far as the kernel has not."""
-        if not request.started:
+        if not (request.started or request.replied):
             self.status(request, "busy")
-        if request.asked.type == EXECUTE:
+        if request.asked.type == EXECUTE and not request.replied:
             if content["status"] == "error":
                 error = {name: content[name] for name in ERROR}
                 self._tell_all(utterance("iopub", "error", error, request.asked.header_bytes))

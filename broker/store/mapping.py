@@ -94,8 +94,8 @@ class Store:
         life = self._life(now, expires)
         row = [self.node, kernel, profile, now, expires, self._lease_ms, life]
         [reply] = await self._connection.run(CLAIM, [(self._keys(tenant, session), row)])
-        status, generation, node, previous, reason, created = reply
-        return Claim(status, int(generation), node, previous, reason, float(created))
+        status, generation, node, previous, reason, created, history = reply
+        return Claim(status, int(generation), node, previous, reason, float(created), history)
 
     async def renew(self, claims: Sequence[Lease]) -> list[Renewal]:
         """Renew the leases, a hundred in a round trip; the answers are in the order of `claims`.

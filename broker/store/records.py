@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
 from enum import StrEnum
 from typing import Any, TypeVar
 
@@ -24,6 +24,8 @@ class Renewal(StrEnum):
 class Claim:
     """The answer to a claim.
 
+    `history` is what `SessionRecord` has.
+
     `held`: `node` and `generation` are the owner's, which may be this node itself. `claimed`:
     `previous` is the last generation's kernel and `reason` why that generation ended; both are
     empty for a new session.
@@ -35,6 +37,7 @@ class Claim:
     previous: str
     reason: str
     created: float
+    history: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +69,11 @@ class Touch:
 
 @dataclass(frozen=True, slots=True)
 class SessionRecord:
-    """A session as the store has it; `leased` is false once its owner has stopped renewing."""
+    """A session as the store has it; `leased` is false once its owner has stopped renewing.
+
+    `began` is when its generation did, 0 if nobody knows; `history` has the generations before it,
+    and it once it is closed, as `broker.past` reads them.
+    """
 
     tenant: str
     session: str
@@ -81,6 +88,8 @@ class SessionRecord:
     last_used: float
     expires: float
     leased: bool
+    began: float = field(default=0.0, compare=False)
+    history: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,11 +8,22 @@ from typing import Any, Protocol
 from tornado.web import RequestHandler
 
 from broker.audit import Audit
-from broker.requests import Batch, Call, Cancel, Close, Execute, Interrupt, Request, Restart
+from broker.requests import (
+    Batch,
+    Call,
+    Cancel,
+    Close,
+    Execute,
+    ExecuteRequest,
+    Interrupt,
+    Request,
+    Restart,
+)
 
 # Of a WebSocket's requests; what is not here asks, answers, or keeps the connection alive.
 ASKED: dict[type[Any], str] = {
     Execute: "executed",
+    ExecuteRequest: "executed",
     Batch: "executed",
     Call: "executed",
     Interrupt: "interrupted",

@@ -38,6 +38,13 @@ class Backlog:
         """Bound what comes from now on: what it has asked for itself is no sign of slowness."""
         self._room = self._most + self.outbox.unread
 
+    def part(self) -> None:
+        """Hold the session back no more for a connection that it has lost."""
+        self.parted = True
+        if self._held:
+            self._held = False
+            self._audience.release(self._client)
+
     def put(self, payload: bytes, opcode: int | None = None) -> bool:
         """Gather a frame, of another opcode if one is given; False for who is to be given up.
 

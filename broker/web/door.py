@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from http.client import responses
@@ -240,22 +240,25 @@ def log_request(handler: web.RequestHandler) -> None:
     logger.log(level, "%d %s %s %.1f ms", status, request.remote_ip, where, took)
 
 
-async def admit(handler: web.RequestHandler, deed: Deed | None = None) -> Principal:
+async def admit(
+    handler: web.RequestHandler, deed: Deed | None = None, offered: Iterable[str] = ()
+) -> Principal:
     """Return who is asking, if they may. Raises Unauthorized, Forbidden, UnknownSession.
 
-    What they are about to do stands in the table of routes, if the handler does not say.
+    What they are about to do stands in the table of routes, if the handler does not say. `offered`
+    are the subprotocols of a WebSocket, one of which may hold the token.
     """
-    principal = await recognise(handler)
+    principal = await recognise(handler, offered)
     principal.require(deed_of(handler, deed), handler.path_kwargs.get("session"))
     return principal
 
 
-async def recognise(handler: web.RequestHandler) -> Principal:
+async def recognise(handler: web.RequestHandler, offered: Iterable[str] = ()) -> Principal:
     """Return who is asking, whatever they may do. Raises Unauthorized."""
     house: House = handler.house  # type: ignore[attr-defined]
     header = handler.request.headers.get("Authorization")
     query = handler.get_query_argument("token", None)
-    principal = await house.tokens.check(presented_token(header, query))
+    principal = await house.tokens.check(presented_token(header, query, offered))
     handler.principal = principal  # type: ignore[attr-defined]  # known, also if it may not
     return principal
 

@@ -41,6 +41,8 @@ LAST_WORDS = 2.0  # s that a caller whose token has ended has to read so
 class Follower:
     """A client that follows one execution. Bounded by what the execution itself may send."""
 
+    watches = False
+
     def __init__(self, request_id: str) -> None:
         self.id = request_id
         self.size = 0  # bytes of the events so far, and what each takes beside these

@@ -75,7 +75,9 @@ class NativeSocket(websocket.WebSocketHandler):
     async def prepare(self) -> None:
         """Find the session before the upgrade, so that a refusal is an HTTP status."""
         watches = self.get_query_argument("mode", "") == "watch"
-        self.principal = await admit(self, Deed.READ if watches else Deed.RUN)
+        names = self.request.headers.get("Sec-WebSocket-Protocol", "").split(",")
+        offered = [name.strip() for name in names]
+        self.principal = await admit(self, Deed.READ if watches else Deed.RUN, offered)
         if self.request.method != "GET":  # else the handshake would be what is wrong
             raise web.HTTPError(405)
         check_query(self)
@@ -84,12 +86,11 @@ class NativeSocket(websocket.WebSocketHandler):
         self._query = open_query(query)
         self.watches = self._query.mode == "watch"
         check_handshake(self)
-        offered = self.request.headers.get("Sec-WebSocket-Protocol", "").split(",")
-        if choose_subprotocol(map(str.strip, offered)) is not None:  # else `open` closes it
+        if choose_subprotocol(offered) is not None:  # else `open` closes it
             self.session = await self.service.open(self.principal.tenant, name, self._query)
 
     def select_subprotocol(self, subprotocols: list[str]) -> str | None:
-        """Choose the best one that the client offers."""
+        """Choose the best one that the client offers; never one that holds its token."""
         return choose_subprotocol(subprotocols)
 
     def open(self, *args: str, **kwargs: str) -> None:

@@ -66,7 +66,10 @@ ROUTES: list[Route] = [
                 "List this node's pools, their kernels, and its own processes.",
                 answer("The pools.", answers.PoolRows),
                 scope=Deed.OPERATE,
-                query=(Parameter("memory", "Whether to measure each process.", Flag),),
+                query=(
+                    Parameter("memory", "Whether to measure each process.", Flag),
+                    Parameter("kernels", "Ids with commas between: these alone, 100 at most."),
+                ),
             )
         },
     ),

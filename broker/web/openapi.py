@@ -23,6 +23,7 @@ PATH: dict[str, tuple[Any, str]] = {
     "session": (SESSION, "The session's name."),
     "node": (str, "The node's name, as the list has it."),
     "token_id": (str, "The token's id, as the list has it."),
+    "file": (str, "One of the console's files."),
     "path": (str, "A path in the session's workspace; its slashes may stand as they are."),
 }
 # What anything that needs a token may be refused for.

@@ -8,21 +8,25 @@ import unicodedata
 from dataclasses import asdict
 from typing import Any
 
+import msgspec
 import psutil
 
 from broker import listing
 from broker.errors import BadMessage, UnknownSession
+from broker.faults import bad_field
 from broker.orders import surrounded
 from broker.pool import Pool
 from broker.principal import TENANT_WORDS, Deed, is_tenant
 from broker.protocol import check_session_name, open_body, opening_query
 from broker.surroundings import NONE
 from broker.web.door import Face
-from broker.web.queries import flag, number, whole
+from broker.web.queries import chosen, flag, number, whole
 from kernels.state import SessionState
 
 Json = dict[str, Any]
 STATES = {"", "all", *(state.value for state in SessionState)}
+EVERY = "*"  # in place of a tenant
+MOST_MEASURED = 100  # kernels that are named
 KILLED = "killed by operator"  # why, unless the one who ends a session says something else
 
 # Unicode's control characters, line and paragraph separators: what a log or a terminal acts on.
@@ -33,26 +37,52 @@ class Sessions(Face):
     """`GET /v1/sessions`."""
 
     async def get(self) -> None:
-        """List the tenant's sessions: `state`, `idle` (seconds), `limit`, `after` (a name)."""
-        state = self.get_query_argument("state", "")
-        if state not in STATES:
-            known = ", ".join(sorted(STATES - {""}))
-            raise BadMessage(f"state: expected one of {known}", field="state")
-        idle = number(self, "idle", 0.0)
+        """List sessions: those that the filters let through, in their order."""
+        wanted = listing.Wanted(
+            self._tenants(),
+            session=self.principal.session,
+            state=chosen(self, "state", STATES, ""),
+            idle=number(self, "idle", 0.0),
+            node=self.get_query_argument("node", None),
+            profile=self.get_query_argument("profile", None),
+        )
+        sort = chosen(self, "sort", listing.SORTS, "name")
         limit = whole(self, "limit", 1000)
-        after = self.get_query_argument("after", "")
-        rows = await listing.rows(self.service, _tenant(self))
-        now = time.time()
-        rows = [
-            row
-            for row in rows
-            if (state == "all" or row["state"] == state or (not state and row["state"] != "closed"))
-            and (not idle or (row["state"] != "busy" and now - row["last_used"] >= idle))
-            and row["session"] > after
-            and self.principal.session in (None, row["session"])
-        ]
-        cut = rows[:limit]
-        self.answer({"sessions": cut, "next": cut[-1]["session"] if len(rows) > len(cut) else None})
+        after = self.get_query_argument("after", None)
+        if after is not None and sort != "name":
+            raise bad_field("after", "goes with a list by name alone")
+        found = await listing.rows(self.service, wanted, sort)
+        left = found if after is None else [row for row in found if _is_after(row, after, wanted)]
+        cut = left[:limit]
+        await listing.use(self.service, cut)
+        more = sort == "name" and len(left) > len(cut)
+        body = {
+            "sessions": cut,
+            "next": _cursor(cut[-1], wanted) if more else None,
+            "total": len(found),
+            "node": self.service.store.node,
+        }
+        self.set_header("Content-Type", "application/json")
+        self.finish(msgspec.json.encode(body))  # a thousand rows would hold others up for 6 ms
+
+    def _tenants(self) -> str | None:
+        """Return the tenant that is meant, None for all."""
+        if self.get_query_argument("tenant", None) != EVERY:
+            return _tenant(self)
+        self.principal.require(Deed.OPERATE)
+        return None
+
+
+def _is_after(row: Json, after: str, wanted: listing.Wanted) -> bool:
+    if wanted.tenant is not None:
+        return str(row["session"]) > after
+    tenant, _, name = after.rpartition("/")
+    return (row["tenant"], row["session"]) > (tenant, name)
+
+
+def _cursor(row: Json, wanted: listing.Wanted) -> str:
+    name = str(row["session"])
+    return name if wanted.tenant is not None else f"{row['tenant']}/{name}"
 
 
 class OneSession(Face):
@@ -61,7 +91,7 @@ class OneSession(Face):
     async def get(self, session: str) -> None:
         """Describe it."""
         key = (_tenant(self), check_session_name(session))
-        self.answer(await listing.row(self.service, key))
+        self.answer(await listing.described(self.service, key))
 
     async def post(self, session: str) -> None:
         """Open it, or join it; what is around all that runs in it is set by the way."""
@@ -90,7 +120,7 @@ class InterruptSession(Face):
 
     async def post(self, session: str) -> None:
         """Interrupt what runs."""
-        found = _live(self, session)
+        found = await _live(self, _tenant(self), session)
         self.answer({"interrupted": found.work.interrupt()})
 
 
@@ -100,7 +130,7 @@ class RestartSession(Face):
     async def post(self, session: str) -> None:
         """Give it a new kernel; `keep_files=false` without the files of the old one."""
         keep = flag(self, "keep_files", default=True)
-        found = _live(self, session)
+        found = await _live(self, self.principal.tenant, session)
         generation = await self.service.restart(found, keep_files=keep)
         self.answer({"session": session, "generation": generation})
 
@@ -119,12 +149,20 @@ class Pools(Face):
     """`GET /v1/pools`, with `memory=true` for PSS and USS (milliseconds a kernel)."""
 
     async def get(self) -> None:
-        """List this node's pools and their kernels."""
+        """List this node's pools and their kernels: all, or those that are named."""
         measured = flag(self, "memory")
+        named = self.get_query_argument("kernels", None)
+        wanted = None if named is None else set(named.split(",")) - {""}
+        if wanted is not None and len(wanted) > MOST_MEASURED:
+            raise bad_field("kernels", f"at most {MOST_MEASURED}, got {len(wanted)}")
         body = self.house.processes()
-        body["pools"] = [self._pool(name, pool) for name, pool in self.service.pools.items()]
+        body["pools"] = pools = []
+        for name, pool in self.service.pools.items():
+            pools.append(row := self._pool(name, pool))
+            if wanted is not None:
+                row["kernels"] = [one for one in row["kernels"] if one["kernel"] in wanted]
         if measured:
-            rows = [body["broker"], *body["zygotes"]]
+            rows = [] if wanted is not None else [body["broker"], *body["zygotes"]]
             for pool in body["pools"]:
                 rows += pool["kernels"]
             await asyncio.to_thread(_measure, rows)
@@ -216,10 +254,11 @@ def _tenant(handler: Face) -> str:
     return asked
 
 
-def _live(handler: Face, name: str) -> Any:
-    key = (handler.principal.tenant, check_session_name(name))
+async def _live(handler: Face, tenant: str, name: str) -> Any:
+    key = (tenant, check_session_name(name))
     session = handler.service.sessions.get(key)
     if session is None:
+        await handler.service.claims.refuse_elsewhere(*key)
         raise UnknownSession(f"no session {name!r} on this node")
     return session
 
@@ -234,11 +273,16 @@ def _reason(handler: Face) -> str:
 
 
 def _measure(rows: list[Json]) -> None:
-    """Add `rss`, `pss` and `uss` in bytes to each row with a live `pid`."""
+    """Add `rss`, `pss` and `uss` in bytes, and `cpu_seconds`, to each row with a live `pid`.
+
+    The time is that of the process and of its children that have ended.
+    """
     for row in rows:
-        row |= {"rss": None, "pss": None, "uss": None}
+        row.update(dict.fromkeys(("rss", "pss", "uss", "cpu_seconds")))
         try:
-            memory = psutil.Process(row["pid"]).memory_full_info()
+            process = psutil.Process(row["pid"])
+            memory, used = process.memory_full_info(), process.cpu_times()
         except (psutil.Error, OSError):
             continue
         row |= {"rss": memory.rss, "pss": memory.pss, "uss": memory.uss}
+        row["cpu_seconds"] = round(sum(used[:4]), 3)  # user, system, and both of the children

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from tornado.web import RequestHandler
 
 from broker.faults import bad_field, clip
@@ -44,3 +46,11 @@ def number(handler: RequestHandler, name: str, default: float) -> float:
     if not 0 <= value < LARGEST:
         raise bad_field(name, f"expected a number from 0 on, got {clip(text)!r}")
     return value
+
+
+def chosen(handler: RequestHandler, name: str, known: Collection[str], default: str) -> str:
+    """Return one of the words that are known. Raises BadMessage."""
+    text = handler.get_query_argument(name, default)
+    if text not in known:
+        raise bad_field(name, f"expected one of {', '.join(sorted(set(known) - {''}))}")
+    return text

@@ -14,14 +14,14 @@ from tornado.httputil import HTTPServerRequest
 from tornado.web import Application
 
 from broker.face_settings import Jupyter
-from broker.web import node_routes, openapi, session_routes
+from broker.web import console, me, node_routes, openapi, session_routes
 from broker.web.door import House, Missing, log_request
 from broker.web.jupyter import capability
 from broker.web.jupyter import routes as jupyter_routes
 from broker.web.jupyter.titles import Titles
 from broker.web.route import Route
 
-ROUTES: list[Route] = [*session_routes.ROUTES, *node_routes.ROUTES]
+ROUTES: list[Route] = [*session_routes.ROUTES, *node_routes.ROUTES, me.ROUTE, *console.ROUTES]
 ALL: list[Route] = [*ROUTES, *jupyter_routes.ROUTES]
 
 DEEDS = {
@@ -71,6 +71,5 @@ def application(house: House, *, jupyter: Jupyter | None = None, **settings: Any
         description=cache(lambda: openapi.document(ROUTES)),  # made when it is first asked for
         jupyter=rules,
         titles=Titles(),
-        kernel_infos={},
         **settings,
     )

@@ -11,9 +11,10 @@ from broker.principal import TENANT, Deed
 from broker.requests import CallBody, ExecuteBody, FileBody, OpenBody, ProfileName, Seq
 from broker.web import call, execute, files, native, notebook, operators, questions
 from broker.web.route import ANY, BYTES, JSON, NDJSON, Answer, Operation, Parameter, Route, answer
-from broker.web.terms import BODY, BOUNDS, BUSY, FULL, Flag, Line, Number, Positive, State
+from broker.web.terms import BODY, BOUNDS, BUSY, FULL, Flag, Line, Number, Positive, Sort, State
 
 TenantName = Annotated[str, Meta(pattern=f"^{TENANT}$")]
+Tenants = Annotated[str, Meta(pattern=rf"^({TENANT}|\*)$")]
 Page = Annotated[int, Meta(ge=1, le=files.MAX_PAGE)]
 FILES = (
     *(errors.SessionElsewhere, errors.StoreUnavailable, errors.AtCapacity, errors.UnknownSession),
@@ -91,9 +92,10 @@ ROUTES: list[Route] = [
             "post": Operation(
                 "Interrupt what runs in a session.",
                 answer("The id of the execution that was told to stop.", answers.Interrupted),
-                scope=Deed.RUN,
+                scope=Deed.END,
                 audited="interrupted",
-                errors=(errors.UnknownSession, errors.NotRunning),
+                query=(OF,),
+                errors=(*BUSY, errors.UnknownSession, errors.NotRunning),
             )
         },
     ),
@@ -169,7 +171,7 @@ ROUTES: list[Route] = [
         {
             "get": Operation(
                 "Describe a session.",
-                answer("The session.", answers.SessionRow),
+                answer("The session.", answers.DescribedSession),
                 scope=Deed.READ,
                 query=(OF,),
                 errors=(*BUSY, errors.UnknownSession),
@@ -202,9 +204,16 @@ ROUTES: list[Route] = [
                 query=(
                     Parameter("state", "Those in this state; `all` with the ended ones.", State),
                     Parameter("idle", "Only those idle for so many seconds.", Number),
+                    Parameter("node", "Only those of this node."),
+                    Parameter("profile", "Only those of this profile."),
+                    Parameter("sort", "What they are in the order of; `name` by default.", Sort),
                     Parameter("limit", "At most so many.", Positive),
-                    Parameter("after", "Only those with a later name."),
-                    OF,
+                    Parameter("after", "Only those with a later name; in a list by name."),
+                    Parameter(
+                        "tenant",
+                        "Whose, for the operator; `*` for all, one's own by default.",
+                        Tenants,
+                    ),
                 ),
                 errors=(errors.StoreUnavailable,),
             )

@@ -8,6 +8,7 @@ from msgspec import Meta
 
 from broker import errors
 from broker.bounds import ASKED
+from broker.listing import SORTS
 from broker.web.route import Parameter
 from kernels.state import SessionState
 
@@ -15,6 +16,7 @@ Flag = Literal["true", "false", "1", "0"]
 Number = Annotated[float, Meta(ge=0, lt=1e12)]
 Positive = Annotated[int, Meta(ge=1, lt=10**12)]
 Line = Annotated[str, Meta(pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*$")]
+Sort = Literal[*SORTS]  # type: ignore[valid-type]
 State = Literal["", "all", *(state.value for state in SessionState)]  # type: ignore[valid-type]
 
 EVERYBODY = ""  # without a token

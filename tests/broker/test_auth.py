@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import stat
 from concurrent.futures import ThreadPoolExecutor
@@ -98,6 +99,33 @@ def test_a_token_is_presented_in_the_header_or_the_query(
     header: str | None, query: str | None, expected: str
 ) -> None:
     assert presented_token(header, query) == expected
+
+
+def offered(token: str) -> list[str]:
+    """Return what a browser offers as subprotocols."""
+    packed = base64.urlsafe_b64encode(token.encode()).decode().rstrip("=")
+    return ["broker.v1.json", f"broker.token.{packed}"]
+
+
+@pytest.mark.parametrize("token", ["abc", "a-b_c.d~e", "kbt_0123456789?>/+"])
+def test_a_token_may_be_offered_as_a_subprotocol(token: str) -> None:
+    assert presented_token(None, None, offered(token)) == token
+    assert presented_token(None, "query", offered(token)) == token
+    assert presented_token("Bearer header", None, offered(token)) == "header"
+    assert presented_token(None, "query", ["broker.v1.json"]) == "query"
+
+
+@pytest.mark.parametrize("name", ["", "YQ==", "Y", "YWI+", "w6k", "YSBi", "é", "YWJj\n"])
+def test_a_subprotocol_that_holds_no_token_is_told_so(name: str) -> None:
+    with pytest.raises(Unauthorized, match="base64url") as caught:
+        presented_token(None, "query", [f"broker.token.{name}"])
+    assert not name or name not in caught.value.message
+
+
+def test_a_token_in_a_subprotocol_has_the_same_bound() -> None:
+    assert presented_token(None, None, offered("x" * MAX_TOKEN)) == "x" * MAX_TOKEN
+    with pytest.raises(Unauthorized, match="longer than 8192"):
+        presented_token(None, None, offered("x" * (MAX_TOKEN + 1)))
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import orjson
 
 from broker.execution import OutputLimits
 from broker.faults import Bounds
-from broker.jupyter.exchange import ABSENCE, PATIENCE, Exchange, Infos
+from broker.jupyter.exchange import ABSENCE, PATIENCE, Exchange
 from broker.jupyter.follower import MOST_PACKETS, Follower
 from broker.jupyter.frames import Packet, decode_legacy
 from broker.requests import Execute, InputReply
@@ -86,8 +86,7 @@ class Stage(Scene):
     def __init__(self, *, bound: bool = True, **limits: Any) -> None:
         super().__init__(bound=False, **limits)
         self.kernel.channels = Passing()
-        self.infos: Infos = {}
-        self.exchange = Exchange(self.session, self.infos)
+        self.exchange = Exchange(self.session)
         self.session.tap = self.exchange
         if bound:
             self.session.bind(self.kernel, 1, "fresh", "")
@@ -289,7 +288,7 @@ def _info(name: str) -> str:
 
 
 @on_manual_time
-async def test_what_a_kernel_is_is_asked_once_for_all_of_its_profile() -> None:
+async def test_what_a_kernel_is_is_asked_once() -> None:
     stage = Stage()
     one, wire = stage.come()
     stage.ask(one, "kernel_info_request", name="i")

@@ -7,12 +7,13 @@ from typing import Any
 from broker.faults import Bounds
 from broker.protocol import OpenQuery
 from broker.tokens import Tokens
-from broker.web.backlog import MOST_BACKLOGS
+from broker.web.backlog import MOST_BACKLOGS, Backlog
 from broker.web.native import NativeSocket
+from broker.web.outbox import TEXT as TEXT_FRAME
 from tests.broker.pool_fakes import on_manual_time
 from tests.broker.test_native import connected
 from tests.broker.test_outbox import FakeStream
-from tests.broker.test_session import Scene
+from tests.broker.test_session import FakeClient, Scene
 
 BACKLOG = 100_000
 TEXT = "x" * 70_000  # a frame that is written at once
@@ -113,3 +114,20 @@ async def test_the_kernel_is_held_for_one_who_comes_back_alone() -> None:
         story.say()
         assert socket.backlog.outbox.unread < before + (MOST_BACKLOGS + 1) * BACKLOG
     assert story.wire.closed == [4408]
+
+
+@on_manual_time
+async def test_a_connection_that_is_replaced_holds_nothing_back() -> None:
+    scene, client, stream = Scene(), FakeClient(), FakeStream(0)
+    session: Any = scene.session
+    session.detach(scene.client)
+    session.attach(client)
+    writer: Any = stream
+    backlog = Backlog(writer, TEXT_FRAME, BACKLOG, session.audience, client)
+    backlog.bound()
+    for _ in range(3):
+        assert backlog.put(TEXT.encode())
+        backlog.outbox.flush()
+    assert session.pace()
+    backlog.part()
+    assert not session.pace()

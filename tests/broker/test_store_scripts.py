@@ -9,6 +9,7 @@ import pytest
 import pytest_asyncio
 from redis.asyncio import Redis
 
+from broker.past import read_generations
 from broker.store import Claim, Lease, SessionRecord, Store, Touch
 
 NOW = 1_700_000_000.25
@@ -359,3 +360,55 @@ async def test_a_touch_makes_no_half_record(world: World) -> None:
     await world.one.touch([Touch("acme", "chat", 1, "busy", NOW + 7, END)])
     assert await world.raw.exists(world.session) == 0
     await world.one.touch([])
+
+
+# history
+
+
+async def generations(world: World) -> list[tuple[int, float | None, float | None, str]]:
+    found = await world.record()
+    assert found is not None
+    return [tuple(one) for one in read_generations(found.history)]
+
+
+async def test_each_generation_that_ends_is_noted_with_its_time_and_reason(world: World) -> None:
+    first = await claim(world.one)
+    assert first.history == ""
+    await release(world.one, reason="oom")
+    assert await generations(world) == [(1, NOW, NOW + 9, "oom")]
+    second = await claim(world.one, "k2", now=NOW + 20)
+    assert [tuple(one) for one in read_generations(second.history)] == await generations(world)
+    record = await world.record()
+    assert record is not None
+    assert record.began == NOW + 20
+    await world.lose_lease()
+    await claim(world.two, "k3", now=NOW + 30)
+    assert await generations(world) == [
+        (1, NOW, NOW + 9, "oom"),
+        (2, NOW + 20, NOW + 30, "node_lost"),
+    ]
+
+
+async def test_a_generation_is_noted_once_however_often_it_is_released(world: World) -> None:
+    await claim(world.one)
+    await release(world.one)
+    await release(world.one)
+    assert len(await generations(world)) == 1
+
+
+async def test_the_last_sixteen_generations_are_kept(world: World) -> None:
+    for number in range(1, 20):
+        await claim(world.one, f"k{number}")
+        await release(world.one, number)
+    assert [one[0] for one in await generations(world)] == list(range(4, 20))
+
+
+async def test_of_a_claim_that_was_written_again_nobody_knows_when_it_began(world: World) -> None:
+    await claim(world.one)
+    await world.lose_everything()
+    assert await world.one.renew([LEASE]) == ["rewritten"]
+    record = await world.record()
+    assert record is not None
+    assert (record.began, record.history) == (0.0, "")
+    await release(world.one)
+    assert await generations(world) == [(1, None, NOW + 9, "killed")]

@@ -74,3 +74,10 @@ def asking_for_a_kernel(place: Place) -> Iterator[None]:
             f"{head}Authorization: token {place.token}\r\nContent-Length: 0\r\n\r\n".encode()
         )
         yield
+
+
+def refusal(told: Told, status: int) -> str:
+    """Return why something was refused, in Jupyter's form."""
+    assert told.status == status, told.text
+    assert sorted(set(told.body) - {"short_message"}) == ["message", "reason"]
+    return str(told.body["message"])

@@ -274,10 +274,19 @@ def test_a_session_is_described_listed_and_ended(broker: RunningBroker) -> None:
         "created",
         "last_used",
         "expires",
+        "idle",
         "executions",
         "queued",
         "clients",
         "pid",
+        "last_error",
+        "cell",
+        "usage",
+        "limits",
+        "workspace_bytes",
+        "history",
+        "errors",
+        "attached",
     ]
     assert (row["state"], row["generation"], row["executions"]) == ("ready", 1, 1)
     assert row["created"] <= row["last_used"] < row["expires"]

@@ -10,7 +10,7 @@ from typing import Any
 from tornado import web, websocket
 
 from broker.errors import BrokerError
-from broker.jupyter.exchange import Exchange, Infos
+from broker.jupyter.exchange import Exchange
 from broker.jupyter.follower import Follower
 from broker.jupyter.frames import REFUSALS, V1, Asked, Packet, decode_legacy, decode_v1
 from broker.jupyter.names import is_unnamed
@@ -18,6 +18,7 @@ from broker.jupyter.translation import stderr
 from broker.jupyter.voice import utterance
 from broker.principal import Deed, Principal
 from broker.protocol import OpenQuery
+from broker.requests import Close, Interrupt, Request, Restart
 from broker.session import Session
 from broker.web import audited
 from broker.web.backlog import Backlog
@@ -30,7 +31,7 @@ from broker.web.outbox import BINARY, TEXT
 logger = logging.getLogger(__name__)
 
 MOST_ID = 128  # characters of a session_id
-SHUTDOWN = "shutdown_request"
+SHUTDOWN, INTERRUPT = "shutdown_request", "interrupt_request"
 REPLACED = 4409
 WEBVIEW = "vscode-webview:"  # pages of VS Code, which no site can be
 # Jupyter's own server, where it is a client (`--gateway-url`), takes every frame for text: a binary
@@ -100,10 +101,11 @@ class Channels(websocket.WebSocketHandler):
         named = self.get_query_argument("session_id", "")[:MOST_ID]
         self._comes_back = bool(named)
         if not isinstance(self.session.tap, Exchange):
-            infos: Infos = self.settings["kernel_infos"]
-            self.session.tap = Exchange(self.session, infos)
+            self.session.tap = Exchange(self.session)
         self.exchange = self.session.tap
-        self.follower = self.exchange.join(named or uuid.uuid4().hex, runs=self._runs)
+        # A place is the token's as well: replies and questions in it are for nobody else.
+        place = repr((self.principal.token_id, self._runs, named or uuid.uuid4().hex))
+        self.follower = self.exchange.join(place, runs=self._runs)
         if (before := self.follower.wire) is not None:
             before.end(REPLACED, "another connection has the same session_id")
         audience, most = self.session.audience, self.house.client_backlog
@@ -114,9 +116,7 @@ class Channels(websocket.WebSocketHandler):
         self._attached = True
         self.exchange.attach(self.follower)
         self.backlog.bound()
-        self._release = self.house.tokens.hold(
-            self.principal, lambda why: self._let_go(TOKEN_ENDED, why)
-        )
+        self._release = self.house.tokens.hold(self.principal, self._expel)
 
     async def on_message(self, message: str | bytes) -> None:
         """Take one frame; a bad one is left out, too many in a row cost the connection."""
@@ -137,7 +137,12 @@ class Channels(websocket.WebSocketHandler):
             return
         execute = self.exchange.serve(self.follower, asked)
         if execute is not None:
-            audited.asked(self.house.audit, self, self.session.name, execute)
+            self._note(execute)
+        elif asked.type == INTERRUPT and self._runs:
+            self._note(Interrupt(id=asked.msg_id))
+
+    def _note(self, request: Request) -> None:
+        audited.asked(self.house.audit, self, self.session.name, request)
 
     async def _shut_down(self, asked: Asked) -> None:
         """End the kernel, or give the session a new one; a session that has a name stays."""
@@ -147,10 +152,12 @@ class Channels(websocket.WebSocketHandler):
         try:
             if restart:
                 await service.restart(self.session)
+                self._note(Restart(id=asked.msg_id))
             self.exchange.answer(self.follower, asked, content)
             ends = self.settings["jupyter"].delete_ends == "all" or is_unnamed(self.session.name)
             if ends and not restart:
                 await service.end(self.session.key, "closed")
+                self._note(Close(id=asked.msg_id))
         except BrokerError as error:
             self.exchange.refuse(self.follower, asked, error)
 
@@ -186,8 +193,13 @@ class Channels(websocket.WebSocketHandler):
     def end(self, code: int, reason: str) -> None:
         """Close for the session's own reasons."""
         self.backlog.outbox.finish()
-        self._attached, self.backlog.parted = False, True
+        self._attached = False
+        self.backlog.part()
         self.close(code, clipped(reason))
+
+    def _expel(self, why: str) -> None:
+        self._comes_back = False  # and nobody else has the place
+        self._let_go(TOKEN_ENDED, why)
 
     def _let_go(self, code: int, reason: str) -> None:
         self._detach()
@@ -196,6 +208,7 @@ class Channels(websocket.WebSocketHandler):
 
     def _detach(self) -> None:
         if self._attached:
-            self._attached, self.backlog.parted = False, True
+            self._attached = False
+            self.backlog.part()
             if self.follower.wire is self:
                 self.exchange.leave(self.follower, comes_back=self._comes_back)

@@ -43,6 +43,8 @@ class Plan:
 class Waiter:
     """A client that waits for a kernel, and follows nothing."""
 
+    watches = False
+
     def deliver(self, envelope: Envelope) -> None:
         """Take no notice."""
 

@@ -1,0 +1,106 @@
+// The WebSocket to a session: it watches until somebody wants to run something, comes back by itself
+// with the last number it has seen, and hands each numbered event on once.
+
+import { at, get, subprotocols } from "./api.js";
+import { explained } from "./words.js";
+
+const FIRST_WAIT = 500; // ms before it tries again, doubled up to
+const LAST_WAIT = 10000;
+const GONE = 4404;
+const TOKEN_ENDED = 4401;
+const ELSEWHERE = 4409;
+
+export class Link {
+  // `take` gets each event, `tell` each change of the connection: {state, text}.
+  constructor(session, take, tell) {
+    this.session = session;
+    this.take = take;
+    this.tell = tell;
+    this.mode = "watch";
+    this.seen = 0;
+    this.wait = FIRST_WAIT;
+    this.waiting = []; // messages for when it is open
+    this.closed = false;
+  }
+
+  open() {
+    clearTimeout(this.timer);
+    if (this.closed) return;
+    const address = new URL(at(this.session, "/ws"), location.href);
+    address.protocol = address.protocol.replace("http", "ws");
+    address.searchParams.set("after", this.seen);
+    address.searchParams.set("mode", this.mode);
+    const socket = new WebSocket(address, subprotocols());
+    this.socket = socket;
+    socket.onopen = () => {
+      this.wait = FIRST_WAIT;
+      this.tell({ state: "live", text: this.mode === "run" ? "live" : "watching" });
+      for (const one of this.waiting.splice(0)) socket.send(one);
+    };
+    socket.onmessage = (frame) => this.socket === socket && this.got(JSON.parse(frame.data));
+    socket.onclose = (event) => this.socket === socket && this.lost(event);
+  }
+
+  got(event) {
+    if (event.type === "session" && event.open !== undefined) {
+      // What is told on attaching has the newest number, and is none of those that follow.
+      if (event.missed) this.seen = Math.max(this.seen, event.missed[1]);
+    } else if (event.seq !== undefined) {
+      if (event.seq <= this.seen) return;
+      this.seen = event.seq;
+    }
+    this.take(event);
+  }
+
+  async lost(event) {
+    if (this.closed) return;
+    if (event.code === GONE || event.code === 1000) return this.tell({ state: "ended", text: event.reason || "the session has ended" });
+    if (event.code === TOKEN_ENDED) return get("/v1/me").catch(() => {}); // which leads to the sign-in
+    if (event.code === ELSEWHERE) this.tell({ state: "away", text: "another node serves the session now" });
+    else this.tell({ state: "away", text: `connecting again${event.reason ? `: ${event.reason}` : ""}` });
+    // A browser does not say why a handshake failed; asked over HTTP, the broker does.
+    if (event.code === 1006 && !(await this.isThere())) return;
+    this.timer = setTimeout(() => this.open(), this.wait);
+    this.wait = Math.min(LAST_WAIT, this.wait * 2);
+  }
+
+  async isThere() {
+    try {
+      const row = await get(at(this.session));
+      if (row.state !== "closed" && (this.mode === "run" || row.clients !== null)) return true;
+      const where = row.state === "closed" ? "the session has ended" : `node ${row.node} serves the session`;
+      this.tell({ state: "ended", text: where });
+    } catch (error) {
+      if (error.status === 0) return true;
+      this.tell({ state: "ended", text: explained(error) });
+    }
+    return false;
+  }
+
+  // Follow again what had ended.
+  again() {
+    if (this.socket?.readyState === WebSocket.CLOSED) this.open();
+  }
+
+  // From now on code may be run; without a kernel, this gets the session one.
+  run() {
+    if (this.mode === "run" && this.socket?.readyState <= WebSocket.OPEN) return;
+    this.mode = "run";
+    const old = this.socket;
+    this.open();
+    old?.close();
+  }
+
+  send(message) {
+    this.run();
+    const text = JSON.stringify(message);
+    if (this.socket.readyState === WebSocket.OPEN) this.socket.send(text);
+    else this.waiting.push(text);
+  }
+
+  close() {
+    this.closed = true;
+    clearTimeout(this.timer);
+    this.socket?.close();
+  }
+}

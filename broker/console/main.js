@@ -1,0 +1,126 @@
+// The console: a token, and the page that the address names.
+
+import * as api from "./api.js";
+import { button, el } from "./dom.js";
+import * as keys from "./keys.js";
+import { Overview } from "./overview.js";
+import { SessionPage } from "./session.js";
+import * as theme from "./theme.js";
+import { explained } from "./words.js";
+
+const main = document.getElementById("main");
+const bar = document.getElementById("bar");
+let me = null;
+let page = null;
+let turn = 0;
+
+// A token that comes behind `#` has been sent nowhere; it leaves the address before anything is
+// asked, and no history has it.
+function taken() {
+  const found = location.hash.match(/^#token=([^&]*)$/);
+  if (!found && !location.search) return;
+  if (found) api.keep(decodeURIComponent(found[1]));
+  history.replaceState(null, "", found ? "/" : `/${location.hash}`);
+}
+
+function drawBar() {
+  const who = me && el("span", { class: "who", title: me.expires ? `The token ends ${new Date(me.expires * 1000).toLocaleString()}` : "" }, `${me.tenant} · ${me.operator ? "operator" : me.scopes.join(", ")}`);
+  bar.replaceChildren(
+    el("a", { href: "#/", class: "brand" }, el("img", { src: "/console/icon.svg", alt: "", width: 20, height: 20 }), el("strong", {}, "kernel-broker")),
+    el(
+      "div",
+      { class: "right" },
+      who ?? "",
+      button("?", keys.help, { class: "bare", title: "Keys (?)", "aria-label": "Keys" }),
+      button("◐", theme.toggle, { class: "bare", title: "Light or dark (t)", "aria-label": "Light or dark", "data-theme-toggle": true }),
+      me ? button("Sign out", leave, { class: "small" }) : "",
+    ),
+  );
+}
+
+function leave() {
+  api.forget();
+  me = null;
+  signIn();
+}
+
+function shut() {
+  page?.close();
+  page = null;
+  keys.use([]);
+}
+
+function signIn(trouble) {
+  shut();
+  drawBar();
+  document.title = "Sign in – kernel-broker";
+  const said = el("p", { class: "trouble", role: "alert", hidden: !trouble }, trouble ?? "");
+  const input = el("input", { id: "token", type: "password", autocomplete: "off", spellcheck: "false", required: true, "aria-describedby": "about-token" });
+  const form = el(
+    "form",
+    { class: "sign-in" },
+    el("h1", {}, "Sign in"),
+    said,
+    el("label", { for: "token" }, "Access token"),
+    input,
+    el("button", { type: "submit", class: "primary" }, "Sign in"),
+    el("p", { id: "about-token", class: "hint" }, "", el("code", {}, "broker serve"), " prints one, and ", el("code", {}, "broker token create"), " makes one. It stays in this tab, until the tab is closed."),
+  );
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    const given = input.value.trim();
+    try {
+      me = await api.ask("GET", "/v1/me", { given, quiet: true });
+    } catch (error) {
+      said.hidden = false;
+      said.textContent = explained(error);
+      return input.select();
+    }
+    api.keep(given);
+    route();
+  });
+  main.replaceChildren(form);
+  input.focus();
+}
+
+async function route() {
+  const mine = (turn += 1);
+  taken();
+  if (!api.token()) return signIn();
+  try {
+    me ??= await api.ask("GET", "/v1/me", { quiet: true });
+  } catch (error) {
+    if (mine !== turn) return undefined;
+    if (error.status) api.forget();
+    else setTimeout(() => mine === turn && route(), 3000);
+    return signIn(explained(error));
+  }
+  if (mine !== turn) return undefined;
+  shut();
+  drawBar();
+  const [, name, query] = location.hash.match(/^#\/s\/([^?/]+)(\?.*)?$/) ?? [];
+  page = name ? new SessionPage(me, decodeURIComponent(name), new URLSearchParams(query).get("tenant")) : new Overview(me);
+  main.replaceChildren(page.element);
+  scrollTo({ top: 0 });
+  page.begin();
+  return undefined;
+}
+
+theme.begin();
+keys.begin();
+drawBar();
+api.onEnded((refused) => {
+  api.forget();
+  me = null;
+  signIn(explained(refused));
+});
+document.querySelector("[data-skip]").addEventListener("click", (event) => {
+  event.preventDefault();
+  main.focus();
+});
+addEventListener("hashchange", () => {
+  // Another token is another person.
+  if (location.hash.startsWith("#token=")) me = null;
+  route();
+});
+route();

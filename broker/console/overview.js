@@ -1,0 +1,228 @@
+// All sessions, and what serves them; looked at each few seconds, while somebody looks.
+
+import { at, ask, get } from "./api.js";
+import { confirmed } from "./ask.js";
+import { button, el, note, say } from "./dom.js";
+import { count } from "./format.js";
+import * as keys from "./keys.js";
+import { nodesOf } from "./nodes.js";
+import { COLUMNS, Rows, keyOf } from "./rows.js";
+import { explained } from "./words.js";
+
+const EACH = 3000; // ms
+const PAGE = 1000;
+const MOST = 20000; // sessions
+
+export class Overview {
+  constructor(me) {
+    this.me = me;
+    this.rows = [];
+    this.memory = new Map();
+    this.sort = { key: "session", down: false };
+    this.tenant = me.tenant;
+    const may = (scope) => me.scopes.includes(scope);
+    this.may = { interrupt: may("run"), kill: may("run") || may("admin"), open: true };
+    this.nodes = me.operator ? nodesOf(me) : null;
+    this.list = new Rows({ open: (row) => this.open(row), interrupt: (row) => this.interrupt(row), kill: (row) => this.kill(row) }, this.may);
+    this.filter = el("input", { type: "search", id: "filter", placeholder: "Filter: name, state, error …", "aria-label": "Filter the sessions", spellcheck: "false", oninput: () => this.show() });
+    this.filter.addEventListener("keydown", (event) => this.filterKey(event));
+    this.state = el("select", { "aria-label": "Which sessions", onchange: () => this.look() }, el("option", { value: "" }, "Live"), el("option", { value: "all" }, "With ended ones"));
+    this.told = el("span", { class: "told" });
+    this.trouble = el("p", { class: "trouble", role: "alert", hidden: true });
+    this.none = el("p", { class: "remark empty", hidden: true });
+    this.heads = el("div", { class: "row heads", role: "row" }, ...COLUMNS.map((one) => this.head(one)));
+    this.element = el(
+      "div",
+      { class: "overview" },
+      this.trouble,
+      this.nodes?.element,
+      el(
+        "section",
+        { "aria-label": "Sessions" },
+        el("div", { class: "toolbar" }, el("h1", {}, "Sessions"), this.told, this.filter, this.state, me.operator && this.tenants()),
+        el("div", { class: "grid", role: "grid", "aria-label": "Sessions" }, el("div", { role: "rowgroup", class: "sticky" }, this.heads), this.list.element),
+        this.none,
+      ),
+    );
+    this.visible = () => document.visibilityState === "visible" && this.look();
+  }
+
+  begin() {
+    document.title = "Sessions – kernel-broker";
+    document.addEventListener("visibilitychange", this.visible);
+    keys.use([
+      { key: "/", does: "filter", act: () => this.filter.focus() },
+      { key: "j", shown: "j k", does: "next session, the one before", act: () => this.list.move(1) },
+      { key: "k", act: () => this.list.move(-1) },
+      { key: "ArrowDown", act: () => this.list.move(1) },
+      { key: "ArrowUp", act: () => this.list.move(-1) },
+      { key: "PageDown", act: () => this.list.move(15) },
+      { key: "PageUp", act: () => this.list.move(-15) },
+      { key: "Enter", does: "open it", act: () => this.with((row) => this.open(row)) },
+      { key: "i", does: "interrupt what runs in it", act: () => this.may.interrupt && this.with((row) => this.interrupt(row)) },
+      { key: "x", does: "kill it", act: () => this.may.kill && this.with((row) => this.kill(row)) },
+      { key: "r", does: "look again now", act: () => this.look() },
+    ]);
+    this.look();
+  }
+
+  close() {
+    this.closed = true;
+    clearTimeout(this.timer);
+    this.asking?.abort();
+    this.list.close();
+    document.removeEventListener("visibilitychange", this.visible);
+  }
+
+  with(act) {
+    const row = this.list.current;
+    if (row) act(row);
+    else note("Choose a session with j and k first.");
+  }
+
+  filterKey(event) {
+    if (event.key === "Escape") this.filter.value = "";
+    if (event.key === "Escape" || event.key === "Enter" || event.key === "ArrowDown") {
+      event.preventDefault();
+      this.show();
+      this.filter.blur();
+      if (event.key !== "Escape") this.list.move(1);
+    }
+  }
+
+  // Other tenants' sessions are the operator's to see; which there are, tokens tell.
+  tenants() {
+    const box = el("select", { "aria-label": "Tenant", onchange: () => {
+      this.tenant = box.value;
+      this.look();
+    } });
+    const fill = (names) => {
+      box.hidden = names.length < 2;
+      box.replaceChildren(...names.map((name) => el("option", { value: name }, name === "*" ? "All tenants" : `Tenant ${name}`)));
+      box.value = this.tenant;
+    };
+    fill([this.tenant]);
+    get("/v1/tokens").then(
+      ({ tokens }) => {
+        const others = new Set(tokens.map((one) => one.tenant));
+        others.delete(this.me.tenant);
+        if (others.size) fill([this.me.tenant, "*", ...[...others].sort()]);
+      },
+      () => {},
+    );
+    return box;
+  }
+
+  head(column) {
+    const one = button(column.title, () => {
+      this.sort = { key: column.key, down: this.sort.key === column.key ? !this.sort.down : Boolean(column.number) };
+      this.show();
+    });
+    const cell = el("div", { role: "columnheader", class: `${column.key}${column.number ? " number" : ""}` }, one);
+    column.cell = cell;
+    return cell;
+  }
+
+  // Look again, and once more in a while; one look at a time.
+  async look() {
+    clearTimeout(this.timer);
+    this.asking?.abort();
+    const asking = (this.asking = new AbortController());
+    try {
+      const [memory, rows] = await Promise.all([this.nodes?.look(asking.signal), this.sessions(asking.signal)]);
+      if (asking.signal.aborted) return;
+      if (memory) this.memory = memory;
+      this.rows = rows.map((row) => ({ ...row, memory: row.usage?.memory ?? this.memory.get(row.kernel) }));
+      this.nodes?.sessions(rows.filter((row) => row.state !== "closed"));
+      this.trouble.hidden = true;
+      this.show();
+    } catch (error) {
+      if (error.name === "AbortError") return;
+      this.trouble.hidden = false;
+      say(this.trouble, explained(error));
+    }
+    if (!this.closed && document.visibilityState === "visible") this.timer = setTimeout(() => this.look(), EACH);
+  }
+
+  async sessions(signal) {
+    const rows = [];
+    let after = "";
+    do {
+      const query = new URLSearchParams({ limit: PAGE });
+      if (after) query.set("after", after);
+      if (this.state.value) query.set("state", this.state.value);
+      if (this.tenant !== this.me.tenant) query.set("tenant", this.tenant);
+      const told = await get(`/v1/sessions?${query}`, signal);
+      rows.push(...told.sessions);
+      after = told.next;
+    } while (after && rows.length < MOST);
+    return rows;
+  }
+
+  show() {
+    const words = this.filter.value.toLowerCase().split(/\s+/).filter(Boolean);
+    const found = words.length ? this.rows.filter((row) => matches(row, words)) : [...this.rows];
+    const column = COLUMNS.find((one) => one.key === this.sort.key);
+    const sign = this.sort.down ? -1 : 1;
+    const byName = new Intl.Collator("en", { numeric: true }).compare;
+    found.sort((a, b) => {
+      const [left, right] = [column.of(a), column.of(b)];
+      const order = column.number ? left - right : byName(left, right);
+      return sign * order || byName(keyOf(a), keyOf(b));
+    });
+    for (const one of COLUMNS) one.cell.setAttribute("aria-sort", one === column ? (this.sort.down ? "descending" : "ascending") : "none");
+    this.element.querySelector(".grid").setAttribute("aria-rowcount", found.length + 1);
+    this.element.querySelector(".grid").classList.toggle("no-cpu", !this.rows.some((row) => row.usage));
+    this.list.set(found);
+    say(this.told, found.length === this.rows.length ? count(found.length) : `${count(found.length)} of ${count(this.rows.length)}`);
+    this.none.hidden = found.length > 0;
+    say(this.none, this.rows.length ? "No session matches the filter." : this.me.scopes.includes("run") ? "No sessions yet. The first one: broker run -s demo 'x = 20'" : "No sessions that this token may see.");
+  }
+
+  open(row) {
+    const tenant = row.tenant === this.me.tenant ? "" : `?tenant=${encodeURIComponent(row.tenant)}`;
+    location.hash = `#/s/${encodeURIComponent(row.session)}${tenant}`;
+  }
+
+  async interrupt(row) {
+    try {
+      const tenant = row.tenant === this.me.tenant ? "" : `?tenant=${encodeURIComponent(row.tenant)}`;
+      const told = await ask("POST", at(row.session, `/interrupt${tenant}`));
+      note(told.interrupted ? `${row.session}: interrupted` : `${row.session}: nothing runs in it`);
+    } catch (error) {
+      note(explained(error), "error");
+    }
+    this.look();
+  }
+
+  async kill(row) {
+    if (await killed(row, this.me)) this.look();
+  }
+}
+
+// Ask, and end a session; true if it has ended.
+export async function killed(row, me) {
+  const reason = await confirmed({
+    title: `Kill session ${row.session}?`,
+    text: ["Its kernel ends, and its variables and files are gone. What it has run stays in its notebook."],
+    act: "Kill",
+    field: { label: "Reason, which its next client is told", placeholder: "killed by operator" },
+  });
+  if (reason === null) return false;
+  const query = new URLSearchParams();
+  if (reason) query.set("reason", reason);
+  if (row.tenant !== me.tenant) query.set("tenant", row.tenant);
+  try {
+    const told = await ask("DELETE", at(row.session, `?${query}`));
+    note(`${row.session}: generation ${told.generation} ended`);
+    return true;
+  } catch (error) {
+    note(explained(error), "error");
+    return false;
+  }
+}
+
+function matches(row, words) {
+  const text = `${row.session} ${row.tenant} ${row.state} ${row.node} ${row.profile} ${row.reason} ${row.last_error ?? ""}`.toLowerCase();
+  return words.every((word) => (word.startsWith("-") && word.length > 1 ? !text.includes(word.slice(1)) : text.includes(word)));
+}

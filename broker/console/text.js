@@ -1,0 +1,115 @@
+// A stream's text as it comes: its head and its tail are in the page, all of it in memory, up to a
+// bound.
+
+import { save } from "./api.js";
+import { button, el, soon } from "./dom.js";
+import { count } from "./format.js";
+import { Lines, drawn, plain } from "./terminal.js";
+
+const HEAD = 60; // lines
+const TAIL = 60;
+const WIDE = 2000; // characters of a line in the page
+const MOST = 8 << 20; // characters kept of one stream
+const BLOCK = 500; // lines; the browser lays out only the blocks in view
+
+export class Text {
+  constructor(name) {
+    this.lines = new Lines();
+    this.kept = 0;
+    this.gone = 0; // lines that are not kept
+    this.counted = 0; // lines whose length is in `kept`
+    this.all = false;
+    this.first = el("pre");
+    this.middle = el("div", { class: "hidden-lines", hidden: true });
+    this.tail = el("pre");
+    this.element = el("div", { class: `stream ${name}` }, this.first, this.middle, this.tail);
+    this.name = name;
+    this.frozen = false; // the head is full, and does not change any more
+    this.draw = () => this.drawNow();
+  }
+
+  write(text) {
+    this.lines.write(text);
+    const { done } = this.lines;
+    for (; this.counted < done.length; this.counted += 1) this.kept += done[this.counted].length + 1;
+    if (this.kept > MOST && done.length > HEAD + TAIL) this.drop();
+    soon(this.draw);
+  }
+
+  drop() {
+    const { done } = this.lines;
+    const cut = done.splice(HEAD, Math.floor((done.length - HEAD - TAIL) / 2) + 1);
+    this.gone += cut.length;
+    for (const line of cut) this.kept -= line.length + 1;
+    this.counted = done.length;
+    // One line may be as long as all of it.
+    done.forEach((line, index) => {
+      if (line.length > MOST / 4) done[index] = line.slice(0, MOST / 4);
+    });
+  }
+
+  get content() {
+    const { done, last } = this.lines;
+    return last === "" ? done : [...done, last];
+  }
+
+  drawNow() {
+    const { done, last } = this.lines;
+    const total = done.length + (last === "" ? 0 : 1);
+    if (this.all) return this.drawAll();
+    if (!this.frozen) {
+      this.first.replaceChildren(...drawn(this.slice(0, HEAD), WIDE));
+      this.frozen = done.length >= HEAD;
+    }
+    this.tail.replaceChildren(...drawn(this.slice(Math.max(HEAD, total - TAIL), total), WIDE));
+    this.tell(total - HEAD - TAIL + this.gone);
+  }
+
+  slice(from, to) {
+    const { done, last } = this.lines;
+    const part = done.slice(from, to);
+    if (to > done.length && from <= done.length && last !== "") part.push(last);
+    return part;
+  }
+
+  tell(hidden) {
+    this.middle.hidden = hidden <= 0;
+    if (hidden <= 0) return;
+    if (!this.label) {
+      this.label = el("span");
+      this.show = button("Show all", () => this.showAll(), { class: "link" });
+      this.middle.append(this.label, this.show, button("Download", () => this.download(), { class: "link" }));
+    }
+    this.label.textContent = `${count(hidden)} lines not shown${this.gone ? ` (${count(this.gone)} of them not kept)` : ""}`;
+  }
+
+  showAll() {
+    this.all = true;
+    soon(this.draw);
+  }
+
+  // In blocks, a few in each frame: the browser lays out those in view alone.
+  drawAll() {
+    const content = this.content;
+    this.show.remove();
+    this.middle.hidden = !this.gone;
+    this.tail.replaceChildren();
+    this.first.replaceChildren();
+    this.blocks ??= el("div", { class: "blocks" });
+    this.first.after(this.blocks);
+    this.blocks.replaceChildren();
+    let at = 0;
+    const more = () => {
+      const block = el("pre", { class: "block" }, ...drawn(content.slice(at, at + BLOCK), WIDE));
+      block.style.containIntrinsicBlockSize = `auto ${Math.min(BLOCK, content.length - at) * 18}px`;
+      this.blocks.append(block);
+      at += BLOCK;
+      if (at < content.length) soon(more);
+    };
+    if (content.length) more();
+  }
+
+  download() {
+    save(`${this.content.map(plain).join("\n")}\n`, `${this.name}.txt`);
+  }
+}

@@ -1,0 +1,225 @@
+"""What a hostile kernel, or a hostile client, gets of a session's Jupyter clients: nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+
+from broker.errors import BadMessage, TooLarge
+from broker.execution import OutputLimits
+from broker.faults import Bounds
+from broker.jupyter.exchange import PATIENCE
+from broker.jupyter.frames import decode_legacy
+from kernels.errors import BadFrame
+from kernels.messages import Message
+from tests.broker.pool_fakes import elapse, on_manual_time
+from tests.broker.test_jupyter_exchange import INFO, FakeWire, Stage
+
+
+def kinds(wire: FakeWire) -> list[tuple[str, str]]:
+    return [(told[1], told[3]) for told in wire.told]
+
+
+@on_manual_time
+async def test_what_one_kernel_says_that_it_is_no_other_sessions_client_is_told() -> None:
+    one, other = Stage(), Stage()
+    mine, _ = one.come()
+    one.run(mine, "x")
+    forged = {**INFO, "banner": "forged"}
+    one.say("shell", "kernel_info_reply", forged)  # as the answer to the cell
+    theirs, wire = other.come()
+    other.ask(theirs, "kernel_info_request", name="i")
+    assert not [p for p in wire.packets if b"forged" in p.content]
+
+
+@on_manual_time
+async def test_who_only_watches_answers_no_question() -> None:
+    stage = Stage()
+    owner, _ = stage.come()
+    watcher, _ = stage.come("w", runs=False)
+    stage.run(owner, "x", allow_stdin=True)
+    stage.status("busy")
+    stage.say("stdin", "input_request", {"prompt": "(Pdb) ", "password": False})
+    stage.ask(watcher, "input_reply", channel="stdin", value="import os; os.system('evil')")
+    assert stage.kernel.channels.answers == []
+
+
+@on_manual_time
+async def test_who_only_watches_has_no_kernel_started() -> None:
+    stage = Stage(bound=False)
+    watcher, _ = stage.come("w", runs=False)
+    stage.ask(watcher, "kernel_info_request", name="i")
+    assert stage.host.needed == 0
+
+
+@on_manual_time
+async def test_idles_of_one_request_are_told_once() -> None:
+    stage = Stage(output=OutputLimits(text=0, display=4000, displays=10_000))
+    one, wire = stage.come()
+    stage.run(one, "x")
+    stage.status("busy")
+    told = [stage.say("iopub", "status", {"execution_state": "idle"}) for _ in range(1000)]
+    assert kinds(wire).count(("status", "idle")) == 1
+    assert told[-1] is False
+
+
+@pytest.mark.parametrize("channel", ["shell", "control"])
+def test_a_request_gets_one_reply(channel: str) -> None:
+    @on_manual_time
+    async def run() -> None:
+        stage = Stage()
+        one, wire = stage.come()
+        stage.ask(one, "complete_request", channel=channel, name="c", code="a")
+        name = stage.kernel.channels.passed[0][3]
+        told = []
+        for _ in range(3):
+            told.append(stage.say(channel, "complete_reply", {"matches": ["x"]}, name))
+            told.append(stage.say(channel, "complete_reply", {"matches": ["x"]}, name))
+            await elapse(PATIENCE)
+        assert kinds(wire) == [("complete_reply", ["x"])]
+        assert told == [True] + 5 * [False]
+
+    run()
+
+
+@on_manual_time
+async def test_a_reply_that_waits_when_the_kernel_dies_is_told_once() -> None:
+    stage = Stage()
+    one, wire = stage.come()
+    stage.ask(one, "complete_request", name="c", code="a")
+    name = stage.kernel.channels.passed[0][3]
+    stage.say("shell", "complete_reply", {"matches": ["x"]}, name)
+    stage.session.drop_kernel("oom")
+    await elapse(PATIENCE)
+    assert [kind for kind, _ in kinds(wire)].count("complete_reply") == 1
+
+
+@on_manual_time
+async def test_a_cell_whose_kernel_dies_behind_its_reply_ends_all_the_same() -> None:
+    stage = Stage()
+    one, wire = stage.come()
+    stage.run(one, "x")
+    stage.status("busy")
+    stage.say("shell", "execute_reply", {"status": "ok"})
+    stage.session.drop_kernel("oom")
+    await elapse(PATIENCE)
+    told = [(kind, about, what) for _, kind, about, what in wire.told if about == "x"]
+    assert told.count(("execute_reply", "x", "ok")) == 1
+    assert ("status", "x", "idle") in told
+    assert not stage.exchange._executions
+
+
+@on_manual_time
+async def test_a_reply_waits_for_outputs_that_are_held_back() -> None:
+    stage = Stage()
+    one, wire = stage.come()
+    stage.session.detach(stage.client)
+    stage.run(one, "x")
+    stage.status("busy")
+    stage.session.audience.hold(one)  # it reads slowly: the kernel is held back
+    stage.say("shell", "execute_reply", {"status": "ok"})
+    await elapse(3 * PATIENCE)
+    stage.session.audience.release(one)
+    stage.say("iopub", "stream", {"name": "stdout", "text": "late"})
+    stage.status("idle")
+    assert [told[1] for told in wire.told] == ["status", "stream", "status", "execute_reply"]
+
+
+def message(kind: str, content: bytes, parent: str, **more: Any) -> Message:
+    header = {"msg_type": kind, "msg_id": "m", **more.pop("header", {})}
+    metadata = more.pop("metadata", {})
+    parts = (orjson.dumps(header), orjson.dumps({"msg_id": parent}), orjson.dumps(metadata))
+    return Message(header, {"msg_id": parent}, metadata, content, (), parts=parts)
+
+
+@on_manual_time
+async def test_replies_are_json_or_the_kernel_is_broken_off() -> None:
+    stage = Stage()
+    one, wire = stage.come()
+    stage.ask(one, "complete_request", name="c", code="a")
+    name = stage.kernel.channels.passed[0][3]
+    stage.status("idle", name)
+    _ = wire.told
+    receiver = stage.kernel.channels.receiver
+    assert receiver is not None
+    with pytest.raises(BadFrame):
+        receiver("shell", message("complete_reply", b'{},"parent_header":{"msg_id":"\xff', name))
+    assert wire.packets == []
+
+
+@on_manual_time
+async def test_any_message_id_of_a_kernel_can_be_told() -> None:
+    stage = Stage()
+    _, wire = stage.come()
+    header = b'{"msg_type":"stream","msg_id":' + b"[" * 300 + b"]" * 300 + b"}"
+    receiver = stage.kernel.channels.receiver
+    assert receiver is not None
+    parts = (header, b"{}", b"{}")
+    receiver("iopub", Message(orjson.loads(header), {}, {}, b'{"text":"x"}', (), parts=parts))
+    [packet] = wire.packets
+    assert orjson.loads(packet.text)["msg_type"] == "stream"
+
+
+@on_manual_time
+async def test_headers_and_metadata_count_as_output() -> None:
+    stage = Stage(output=OutputLimits(text=0, display=4000, displays=100_000))
+    one, wire = stage.come()
+    stage.run(one, "x")
+    receiver = stage.kernel.channels.receiver
+    assert receiver is not None
+    metadata = {"x": "y" * 50_000}
+    for _ in range(100):
+        receiver("iopub", message("comm_msg", b"{}", "k_1", metadata=metadata))
+    assert sum(packet.size for packet in wire.packets) < 200_000
+
+
+def test_a_header_is_bounded_in_both_framings() -> None:
+    header = {"msg_id": "m", "msg_type": "execute_request", "x": "y" * 1_000_000}
+    with pytest.raises(TooLarge):
+        decode_legacy(orjson.dumps({"header": header}).decode(), Bounds())
+
+
+def test_a_channel_is_one_of_jupyters() -> None:
+    frame = {"channel": '","x":"', "header": {"msg_id": "m", "msg_type": "comm_msg"}}
+    with pytest.raises(BadMessage):
+        decode_legacy(orjson.dumps(frame).decode(), Bounds())
+
+
+@on_manual_time
+async def test_an_id_that_is_used_again_at_once_is_answered_again() -> None:
+    stage = Stage()
+    one, wire = stage.come()
+    stage.run(one, "x")
+    stage.say("shell", "execute_reply", {"status": "ok"})
+    stage.status("idle")
+    stage.run(one, "x")
+    await elapse(PATIENCE)
+    _ = wire.told
+    stage.status("busy")
+    stage.status("idle")
+    stage.say("shell", "execute_reply", {"status": "ok"})
+    assert wire.told[-1] == ("shell", "execute_reply", "x", "ok")
+
+
+@on_manual_time
+async def test_a_reply_of_another_kind_answers_nothing() -> None:
+    stage = Stage()
+    one, wire = stage.come()
+    stage.ask(one, "complete_request", name="c", code="a")
+    name = stage.kernel.channels.passed[0][3]
+    stage.status("idle", name)
+    _ = wire.told
+    assert stage.say("shell", "execute_reply", {"status": "ok"}, name) is False
+    assert wire.told == []
+
+
+@on_manual_time
+async def test_a_reply_is_no_larger_than_an_output_may_be() -> None:
+    stage = Stage(output=OutputLimits(text=0, display=4000, displays=100_000))
+    one, wire = stage.come()
+    stage.ask(one, "complete_request", name="c", code="a")
+    name = stage.kernel.channels.passed[0][3]
+    stage.say("shell", "complete_reply", {"matches": ["x" * 50_000]}, name)
+    assert ("complete_reply", "KernelBusy") in kinds(wire)

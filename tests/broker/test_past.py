@@ -1,0 +1,57 @@
+"""What a session has been through, as far as it is kept."""
+
+from __future__ import annotations
+
+from broker.past import MOST_ERRORS, MOST_GENERATIONS, Generation, Past, read_generations
+
+TEXT = "1\t100.5\t200\toom\n2\t0\t300.25\tkilled by operator\n"
+READ = [Generation(1, 100.5, 200.0, "oom"), Generation(2, None, 300.25, "killed by operator")]
+
+
+def test_the_stores_lines_are_generations() -> None:
+    assert read_generations(TEXT) == READ
+    assert read_generations("") == []
+
+
+def test_a_line_that_is_none_is_left_out() -> None:
+    assert read_generations("x\n1\t2\n" + TEXT + "3\tsoon\t1\tidle\n") == READ
+
+
+def test_what_was_seen_here_stands_against_what_the_store_tells() -> None:
+    past = Past()
+    past.begin(2, 201.0)
+    past.end(2, "oom", 250.0)
+    past.know(READ)
+    assert past.generations == [READ[0], Generation(2, 201.0, 250.0, "oom")]
+
+
+def test_a_kernel_that_is_taken_up_again_began_when_it_did() -> None:
+    past = Past()
+    past.begin(3, 50.0)
+    past.begin(3, None)
+    assert past.generations == [Generation(3, 50.0)]
+
+
+def test_the_oldest_generations_and_errors_go() -> None:
+    past = Past()
+    for number in range(1, 40):
+        past.begin(number, float(number))
+        past.end(number, "idle", number + 0.5)
+        past.note({"type": "error", "id": f"e{number}", "short": f"E: {number}"}, 1.0)
+    assert [one.generation for one in past.generations] == list(range(40 - MOST_GENERATIONS, 40))
+    assert [one.id for one in past.errors] == [f"e{n}" for n in range(40 - MOST_ERRORS, 40)]
+    assert past.last_error == "E: 39"
+
+
+def test_an_execution_that_was_lost_is_an_error_and_one_that_ended_is_none() -> None:
+    past = Past()
+    past.note({"type": "done", "id": "a", "status": "ok"}, 1.0)
+    assert past.last_error is None
+    past.note({"type": "done", "id": "b", "status": "lost", "reason": "oom"}, 2.0)
+    assert list(past.errors) == [("b", "lost: oom", 2.0)]
+
+
+def test_a_long_line_is_cut() -> None:
+    past = Past()
+    past.note({"type": "error", "id": "a", "short": "x" * 10_000}, 1.0)
+    assert len(past.errors[0].error) == 300
