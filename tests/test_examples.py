@@ -15,6 +15,7 @@ from playwright.sync_api import Browser
 
 from tests.examples import Example, agrees, commands, examples
 from tests.faces.chromium import chromium, site
+from tests.faces.peers import python, surroundings
 from tests.system.conftest import BROKER, RunningBroker, broker_process, short_dir
 from tests.system.peer import attached
 
@@ -22,14 +23,22 @@ __all__ = ["chromium", "short_dir"]
 
 EXAMPLES = examples("README.md", "deploy/docs/clients.md", "deploy/docs/protocol.md")
 OUTAGE = "outage"  # the one that a broker is killed under
+JUPYTER = "jupyter-"  # begins the names of those that other projects' clients are needed for
+# What stays in a terminal, and is tried there: tests/faces/test_jupyterlab, test_real_clients.
+STAYING = ("jupyter-lab", "jupyter-konsole")
 FRAMES = "chat-50"  # the session of what is typed
+TELLING = ("BROKER_URL", "BROKER_TOKEN")
 PROGRAMS = {"python": [sys.executable], "sh": ["bash", "-euo", "pipefail"]}
 
 
 def of(*languages: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize(
         "example",
-        [one for one in EXAMPLES if one.language in languages and one.name != OUTAGE],
+        [
+            one
+            for one in EXAMPLES
+            if one.language in languages and one.name not in (OUTAGE, *STAYING)
+        ],
         ids=str,
     )
 
@@ -65,6 +74,7 @@ def test_there_is_no_example_that_nothing_runs() -> None:
     assert len({one.name for one in EXAMPLES}) == len(EXAMPLES)
 
 
+@pytest.mark.timeout(900)  # other projects' clients may be installed first
 @of(*PROGRAMS)
 def test_a_program_prints_what_the_document_says(
     broker: RunningBroker, example: Example, tmp_path: Path
@@ -73,9 +83,13 @@ def test_a_program_prints_what_the_document_says(
         pytest.skip("no curl here")
     program = tmp_path / "example"  # as people keep it, and so that its functions have a source
     program.write_text(example.code)
+    interpreter, around = PROGRAMS[example.language], environment(broker)
+    if example.name.startswith(JUPYTER):
+        around = surroundings(tmp_path) | {name: around[name] for name in TELLING}
+        interpreter = [str(python())] if example.language == "python" else interpreter
     ran = subprocess.run(
-        [*PROGRAMS[example.language], str(program)],
-        env=environment(broker),
+        [*interpreter, str(program)],
+        env=around,
         capture_output=True,
         text=True,
         timeout=60,

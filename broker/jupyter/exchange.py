@@ -330,7 +330,8 @@ class Exchange:
             self._refuse(request, KernelBusy(f"the kernel ended before it answered: {reason}"))
         if reason not in ("restart", ""):
             self._voice.note(f"the kernel has ended: {reason}; its variables are gone\n")
-        self._voice.state("restarting")
+        # Pages take `restarting` for a kernel that has died, and say so to people.
+        self._voice.state("starting" if reason == "restart" else "restarting")
         self._dispatch()
         if any(one.runs and one.wire is not None for one in self._followers.values()):
             self._session.host.need_kernel(self._session)

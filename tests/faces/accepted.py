@@ -9,6 +9,8 @@ from typing import Any
 
 from websockets.frames import CloseCode
 
+from tests.faces.script import STATES
+
 Message = dict[str, Any]
 Told = tuple[str, Any, Any]  # what was asked beside the sockets, the status, the sense
 
@@ -97,6 +99,13 @@ def _without_whose_fault(told: Told) -> Told:
     return (what, "an error", sense) if sense == ["message", "reason"] else told
 
 
+def _without_idle_after_start(told: Told) -> Told:
+    what, status, sense = told
+    if what == STATES:
+        sense = [state for state in sense if state != "idle"]
+    return what, status, sense
+
+
 def _without_protocol_version(told: Told) -> Told:
     what, status, sense = told
     if what == "GET /api/kernelspecs":
@@ -166,6 +175,11 @@ ACCEPTED = (
         "400 and 404 for what is not there, where a Jupyter server says 500",
         "it is the client's mistake",
         rest=_without_whose_fault,
+    ),
+    Accepted(
+        "that a kernel is idle is told once it has started",
+        "a Jupyter server asks it for its information then, and that tells",
+        rest=_without_idle_after_start,
     ),
     Accepted(
         "no `kernel_protocol_version` in kernelspecs",

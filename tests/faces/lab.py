@@ -7,6 +7,7 @@ from pathlib import Path
 
 from playwright.sync_api import Locator, Page, expect
 
+from tests.faces.peers import FILES
 from tests.faces.wire import Place
 
 PATIENCE = 60_000  # ms; the first page of a fresh Lab takes its time on a busy machine
@@ -30,7 +31,16 @@ def notebook(directory: Path, name: str, cells: list[str]) -> None:
         "nbformat": 4,
         "nbformat_minor": 5,
     }
-    (directory / name).write_text(json.dumps(told))
+    (directory / FILES).mkdir()
+    (directory / FILES / name).write_text(json.dumps(told))
+
+
+def quiet(directory: Path) -> None:
+    """Have JupyterLab ask nobody whether they want its news."""
+    settings = directory / "config" / "labconfig"
+    settings.mkdir(parents=True)
+    told = {"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}}
+    (settings / "page_config.json").write_text(json.dumps(told))
 
 
 class Lab:
@@ -47,7 +57,7 @@ class Lab:
         dialog = self.page.locator(".jp-Dialog")
         dialog.locator("select").wait_for(timeout=PATIENCE)
         dialog.locator("select").select_option(label=kernel)
-        dialog.get_by_role("button", name="Select", exact=True).click()
+        dialog.locator(".jp-mod-accept").click()
         dialog.wait_for(state="detached")
         self.is_idle()
 

@@ -20,6 +20,7 @@ from tests.faces.wire import Place, call
 
 LOCK = Path(__file__).parent / "requirements.lock"
 TOKEN = "stock"
+FILES = "work"  # of the directory that a server is given: what its users see
 GRACE = 15.0  # s
 PATIENCE = 90.0  # s
 # A server prints its address before it listens, and where the port ended up that it was to try.
@@ -104,7 +105,8 @@ def jupyter(
     """Start `jupyter server` or `jupyter lab` on a free port, end it with the block."""
     argv = [str(python()), "-m", application, "--no-browser", "--allow-root"]
     argv += ["--ip=127.0.0.1", "--port=29888", "--port-retries=400"]
-    argv += [f"--ServerApp.root_dir={directory}", *flags]
+    argv += [f"--ServerApp.root_dir={directory / FILES}", *flags]
+    (directory / FILES).mkdir(exist_ok=True)
     surrounding = surroundings(directory) | {"JUPYTER_TOKEN": TOKEN} | env
     with program(argv, surrounding, READY) as running:
         assert running.ready is not None

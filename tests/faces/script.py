@@ -13,6 +13,7 @@ from tests.faces.wire import LEGACY, V1, Answer, Place, Socket, asked, socket
 
 Step = Callable[["Client"], Awaitable[None]]
 STEPS: dict[str, Step] = {}
+STATES = "states about no request"
 LEGACY_STEPS: dict[str, Step] = {}  # what only JSON can leave out
 
 # Ends only when it is interrupted, and says before that it is up.
@@ -280,6 +281,13 @@ async def restart(client: Client) -> None:
     await client.rest("POST", f"{client.path}/restart")
     await client.run("after", "'x' in globals()")
     await client.rest("GET", client.path)
+    # By these, a page takes it that the kernel has died.
+    states = [
+        one["content"]["execution_state"]
+        for one in client.one.came
+        if one["header"]["msg_type"] == "status" and not one["parent_header"]
+    ]
+    client.told.append((STATES, None, states))
 
 
 @step

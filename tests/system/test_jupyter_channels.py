@@ -190,8 +190,9 @@ async def test_a_restart_is_seen_by_everybody_and_what_waits_runs_after_it(
     async with looking_into(broker, name) as notebook:
         answer = await asyncio.to_thread(call, place, "POST", f"/api/kernels/{kernel}/restart", {})
         assert (answer.status, answer.body["execution_state"]) == (200, "idle")
+        # Not `restarting`: of that, pages say to people that the kernel has died.
         await notebook.until(
-            lambda one: one["content"].get("execution_state") == "restarting", "restarting"
+            lambda one: one["content"].get("execution_state") == "starting", "starting"
         )
         assert (await notebook.run("x"))["content"]["ename"] == "NameError"
 
