@@ -14,7 +14,9 @@ from tests.system.conftest import BROKER, RunningBroker
 from tests.system.peer import execute, new_name, row_of
 
 LOCAL = {"serve", "config", "doctor", "completion"}  # they ask no server
-NAME, DOOMED, NODE, FILE = "NAME", "DOOMED", "NODE", "FILE"  # put in by the test
+# Put in by the test.
+NAME, NEW, DOOMED, NODE, FILE, NOTEBOOK = "NAME", "NEW", "DOOMED", "NODE", "FILE", "NOTEBOOK"
+REFUSED = ("nothing is running", "no session 'nobody'")  # by a broker that was asked all the same
 # By command, the lines to try, and a word that each prints.
 LINES: dict[str, list[tuple[list[str], str]]] = {
     "run": [(["-s", NAME, "6 * 7"], "42")],
@@ -25,6 +27,9 @@ LINES: dict[str, list[tuple[list[str], str]]] = {
     "kill": [([DOOMED, "--reason", "tidied"], "generation 1 ended"), (["--idle", "1h"], "no")],
     "vars": [([NAME], "x")],
     "export": [([NAME], "nbformat")],
+    "logs": [([NAME], "x = 1")],
+    "attach": [(["nobody", "--watch"], "no session 'nobody'")],
+    "replay": [([NOTEBOOK, "-s", NEW], "0 cells")],
     "files": [([NAME, "put", FILE, "sent"], "sent"), ([NAME, "ls"], "sent")],
     "status": [(["--no-memory"], NODE)],
     "token": [(["create", "--name", "remote"], "run for tenant"), (["list"], "remote")],
@@ -57,7 +62,11 @@ def test_a_command_takes_the_address_and_the_token_of_a_broker_elsewhere(
     execute(broker, doomed, "1")
     sent = tmp_path / "sent.txt"
     sent.write_text("sent")
-    put = {NAME: name, DOOMED: doomed, NODE: row_of(broker, name)["node"], FILE: str(sent)}
+    saved = tmp_path / "saved.ipynb"
+    saved.write_text(json.dumps({"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": []}))
+    node = row_of(broker, name)["node"]
+    put = {NAME: name, DOOMED: doomed, NODE: node, FILE: str(sent), NOTEBOOK: str(saved)}
+    put[NEW] = new_name("new")
     for arguments, word in LINES[command]:
         told = [put.get(one, one) for one in arguments]
         done = subprocess.run(
@@ -70,6 +79,6 @@ def test_a_command_takes_the_address_and_the_token_of_a_broker_elsewhere(
             check=False,
         )
         assert put.get(word, word) in done.stdout + done.stderr, done
-        assert done.returncode == (1 if word == "nothing is running" else 0), done
+        assert done.returncode == (1 if word in REFUSED else 0), done
         assert broker.token not in done.stdout + done.stderr
     assert list(place.iterdir()) == []
