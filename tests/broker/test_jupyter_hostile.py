@@ -228,6 +228,31 @@ async def test_nothing_is_passed_on_while_the_lease_is_in_doubt() -> None:
 
 
 @on_manual_time
+async def test_who_comes_back_is_asked_what_the_cell_asked_meanwhile() -> None:
+    stage = Stage()
+    one, _ = stage.come()
+    stage.run(one, "x", allow_stdin=True)
+    stage.status("busy")
+    stage.exchange.leave(one, comes_back=True)
+    stage.say("stdin", "input_request", {"prompt": "name? ", "password": False})
+    _, wire = stage.come()
+    assert ("stdin", "input_request", "x", "name? ") in wire.told
+
+
+@on_manual_time
+async def test_what_a_thread_prints_after_its_cell_is_told_of_that_cell() -> None:
+    stage = Stage()
+    one, wire = stage.come()
+    stage.run(one, "x")
+    stage.status("busy")
+    stage.status("idle")
+    stage.say("shell", "execute_reply", {"status": "ok"})
+    _ = wire.told
+    stage.say("iopub", "stream", {"name": "stdout", "text": "thread"}, "k_1")
+    assert wire.told == [("iopub", "stream", "x", "thread")]
+
+
+@on_manual_time
 async def test_who_has_gone_for_good_has_nothing_asked() -> None:
     stage = Stage(bound=False)
     one, _ = stage.come()
