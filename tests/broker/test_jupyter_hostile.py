@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import struct
 from typing import Any
 
 import orjson
 import pytest
 
+from broker.errors import BadFrame as BadFrameSent
 from broker.errors import BadMessage, QuotaExceeded, TooLarge
 from broker.execution import OutputLimits
 from broker.faults import Bounds
 from broker.jupyter.exchange import PATIENCE
-from broker.jupyter.frames import decode_legacy
+from broker.jupyter.frames import decode_legacy, decode_v1
 from broker.quotas import Quotas
 from kernels.errors import BadFrame
 from kernels.messages import Message
@@ -189,6 +191,11 @@ def test_a_header_is_bounded_in_both_framings() -> None:
     header = {"msg_id": "m", "msg_type": "execute_request", "x": "y" * 1_000_000}
     with pytest.raises(TooLarge):
         decode_legacy(orjson.dumps({"header": header}).decode(), Bounds())
+
+
+def test_a_frame_of_one_offset_is_a_bad_frame() -> None:
+    with pytest.raises(BadFrameSent):
+        decode_v1(struct.pack("<2Q", 1, 16), Bounds())
 
 
 def test_a_channel_is_one_of_jupyters() -> None:
