@@ -16,7 +16,7 @@ from typing import Any
 from broker.errors import BrokerError, Forbidden, KernelBusy, NotRunning
 from broker.execution import STATUS, Event
 from broker.jupyter.follower import Follower, Request
-from broker.jupyter.frames import EMPTY, Asked, Packet
+from broker.jupyter.frames import Asked, Packet
 from broker.jupyter.passage import INFO, Passage
 from broker.jupyter.recall import parent_of, told_again
 from broker.jupyter.room import Room
@@ -28,6 +28,7 @@ from kernels.messages import Message
 
 PATIENCE = 2.0  # s that a reply waits for the `idle` before it
 ABSENCE = 600.0  # s that the place of a client that has gone is kept
+MOST_PARENTS = 64  # cells that have ended and may still print
 MOST_AWAY = 8  # such places of a session; who has been away for longest loses it
 
 CHANNELS = ("shell", "control")  # on which a kernel is asked
@@ -45,7 +46,7 @@ class Exchange:
         self._away: dict[str, asyncio.TimerHandle] = {}
         self._executions: dict[str, Request] = {}  # by the execution's id
         self._passage = Passage(session, self._refuse)
-        self._known_parent = "", EMPTY  # the last execution of others, as a parent header
+        self._parents: dict[str, bytes] = {}  # by the kernel's ids of the newest executions
         self._voice = Voice(self._tell_all)
         self._room = Room(session, self._voice)
         self._loop = asyncio.get_running_loop()
@@ -93,6 +94,9 @@ class Exchange:
         for request in [*self._executions.values()]:
             if request.follower is follower and request.execution not in opened:
                 self._cut_off(request, {"status": "aborted"})  # while it was away
+        for event in self._session.work.dialogue.waiting():
+            if event["type"] == "input_request" and event["id"] in self._executions:
+                self._told(follower, event)  # asked while it was away, or not known to be heard
         follower.dispatch()
 
     def leave(self, follower: Follower, *, comes_back: bool) -> None:
@@ -240,20 +244,28 @@ class Exchange:
             return passed
         work = self._session.work
         if message.parent_id and message.parent_id == work.request_id:
-            return None if work.running is None else self._executions.get(work.running.id)
+            asked = None if work.running is None else self._executions.get(work.running.id)
+            if asked is not None:
+                self._know(message.parent_id, asked.asked.header_bytes)
+            return asked
         return None
 
     def _parent_of(self, message: Message) -> bytes:
         """Return the parent header of what is not about a request of ours.
 
-        Of what a session's other clients run, the id is the execution's.
+        Of what a session's other clients run, the id is the execution's. Threads of a cell that has
+        ended still speak for it.
         """
         work = self._session.work
         if work.running is not None and message.parent_id == work.request_id:
-            if self._known_parent[0] != work.running.id:
-                self._known_parent = work.running.id, parent_of(work.running.id)
-            return self._known_parent[1]
-        return message.parts[1]
+            self._know(message.parent_id, parent_of(work.running.id))
+        return self._parents.get(message.parent_id, message.parts[1])
+
+    def _know(self, msg_id: str, parent: bytes) -> None:
+        if msg_id not in self._parents:
+            self._parents[msg_id] = parent
+            if len(self._parents) > MOST_PARENTS:
+                del self._parents[next(iter(self._parents))]
 
     def _tell_whoever_asked(self, message: Message, parent: bytes) -> bool:
         """Tell everybody the reply to what an earlier broker had asked: one knows the id."""

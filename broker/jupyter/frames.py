@@ -232,7 +232,7 @@ def _split(frame: bytes, order: str, width: int, *, ends: bool) -> list[bytes]:
     offsets = list(struct.unpack_from(f"{order}{number}{letter}", frame, width))
     if not ends:
         offsets.append(len(frame))
-    begin, *_, end = offsets
+    begin, end = offsets[0], offsets[-1]
     if begin < width * (1 + number) or end > len(frame) or offsets != sorted(offsets):
         raise BadFrame("a binary frame with offsets out of order or out of it")
     return [frame[here:there] for here, there in pairwise(offsets)]

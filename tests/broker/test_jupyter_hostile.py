@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import struct
 from typing import Any
 
 import orjson
 import pytest
 
+from broker.errors import BadFrame as BadFrameSent
 from broker.errors import BadMessage, QuotaExceeded, TooLarge
 from broker.execution import OutputLimits
 from broker.faults import Bounds
 from broker.jupyter.exchange import PATIENCE
-from broker.jupyter.frames import decode_legacy
+from broker.jupyter.frames import decode_legacy, decode_v1
 from broker.quotas import Quotas
 from kernels.errors import BadFrame
 from kernels.messages import Message
@@ -191,6 +193,11 @@ def test_a_header_is_bounded_in_both_framings() -> None:
         decode_legacy(orjson.dumps({"header": header}).decode(), Bounds())
 
 
+def test_a_frame_of_one_offset_is_a_bad_frame() -> None:
+    with pytest.raises(BadFrameSent):
+        decode_v1(struct.pack("<2Q", 1, 16), Bounds())
+
+
 def test_a_channel_is_one_of_jupyters() -> None:
     frame = {"channel": '","x":"', "header": {"msg_id": "m", "msg_type": "comm_msg"}}
     with pytest.raises(BadMessage):
@@ -225,6 +232,31 @@ async def test_nothing_is_passed_on_while_the_lease_is_in_doubt() -> None:
     assert stage.session.state is SessionState.SUSPENDED
     stage.ask(one, "comm_msg", name="c", data={})
     assert stage.kernel.channels.passed == []
+
+
+@on_manual_time
+async def test_who_comes_back_is_asked_what_the_cell_asked_meanwhile() -> None:
+    stage = Stage()
+    one, _ = stage.come()
+    stage.run(one, "x", allow_stdin=True)
+    stage.status("busy")
+    stage.exchange.leave(one, comes_back=True)
+    stage.say("stdin", "input_request", {"prompt": "name? ", "password": False})
+    _, wire = stage.come()
+    assert ("stdin", "input_request", "x", "name? ") in wire.told
+
+
+@on_manual_time
+async def test_what_a_thread_prints_after_its_cell_is_told_of_that_cell() -> None:
+    stage = Stage()
+    one, wire = stage.come()
+    stage.run(one, "x")
+    stage.status("busy")
+    stage.status("idle")
+    stage.say("shell", "execute_reply", {"status": "ok"})
+    _ = wire.told
+    stage.say("iopub", "stream", {"name": "stdout", "text": "thread"}, "k_1")
+    assert wire.told == [("iopub", "stream", "x", "thread")]
 
 
 @on_manual_time
