@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from broker.requests import RequestId
+from broker.requests import ORIGIN, RequestId
 
 Seq = Annotated[int, Meta(ge=0, description="1, 2, 3 … per session, across generations.")]
 Id = Annotated[RequestId, Meta(description="The request that it belongs to.")]
@@ -103,6 +103,16 @@ class Started(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, tag="sta
     code: str
     seq: Seq
     cell: Cell | UnsetType = UNSET
+    origin: (
+        Annotated[
+            str,
+            Meta(
+                pattern=f"^{ORIGIN.pattern}$",
+                description="Where it was asked for, as the request's `metadata` has it.",
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
 
 
 class Stream(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, tag="stream"):

@@ -16,7 +16,7 @@ from broker.batches import CODE, Order
 from broker.marks import Running
 from broker.outputs import Event, error_event, plain, rich, truncation
 from broker.replay import size_of
-from broker.requests import Execute
+from broker.requests import Execute, origin_of
 from broker.surroundings import NONE, Surroundings
 from kernels.messages import Message
 from kernels.spec import Usage
@@ -236,13 +236,16 @@ class Execution:
     def _start(self, count: object, code: object = "") -> Event:
         self._announced = True
         self.count = _count(count)
-        return {
+        event: Event = {
             "type": "started",
             "id": self.id,
             "execution_count": self.count,
             # Only the kernel still has the code of what an earlier broker had it run.
             "code": self.request.code or (code if isinstance(code, str) else ""),
         }
+        if self.request.metadata and (origin := origin_of(self.request.metadata)):
+            event["origin"] = origin
+        return event
 
     def _pages(self, message: Message) -> Iterator[Event]:
         """Show what the reply would have a pager show: the help of `name?`."""

@@ -6,6 +6,7 @@ import base64
 import json
 import re
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from broker.shown import Shown
@@ -16,7 +17,9 @@ Json = dict[str, Any]
 _IS_JSON: Final = re.compile(r"^application/(.*\+)?json$")
 # Bytes of JSON that a notebook has more for what is shown in several places.
 REPEATED: Final = 4 << 20
-TOLD: Final = ("status", "reason", "duration", "started", "generation", "left_out")
+TOLD: Final = (
+    *("id", "status", "reason", "duration", "started", "generation", "left_out", "origin"),
+)
 
 
 def notebook(
@@ -85,11 +88,27 @@ def _code_cell(number: int, cell: Mapping[str, Any], shown: dict[str, Shown]) ->
     return {
         "cell_type": "code",
         "id": f"cell-{number}",
-        "metadata": {"broker": {name: cell[name] for name in TOLD if name in cell}},
+        "metadata": {
+            "broker": {name: cell[name] for name in TOLD if name in cell},
+            **_timing(cell.get("started"), cell.get("duration")),
+        },
         "source": str(cell.get("code", "")),
         "execution_count": count,
         "outputs": outputs,
     }
+
+
+def _timing(started: object, duration: object) -> Json:
+    """Return when a cell began and ended, as JupyterLab notes it."""
+    if not isinstance(started, int | float) or not isinstance(duration, int | float):
+        return {}
+    try:
+        begun = datetime.fromtimestamp(started, UTC)
+        ended = begun + timedelta(seconds=duration)
+    except (ValueError, OverflowError, OSError):
+        return {}
+    told = {"iopub.execute_input": begun, "shell.execute_reply": ended}
+    return {"execution": {name: f"{at:%Y-%m-%dT%H:%M:%S.%fZ}" for name, at in told.items()}}
 
 
 def _output(output: Mapping[str, Any], count: int | None) -> Json:

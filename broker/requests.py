@@ -5,6 +5,8 @@ What arrives is plain data, decoded by `broker.protocol`; `broker.parsing` makes
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from typing import Annotated, Any, get_args
 
 import msgspec
@@ -30,6 +32,13 @@ EnvName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,255}$")
 EnvValue = Annotated[str, msgspec.Meta(max_length=MAX_ENV_VALUE)]
 Environment = Annotated[dict[EnvName, EnvValue], msgspec.Meta(max_length=MAX_INPUTS)]
 Directory = Annotated[str, msgspec.Meta(min_length=1, max_length=4095)]
+ORIGIN = re.compile(r"[a-z0-9-]{1,32}")
+
+
+def origin_of(metadata: Mapping[str, Any]) -> str:
+    """Return where a request says that it comes from, such as `attach`; empty if it does not."""
+    told = metadata.get("origin")
+    return told if isinstance(told, str) and ORIGIN.fullmatch(told) else ""
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

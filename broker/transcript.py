@@ -3,7 +3,8 @@
 A cell is kept from its events, as they are sent, and costs no more than that while it runs; once it
 has ended and the store has it, no memory is held for it here. What is kept of each has a bound, and
 so have all of them together: the oldest go. What somebody types into an `input()`, and the values
-of environment variables and inputs, are never among it.
+of environment variables and inputs, are never among it; where code or its outputs show a value that
+is a secret, a note stands in its place.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ from typing import Any, Final
 from broker.execution import EVENT_COST, Event, Execution
 from broker.faults import Bounds
 from broker.protocol import JsonCodec
+from broker.redaction import Redaction
 from broker.replay import size_of
 from broker.shown import Shown
+from broker.surroundings import NONE
 
 MOST_TEXT: Final = 64 << 10  # characters of one cell's text outputs, and of its code
 MOST_RICH: Final = 256 << 10  # bytes of one cell's rich outputs
@@ -89,14 +92,20 @@ class Recording:
         "_done",
         "_events",
         "_lost",
+        "_origin",
         "_outputs",
+        "_redaction",
         "_size",
         "_started",
         "id",
     )
 
-    def __init__(self, code: str, execution_id: str) -> None:
+    def __init__(
+        self, code: str, execution_id: str, origin: str = "", redaction: Redaction | None = None
+    ) -> None:
         self.id = execution_id
+        self._origin = origin
+        self._redaction = redaction
         self._code = code[:MOST_TEXT]
         self._cut = max(0, len(code) - MOST_TEXT)
         self._started = time.time()
@@ -136,10 +145,12 @@ class Recording:
         cell |= {name: done[name] for name in ENDING[1:] if done.get(name) is not None}
         if self._lost:
             cell["lost"] = self._lost
+        if self._origin:
+            cell["origin"] = self._origin
         cell["outputs"] = outputs.end()
         if left_out := outputs.left_out + self._cut:
             cell["left_out"] = left_out
-        return cell
+        return cell if self._redaction is None else self._redaction.cell(cell)
 
     def _write(self) -> Outputs:
         self._outputs = outputs = Outputs()
@@ -319,6 +330,8 @@ class Transcript:
         self._recording: Recording | None = None
         self._recorded: Execution | None = None  # whose that is: cells of a batch share their id
         self._lost = ""  # why the variables are gone that earlier cells have made
+        self._redaction: Redaction | None = None  # once the session has secrets
+        self._around = NONE  # whose secrets are known
 
     def __repr__(self) -> str:
         return f"<Transcript: {len(self.unwritten)} cells to write, {self._bytes} bytes>"
@@ -338,8 +351,11 @@ class Transcript:
         recording, kind = self._recording, event["type"]
         if kind == "started":
             request = execution.request
+            if execution.around is not self._around or execution.order.parcel is not None:
+                self._learn(execution)
             if self._max_cells and request.store_history and not request.silent:
-                self._recording = Recording(request.code, execution.id)
+                origin = event.get("origin", "")
+                self._recording = Recording(request.code, execution.id, origin, self._redaction)
                 self._recorded = execution
         elif recording is not None and execution is self._recorded:
             if kind == "done":
@@ -348,6 +364,16 @@ class Transcript:
                 self._keep(recording.end(event, lost))
             else:
                 recording.take(kind, event)
+
+    def _learn(self, execution: Execution) -> None:
+        """Take in the secrets around an execution; code may keep them for as long as it likes."""
+        redaction = self._redaction or Redaction()
+        if execution.around is not self._around:
+            self._around = execution.around
+            redaction.learn(execution.around.since(0)["env"])
+        redaction.learn((execution.order.parcel or {}).get("env") or {})
+        if redaction:
+            self._redaction = redaction
 
     def lose(self, reason: str) -> None:
         """Note that the variables of the cells so far are gone."""

@@ -14,6 +14,7 @@ from .printer import Printer, exit_status
 
 if TYPE_CHECKING:
     from prompt_toolkit import PromptSession
+    from prompt_toolkit.completion import Completer
     from prompt_toolkit.history import History
     from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
     from prompt_toolkit.lexers import Lexer
@@ -92,21 +93,29 @@ def indent_after(line: str) -> str:
     return own + "    " if line.partition("#")[0].rstrip().endswith(":") else own
 
 
-def make_prompt(history: Path, **terminal: Any) -> PromptSession[str]:
-    """Return a prompt with history, editing of several lines and colours."""
+def make_prompt(
+    history: Path | History, completer: Completer | None = None, **terminal: Any
+) -> PromptSession[str]:
+    """Return a prompt with history, editing of several lines and colours.
+
+    With a completer, which may take its time, Tab behind a word completes it.
+    """
     from prompt_toolkit import PromptSession
 
     return PromptSession(
         multiline=True,
-        history=open_history(history),
+        history=open_history(history) if isinstance(history, Path) else history,
         lexer=python_lexer(),
-        key_bindings=bindings(),
+        key_bindings=bindings(completes=completer is not None),
         prompt_continuation="... ",
+        completer=completer,
+        complete_while_typing=False,
+        complete_in_thread=True,
         **terminal,
     )
 
 
-def bindings() -> KeyBindings:
+def bindings(*, completes: bool = False) -> KeyBindings:
     """Return what Enter and Tab do."""
     from prompt_toolkit.filters import has_selection, is_searching
     from prompt_toolkit.key_binding import KeyBindings
@@ -116,6 +125,9 @@ def bindings() -> KeyBindings:
     @made.add("enter", filter=~has_selection & ~is_searching)
     def _(event: KeyPressEvent) -> None:
         buffer = event.current_buffer
+        if buffer.complete_state and buffer.complete_state.current_completion:
+            buffer.complete_state = None  # chosen; another Enter runs it
+            return
         below = buffer.document.text_after_cursor.strip()
         if not below and is_complete(buffer.text):
             buffer.validate_and_handle()
@@ -124,7 +136,13 @@ def bindings() -> KeyBindings:
 
     @made.add("tab")
     def _(event: KeyPressEvent) -> None:
-        event.current_buffer.insert_text("    ")
+        buffer = event.current_buffer
+        if not completes or not buffer.document.current_line_before_cursor.strip():
+            buffer.insert_text("    ")
+        elif buffer.complete_state:
+            buffer.complete_next()
+        else:
+            buffer.start_completion(insert_common_part=True)
 
     return made
 

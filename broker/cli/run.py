@@ -18,6 +18,7 @@ import click
 from .answer import answer
 from .options import as_json, complete_profile, complete_session, connection
 from .printer import Printer, exit_status
+from .screen import calm
 from .text import Duration
 
 if TYPE_CHECKING:
@@ -220,6 +221,7 @@ def ask_on(interrupt: Callable[[], None]) -> Callable[[str, bool], str | None]:
 
     def on_input(prompt: str, password: bool) -> str | None:
         earlier = signal.signal(signal.SIGINT, signal.default_int_handler)
+        prompt = calm(prompt)
         try:
             return getpass.getpass(prompt) if password else input(prompt)
         except EOFError:

@@ -91,7 +91,7 @@ def top(
             wait = interval
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise click.UsageError("a table that lives takes a terminal; add --once, or --json")
-    from .screen import Screen
+    from .live import Screen
 
     Screen(broker, source, ranking, interval).run()
 

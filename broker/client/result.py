@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -213,7 +212,7 @@ def image_bytes(value: object) -> bytes | None:
         return None
     try:
         return base64.b64decode(value)
-    except binascii.Error:
+    except ValueError:  # also of text that is not ASCII
         return None
 
 

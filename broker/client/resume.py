@@ -73,8 +73,8 @@ class Link:
     """One session as its client sees it, through all its connections.
 
     Thread-safe. What arrives for an open request goes to its `deliver`; what other clients of the
-    session caused is dropped. Each request's events are bounded by the broker's own bounds on an
-    execution's output, so that nothing here needs one.
+    session caused goes to `others`, or is dropped. Each request's events are bounded by the
+    broker's own bounds on an execution's output, so that nothing here needs one.
     """
 
     def __init__(self) -> None:
@@ -95,6 +95,7 @@ class Link:
         self._news: deque[Event] = deque(maxlen=8)  # told before an execution could hear of it
         self._loss: Event = {}  # the last one that was told
         self.known_loss = 0  # the generation that began with the last loss the caller knows of
+        self.others: Deliver | None = None  # also hears why there will be no connection
         self.around: dict[str, Any] = {}  # what each connection sets first: `env`, `cwd`
         self._surrounded: Any = None  # the socket on which that was done
         self._configuring = ""  # the request that does it after a reconnection
@@ -217,6 +218,8 @@ class Link:
             request_id = self._silent[-1]
         asked = self._open.get(str(request_id))
         if asked is None:
+            if self.others is not None and "seq" in event:
+                told.append((self.others, event))
             return
         if asked.id in self._silent:
             self._silent.remove(asked.id)
@@ -239,7 +242,9 @@ class Link:
             self._loss = event
         executing = [one.deliver for one in self._open.values() if one.kind in RUNS]
         told.extend((deliver, event) for deliver in executing)
-        if not executing:
+        if not executing and self.others is not None:
+            told.append((self.others, event))
+        elif not executing:
             self._news.append(event)
 
     def _rejoin(self, event: Event, told: list[tuple[Deliver, Event | BrokerError]]) -> None:
@@ -250,6 +255,8 @@ class Link:
         told_of = event.get("waiting")
         waiting = [one for one in told_of if isinstance(one, dict)] if type(told_of) is list else []
         self._replies.rejoin(waiting, lacks=lacks)
+        if lacks and self.others is not None:
+            told.append((self.others, event))
         for asked in self._open.values():
             if lacks and asked.sent:
                 both = missed and asked.missed
@@ -323,6 +330,7 @@ class Link:
             self._socket = self._joining = self._until = None
             self._over = error
             waiting = [asked.deliver for asked in self._open.values()]
+            waiting += [] if self.others is None else [self.others]
             self._open.clear()
             self._replies.clear()
             self._silent.clear()

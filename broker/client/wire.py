@@ -49,18 +49,21 @@ def socket_url(
     after: int | None = None,
     limits: Limits | None = None,
     watch: bool = False,
+    create: bool = True,
 ) -> str:
     """Return the WebSocket address of a session on the broker at `url`.
 
     With `after`, the broker first sends again what came later than that sequence number. Who only
-    watches makes no session.
+    watches makes no session; without `create`, nobody does.
     """
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise BadRequest(f"not an http(s) address: {url!r}", code="bad_message", field="url")
     asked = {"profile": profile, "after": after, **(limits or {})}
     if watch:
-        asked |= {"mode": "watch", "create": "false"}
+        asked["mode"] = "watch"
+    if watch or not create:
+        asked["create"] = "false"
     query = urlencode({key: value for key, value in asked.items() if value is not None})
     scheme = "wss" if parts.scheme == "https" else "ws"
     path = parts.path.rstrip("/") + session_path(name, "/ws")

@@ -7,7 +7,8 @@ import { bytes, clip, count, plural, span } from "./format.js";
 import { Spark } from "./spark.js";
 import { explained } from "./words.js";
 
-const MEASURED = 3; // each so many looks, memory is measured: that takes the node some milliseconds a kernel
+const MEASURED = 4; // each so many looks, processes are measured: some milliseconds of the node's time each,
+const FEW = 128; // kernels, and of more than these none is
 
 let kept = null;
 
@@ -25,7 +26,7 @@ class Nodes {
     this.bound = new Spark("Bound", count, 4);
     this.busy = new Spark("Busy", count, 4);
     this.memory = new Spark("Memory", bytes, 1 << 20);
-    this.cpu = new Spark("CPU", (value) => `${value.toFixed(value < 10 ? 1 : 0)} cores`);
+    this.cpu = new Spark("CPU", (value) => `${value.toFixed(value < 1 ? 2 : 1)} cores`);
     this.nodes = el("tbody");
     this.pools = el("tbody");
     this.element = el(
@@ -44,21 +45,24 @@ class Nodes {
 
   // Look again; returns the memory of kernels by their id, where it was measured.
   async look(signal) {
-    const measure = this.looks % MEASURED === 0;
+    const [{ nodes }, told] = await Promise.all([get("/v1/nodes", signal), get("/v1/pools", signal)]);
+    this.isFew = told.pools.reduce((total, one) => total + one.kernels.length, 0) <= FEW;
+    const measures = this.isFew && this.looks % MEASURED === 0;
     this.looks += 1;
-    const [{ nodes }, told] = await Promise.all([get("/v1/nodes", signal), get(`/v1/pools${measure ? "?memory=true" : ""}`, signal)]);
     const sum = (name) => nodes.reduce((total, one) => total + one[name], 0);
     const target = told.pools.reduce((total, one) => total + one.target, 0);
     this.warm.add(sum("warm"), `of ${count(Math.max(target, sum("warm")))}`);
     this.bound.add(sum("bound"), `of ${count(sum("capacity"))}`);
     this.drawNodes(nodes);
     this.drawPools(told.pools);
-    return measure ? this.measure(told) : null;
+    return measures ? this.measure(await get("/v1/pools?memory=true", signal)) : null;
   }
 
   sessions(rows) {
     const busy = rows.filter((row) => row.state === "busy").length;
     this.busy.add(busy, `of ${count(rows.length)}`);
+    const used = rows.filter((row) => row.usage?.memory);
+    if (!this.isFew && used.length) this.memory.add(used.reduce((total, row) => total + row.usage.memory, 0), `of ${plural(used.length, "session")}`);
   }
 
   measure(told) {

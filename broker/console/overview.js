@@ -9,7 +9,9 @@ import { nodesOf } from "./nodes.js";
 import { COLUMNS, Rows, keyOf } from "./rows.js";
 import { explained } from "./words.js";
 
-const EACH = 3000; // ms
+const EACH = 3000; // ms between two looks, or
+const REST = 10; // times as long as one has taken, if that is more
+const SLOWEST = 30000;
 const PAGE = 1000;
 const MOST = 20000; // sessions
 
@@ -128,6 +130,7 @@ export class Overview {
     clearTimeout(this.timer);
     this.asking?.abort();
     const asking = (this.asking = new AbortController());
+    const began = performance.now();
     try {
       const [memory, rows] = await Promise.all([this.nodes?.look(asking.signal), this.sessions(asking.signal)]);
       if (asking.signal.aborted) return;
@@ -141,7 +144,10 @@ export class Overview {
       this.trouble.hidden = false;
       say(this.trouble, explained(error));
     }
-    if (!this.closed && document.visibilityState === "visible") this.timer = setTimeout(() => this.look(), EACH);
+    if (!this.closed && document.visibilityState === "visible") {
+      const pause = Math.min(SLOWEST, Math.max(EACH, REST * (performance.now() - began)));
+      this.timer = setTimeout(() => this.look(), pause);
+    }
   }
 
   async sessions(signal) {

@@ -120,6 +120,7 @@ class Exchange:
     def _forget(self, session_id: str) -> None:
         self._away.pop(session_id, None)
         follower = self._followers.pop(session_id)
+        follower.is_gone = True
         self._passage.forget(follower)
         for request in [one for one in self._executions.values() if one.follower is follower]:
             del self._executions[request.execution]
@@ -181,6 +182,7 @@ class Exchange:
         except BrokerError:
             del self._executions[execute.id]
             raise
+        request.lighten()
         return execute
 
     def _take_input(self, follower: Follower, asked: Asked) -> None:
@@ -285,6 +287,7 @@ class Exchange:
             request.started = True
             if idle:
                 request.idle = True
+                request.set_timer(None)  # whether it is answered or not
                 self._release(request)
         return True
 

@@ -56,6 +56,11 @@ class Request:
     reply: Packet | None = None  # which waits for the `idle` that it is to follow
     spent: Allowance = field(default_factory=Allowance)
     timer: asyncio.TimerHandle | None = None  # ends what it has the kernel run
+    is_beside: bool = False  # the kernel serves it beside what it runs
+
+    def lighten(self) -> None:
+        """Keep of what was asked only what its answers need."""
+        self.asked = self.asked.bare()
 
     def set_timer(self, timer: asyncio.TimerHandle | None) -> None:
         """Wait for this from now on, or for nothing."""
@@ -72,6 +77,7 @@ class Follower:
         self.runs = runs  # or it only watches
         self.wire: Wire | None = None
         self.question: str | None = None  # the number of the input request that it was sent last
+        self.is_gone = False  # for good
         self.lost = 0  # messages that had no room
         self._kept: deque[Packet] = deque()
         self._size = 0
@@ -84,6 +90,7 @@ class Follower:
         """Give it a message, or keep it for when it is back."""
         if self.wire is not None:
             self.wire.say(packet)
+        if self.wire is not None or self.is_gone:
             return
         self._kept.append(packet)
         self._size += packet.size + KEEPING

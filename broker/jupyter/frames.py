@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Final
 
@@ -50,6 +50,15 @@ class Asked:
     content: Json
     content_bytes: bytes
     buffers: tuple[bytes, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """Return the bytes of what it carries."""
+        return len(self.content_bytes) + sum(map(len, self.buffers))
+
+    def bare(self) -> Asked:
+        """Return it without what it carries."""
+        return replace(self, header={}, metadata={}, content={}, content_bytes=EMPTY, buffers=())
 
 
 class Packet:

@@ -6,14 +6,25 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterator
 
-from broker.errors import BrokerError, KernelBusy, QueueFull
+from broker.errors import BrokerError, KernelBusy, QueueFull, StoreUnavailable
 from broker.jupyter.follower import Follower, Request
 from broker.session import Session
+from kernels.state import SessionState
 
 MOST_OPEN = 256  # requests of a session
-MOST_AWAITING = 64  # requests that wait for a kernel
+MOST_AWAITING = 64  # requests that wait for a kernel,
+MOST_WAITING = 8 << 20  # and their bytes
 AWAIT = 30.0  # s that each of these does
 INFO = "kernel_info_request"
+# What runs nobody's code, or the debugger's. The rest is served where its time is bounded: code
+# that the control thread runs would keep it from hearing an interrupt.
+CONTROL = (
+    "create_subshell_request",
+    "debug_request",
+    "delete_subshell_request",
+    "list_subshell_request",
+    "usage_request",
+)
 
 
 class Passage:
@@ -37,20 +48,25 @@ class Passage:
         return self._open.get(msg_id)
 
     def send(self, request: Request) -> None:
-        """Pass a request on, now or when there is a kernel. Raises QueueFull, KernelBusy."""
-        kernel, asked = self._session.kernel, request.asked
+        """Pass a request on, now or when there is a kernel.
+
+        Raises QueueFull, KernelBusy, and what no code may run for.
+        """
+        session, kernel, asked = self._session, self._session.kernel, request.asked
+        if asked.type != INFO:
+            session.host.quotas.check(session.tenant, session)
+            if session.state is SessionState.SUSPENDED:
+                raise StoreUnavailable("the session store is out of reach; the session is safe")
         if len(self._open) >= MOST_OPEN:
             raise QueueFull(f"{MOST_OPEN} requests of this session are open already")
         if kernel is None:
-            if len(self._awaiting) >= MOST_AWAITING:
-                raise KernelBusy("the session has no kernel yet; ask again")
-            self._awaiting.append(request)
-            self._loop.call_later(AWAIT, self._give_up, request)
-            if request.follower.runs:  # who only watches starts nothing
-                self._session.host.need_kernel(self._session)
+            self._await_kernel(request)
             return
         # Only kernels of ours are known to answer beside a cell what a cell has nothing to do with.
-        channel = "control" if asked.type == INFO and kernel.is_ours else asked.channel
+        request.is_beside = (asked.type in CONTROL and asked.channel == "control") or (
+            asked.type == INFO and kernel.is_ours
+        )
+        channel = "control" if request.is_beside else "shell"
         subshell = asked.header.get("subshell_id")
         msg_id = kernel.channels.next_id()
         self._open[msg_id] = request
@@ -67,11 +83,21 @@ class Passage:
         except BlockingIOError:
             del self._open[msg_id]
             raise KernelBusy("the kernel reads no more requests") from None
+        request.lighten()
+
+    def _await_kernel(self, request: Request) -> None:
+        size = request.asked.size + sum(one.asked.size for one in self._awaiting)
+        if len(self._awaiting) >= MOST_AWAITING or size > MOST_WAITING:
+            raise KernelBusy("the session has no kernel yet; ask again")
+        self._awaiting.append(request)
+        self._loop.call_later(AWAIT, self._give_up, request)
+        if request.follower.runs:  # who only watches starts nothing
+            self._session.host.need_kernel(self._session)
 
     def started(self, request: Request) -> None:
         """Bound the time of what runs in a cell's place, as a cell's is."""
         seconds = self._session.limits.execution_timeout
-        if seconds and request.asked.channel == "shell":
+        if seconds and not request.is_beside:
             request.set_timer(self._loop.call_later(seconds, self._expire, request))
 
     def drop(self, request: Request) -> None:
@@ -81,9 +107,8 @@ class Passage:
             del self._open[key]
 
     def forget(self, follower: Follower) -> None:
-        """Forget all of a client's."""
-        for request in [one for one in self._open.values() if one.follower is follower]:
-            self.drop(request)
+        """Ask nothing more for a client; what the kernel has been asked goes on, for its time."""
+        self._awaiting = deque(one for one in self._awaiting if one.follower is not follower)
 
     def begin(self) -> None:
         """Pass on what has waited for a kernel."""
@@ -106,7 +131,8 @@ class Passage:
             self._refuse(request, KernelBusy("the session still has no kernel; ask again"))
 
     def _expire(self, request: Request) -> None:
-        if self._session.kernel is not None:
-            self._session.kernel.interrupt()
+        msg_id = next((key for key, one in self._open.items() if one is request), "")
+        if self._session.kernel is not None and msg_id:
+            self._session.kernel.interrupt(msg_id)  # and not what runs beside it
         grace = self._session.limits.interrupt_grace
         request.set_timer(self._loop.call_later(grace, self._session.kill, "timeout"))

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import orjson
 import pytest
 
-from broker.errors import BadMessage, TooLarge
+from broker.errors import BadMessage, QuotaExceeded, TooLarge
 from broker.execution import OutputLimits
 from broker.faults import Bounds
 from broker.jupyter.exchange import PATIENCE
 from broker.jupyter.frames import decode_legacy
+from broker.quotas import Quotas
 from kernels.errors import BadFrame
 from kernels.messages import Message
+from kernels.state import SessionState
 from tests.broker.pool_fakes import elapse, on_manual_time
 from tests.broker.test_jupyter_exchange import INFO, FakeWire, Stage
 
@@ -127,6 +130,13 @@ async def test_a_reply_waits_for_outputs_that_are_held_back() -> None:
     assert [told[1] for told in wire.told] == ["status", "stream", "status", "execute_reply"]
 
 
+class Spent(Quotas):
+    """Quotas of a tenant that has used up its hour."""
+
+    def check(self, tenant: str, session: object = None) -> None:
+        raise QuotaExceeded("cpu_hour: none is left")
+
+
 def message(kind: str, content: bytes, parent: str, **more: Any) -> Message:
     header = {"msg_type": kind, "msg_id": "m", **more.pop("header", {})}
     metadata = more.pop("metadata", {})
@@ -188,6 +198,48 @@ def test_a_channel_is_one_of_jupyters() -> None:
 
 
 @on_manual_time
+async def test_what_was_passed_on_is_not_kept_with_its_content() -> None:
+    stage = Stage()
+    one, _ = stage.come()
+    for number in range(50):
+        stage.ask(one, "comm_msg", name=str(number), data="x" * 100_000)
+    kept = sum(len(one.asked.content_bytes) for one in stage.exchange._passage._open.values())
+    assert kept < 100_000
+
+
+@on_manual_time
+async def test_what_waits_for_a_kernel_is_bounded_in_bytes() -> None:
+    stage = Stage(bound=False)
+    one, _ = stage.come()
+    for number in range(60):
+        stage.ask(one, "comm_msg", name=str(number), data="x" * 1_000_000)
+    waiting = stage.exchange._passage._awaiting
+    assert sum(one.asked.size for one in waiting) < 10_000_000
+
+
+@on_manual_time
+async def test_nothing_is_passed_on_while_the_lease_is_in_doubt() -> None:
+    stage = Stage()
+    one, _ = stage.come()
+    stage.session.suspend()
+    assert stage.session.state is SessionState.SUSPENDED
+    stage.ask(one, "comm_msg", name="c", data={})
+    assert stage.kernel.channels.passed == []
+
+
+@on_manual_time
+async def test_who_has_gone_for_good_has_nothing_asked() -> None:
+    stage = Stage(bound=False)
+    one, _ = stage.come()
+    stage.come("b")
+    stage.ask(one, "comm_msg", name="c", data={})
+    stage.exchange.leave(one, comes_back=False)
+    stage.session.bind(stage.kernel, 1, "fresh", "")
+    assert stage.kernel.channels.passed == []
+    await asyncio.sleep(0)
+
+
+@on_manual_time
 async def test_an_id_that_is_used_again_at_once_is_answered_again() -> None:
     stage = Stage()
     one, wire = stage.come()
@@ -223,3 +275,63 @@ async def test_a_reply_is_no_larger_than_an_output_may_be() -> None:
     name = stage.kernel.channels.passed[0][3]
     stage.say("shell", "complete_reply", {"matches": ["x" * 50_000]}, name)
     assert ("complete_reply", "KernelBusy") in kinds(wire)
+
+
+@on_manual_time
+async def test_what_its_client_has_left_still_has_no_more_time_than_a_cell() -> None:
+    stage = Stage(execution_timeout=5.0)
+    one, _ = stage.come()
+    stage.ask(one, "comm_msg", name="c", data={})
+    stage.status("busy", stage.kernel.channels.passed[0][3])
+    stage.exchange.leave(one, comes_back=False)
+    await elapse(5.0)
+    assert stage.kernel.interrupts == 1
+
+
+@on_manual_time
+async def test_a_request_that_is_done_and_never_answered_ends_no_kernel() -> None:
+    stage = Stage(execution_timeout=5.0)
+    one, _ = stage.come()
+    stage.ask(one, "is_complete_request", name="c", code="1")
+    name = stage.kernel.channels.passed[0][3]
+    stage.status("busy", name)
+    stage.status("idle", name)  # of a foreign kernel that does not know of such
+    await elapse(60.0)
+    assert (stage.kernel.interrupts, stage.kernel.killed) == (0, False)
+
+
+@on_manual_time
+async def test_the_end_of_a_requests_time_interrupts_no_cell() -> None:
+    stage = Stage(execution_timeout=5.0)
+    one, _ = stage.come()
+    stage.ask(one, "comm_msg", name="c", data={}, header={"subshell_id": "s"})
+    name = stage.kernel.channels.passed[0][3]
+    stage.status("busy", name)
+    await elapse(5.0)
+    assert stage.kernel.aimed == [name]
+
+
+@on_manual_time
+async def test_the_control_channel_is_for_what_belongs_there() -> None:
+    stage = Stage()
+    one, _ = stage.come()
+    for kind in ("debug_request", "complete_request", "apply_request"):
+        stage.ask(one, kind, channel="control", name=kind)
+    passed = [(channel, kind) for channel, kind, *_ in stage.kernel.channels.passed]
+    assert passed == [
+        ("control", "debug_request"),
+        ("shell", "complete_request"),
+        ("shell", "apply_request"),
+    ]
+
+
+@on_manual_time
+async def test_a_tenant_that_may_run_nothing_has_nothing_passed_on() -> None:
+    stage = Stage()
+    one, wire = stage.come()
+    stage.host.quotas = Spent()
+    stage.ask(one, "comm_msg", name="c", data={})
+    stage.ask(one, "debug_request", name="d", channel="control")
+    stage.ask(one, "kernel_info_request", name="i")
+    assert [kind for _, kind, *_ in stage.kernel.channels.passed] == ["kernel_info_request"]
+    assert ("debug_reply", "QuotaExceeded") in kinds(wire)

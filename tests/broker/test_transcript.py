@@ -98,6 +98,46 @@ def test_inputs_environment_and_answers_are_never_kept() -> None:
     assert cells(transcript)[0]["outputs"] == []
 
 
+@pytest.mark.parametrize(
+    ("metadata", "origin"),
+    [
+        ({"origin": "attach"}, "attach"),
+        ({"origin": "a-1"}, "a-1"),
+        ({}, None),
+        ({"origin": ""}, None),
+        ({"origin": "Attach"}, None),
+        ({"origin": "a\n"}, None),
+        ({"origin": "a" * 33}, None),
+        ({"origin": ["attach"]}, None),
+        ({"other": "attach"}, None),
+    ],
+)
+def test_a_cell_says_where_it_comes_from(metadata: Event, origin: str | None) -> None:
+    one = execution(metadata=metadata)
+    one.started = 1.0
+    started = one.late_start()
+    assert started is not None
+    assert started.get("origin") == origin
+    transcript = Transcript(10, 1 << 20)
+    done = {"status": "ok", "execution_count": 1, "generation": 1, "duration": 0.5}
+    for event in (started, {"type": "done", "id": "e", **done}):
+        transcript.note(one, event)
+    [cell] = cells(transcript)
+    assert cell.get("origin") == origin
+    assert book(cell)["cells"][0]["metadata"]["broker"].get("origin") == origin
+
+
+def test_a_notebook_tells_when_its_cells_ran_as_jupyterlab_does() -> None:
+    cell = {**kept(text("a")), "started": 1.5, "duration": 0.25}
+    made = book(cell)["cells"][0]["metadata"]["execution"]
+    assert made == {
+        "iopub.execute_input": "1970-01-01T00:00:01.500000Z",
+        "shell.execute_reply": "1970-01-01T00:00:01.750000Z",
+    }
+    for odd in ({"started": None}, {"duration": "x"}, {"started": 1e300}, {"duration": 1e300}):
+        assert "execution" not in book({**cell, **odd})["cells"][0]["metadata"]
+
+
 def test_text_over_the_bound_is_left_out_and_counted() -> None:
     cell = kept(text("x" * MOST_TEXT), text("y" * 1000), error())
     assert len(cell["outputs"][0]["text"]) == MOST_TEXT

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import http.server
 import json
@@ -13,11 +14,16 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, Route, expect
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
+from websockets.typing import Subprotocol
 
+from broker.app import Running, _announce
 from broker.client import Broker
 from broker.web.console import DIRECTORY, FILES, HEADERS, POLICY
 from tests.faces.chromium import chromium
@@ -197,6 +203,35 @@ def test_a_token_is_told_what_it_opens(broker: RunningBroker) -> None:
         "operator"
     ]
     assert fetched(broker, "/v1/me")[0] == 401
+
+
+def test_a_token_that_is_offered_as_a_subprotocol_opens_and_is_not_said_again(
+    broker: RunningBroker,
+) -> None:
+    address = f"{broker.url.replace('http', 'ws', 1)}/v1/sessions/offered/ws"
+    packed = base64.urlsafe_b64encode(broker.token.encode()).decode().rstrip("=")
+    with connect(
+        address, subprotocols=[Subprotocol("broker.v1.json"), Subprotocol(f"broker.token.{packed}")]
+    ) as socket:
+        assert socket.subprotocol == "broker.v1.json"
+        assert socket.response is not None
+        assert packed not in str(socket.response.headers)
+        assert json.loads(socket.recv(timeout=10))["type"] == "session"
+    for wrong in ("broker.token.d3Jvbmc", "broker.token.!", "broker.v1.msgpack"):
+        with pytest.raises(InvalidStatus) as refused:
+            connect(address, subprotocols=[Subprotocol("broker.v1.json"), Subprotocol(wrong)])
+        assert refused.value.response.status_code == 401
+
+
+@pytest.mark.parametrize(("token", "told"), [("a+b/c", "/#token=a%2Bb%2Fc"), ("", "/")])
+def test_the_address_at_the_start_has_the_token_where_that_is_printed(
+    capsys: pytest.CaptureFixture[str], token: str, told: str
+) -> None:
+    running = Running("http://h:1", "kept", "full", SimpleNamespace(pools={}), None)  # type: ignore[arg-type]
+    _announce(running, token)
+    printed = capsys.readouterr().out
+    assert f"  open   http://h:1{told}\n" in printed
+    assert "kept" not in printed
 
 
 # Signing in

@@ -17,7 +17,7 @@ import pytest
 import redis
 
 from tests.system.conftest import RunningBroker, broker_process, short_dir
-from tests.system.peer import attached, call, execute, new_name, row_of
+from tests.system.peer import ask_until, attached, call, execute, new_name, row_of
 
 __all__ = ["short_dir"]
 
@@ -183,3 +183,37 @@ def test_files_with_secrets_are_their_owners_alone(guarded: RunningBroker) -> No
     assert (guarded.state_dir / "secret").stat().st_mode & 0o077 == 0
     assert guarded.state_dir.stat().st_mode & 0o077 == 0
     assert os.stat(guarded.state_dir / "server.json").st_uid == os.geteuid()
+
+
+def test_what_was_given_as_a_secret_is_in_no_transcript(guarded: RunningBroker) -> None:
+    session, given = new_name(), {"OPEN_TOKEN": "opened-with-this", "ONE_PASSWORD": "for-one-cell"}
+    opened = {"env": {"OPEN_TOKEN": given["OPEN_TOKEN"], "TZ": "Europe/Berlin"}}
+    assert call(guarded, "POST", f"/v1/sessions/{session}", opened).status in (200, 201)
+    code = (
+        "import os\nfrom IPython.display import HTML, display\n"
+        f"held = '{given['OPEN_TOKEN']}', os.environ.get('ONE_PASSWORD'), os.environ['TZ']\n"
+        "print(held); display(HTML(f'<b>{held}</b>')); held"
+    )
+    env = {"ONE_PASSWORD": given["ONE_PASSWORD"]}
+    path = f"/v1/sessions/{session}/execute"
+    live = call(guarded, "POST", path, {"code": code, "env": env}).text
+    failed = call(guarded, "POST", path, {"code": "raise ValueError(held)"}).text
+    notebook = call(guarded, "GET", f"/v1/sessions/{session}/notebook").text
+    for name, secret in given.items():
+        assert secret in live
+        assert secret in failed
+        assert_none_in(notebook, [secret], "the notebook")
+        assert f"[redacted {name}]" in notebook
+        assert_none_in(guarded.log, [secret], "the log")
+        for answer in ask_everything(guarded, session):
+            assert_none_in(answer, [secret], "an answer")
+    assert "Europe/Berlin" in notebook
+    with redis.Redis(unix_socket_path=str(guarded.state_dir / "valkey.sock")) as store:
+
+        def cells() -> list[bytes]:
+            [key] = store.scan_iter(f"*:transcript:*{session}*") or [b""]
+            return store.lrange(key, 0, -1)  # type: ignore[return-value]
+
+        ask_until(lambda: any(store.scan_iter(f"*:transcript:*{session}*")), "cells written")
+        ask_until(lambda: len(cells()) == 2, "both cells written")
+        assert_none_in(str(cells()), [*given.values()], "the store")

@@ -1,0 +1,248 @@
+"""`broker attach`: a terminal on a live session, beside whoever else uses it."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+import threading
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .cells import Event, read
+from .group import NEXT_STEP, RefusedByBroker
+from .options import complete_session, connection
+from .printer import Printer
+from .run import ask_on, interrupting, tell_of_outages
+from .screen import Screen, calm
+from .telling import Teller
+
+if TYPE_CHECKING:
+    from broker.client import Broker, BrokerError, Session
+
+    from .attach_prompt import Lines
+
+ORIGIN = "attach"
+HISTORY = 200  # cells of the session that the prompt has at hand
+MOST_HELD = 1000  # events of others that wait for the end of our own cell; more are told before it
+
+
+@click.command()
+@click.argument("session", shell_complete=complete_session)
+@click.option("--watch", is_flag=True, help="Only follow what others run; Ctrl-C leaves.")
+@click.option("--create", is_flag=True, help="Start the session if there is none.")
+@click.option("--profile", help="The kernel's profile, if the session is new.")
+@click.option(
+    "-n", "last", default=3, show_default=True, type=click.IntRange(min=0),
+    help="Show the last N cells first.",
+)  # fmt: skip
+@click.option(
+    "--save-images", type=click.Path(path_type=Path, file_okay=False),
+    help="Write images here rather than to a temporary directory.",
+)  # fmt: skip
+@connection
+def attach(
+    broker: Broker,
+    *,
+    session: str,
+    watch: bool,
+    create: bool,
+    profile: str | None,
+    last: int,
+    save_images: Path | None,
+) -> None:
+    """Open a live session on the terminal: its variables, and what others run in it.
+
+    Tab completes, the arrow keys go back to what the session has run. Ctrl-C interrupts one's own
+    cell, Ctrl-D leaves; the session stays. Cells of others appear as they run. What is run here is
+    noted as such (`origin` attach) in the session's transcript.
+    """
+    if watch and create:
+        raise click.UsageError("give either --watch or --create: who only watches starts nothing")
+    if profile and not create:
+        raise click.UsageError("--profile needs --create: a session keeps the one it has")
+    if not watch and not sys.stdin.isatty():
+        raise click.UsageError("it needs a terminal; `broker run -s NAME CODE` does without")
+    tell_of_outages()
+    screen = Screen()
+    with images(save_images) as directory:
+        teller = Teller(Printer(screen.out, screen.err, directory), screen.out, full=True)
+        if watch:
+            look_on(broker, session, teller, last)
+        else:
+            visit(broker, session, Visit(screen, teller), last, create=create, profile=profile)
+
+
+@contextmanager
+def images(wanted: Path | None) -> Iterator[Path]:
+    """Give the directory for images; one that is made here is gone again if it stays empty."""
+    if wanted is not None:
+        yield wanted
+        return
+    made = Path(tempfile.mkdtemp(prefix="broker-attach-"))
+    try:
+        yield made
+    finally:
+        if not any(made.iterdir()):
+            shutil.rmtree(made, ignore_errors=True)
+
+
+def look_on(broker: Broker, name: str, teller: Teller, last: int) -> None:
+    """Tell what others run, until Ctrl-C or the end of the session."""
+    from broker.client import SessionGone
+
+    from .follow import follow
+
+    try:
+        for event in follow(broker, name, lambda cells: teller.cells(cells[-last or len(cells) :])):
+            teller.event(event)
+            tell_missed(teller, event)
+    except SessionGone as gone:
+        click.echo(f"broker: {calm(gone.message)}", err=True)
+    except KeyboardInterrupt:
+        pass
+
+
+def tell_missed(teller: Teller, event: Event) -> None:
+    """Tell of events that are gone."""
+    if event.get("missed"):
+        teller.printer.note("broker: some of it was missed: `broker logs` has the cells")
+
+
+class Visit:
+    """What others cause in the session, told beside one's own cells."""
+
+    def __init__(self, screen: Screen, teller: Teller) -> None:
+        self.screen = screen
+        self.teller = teller
+        self.lines: Lines | None = None
+        self.count = 0  # of the last cell
+        self._own = False  # a cell of ours runs
+        self._held: deque[Event] = deque()
+        self._turn = threading.RLock()
+
+    def hear(self, told: Event | BrokerError) -> None:
+        """Tell what others cause; called by the thread that reads."""
+        if not isinstance(told, dict):
+            if self.lines is not None:
+                self.lines.end(told)
+            return
+        with self._turn:
+            # Behind the end of our own cell, which another thread may not have told yet.
+            if self._own and told.get("id") is not None and len(self._held) < MOST_HELD:
+                self._held.append(told)
+            else:
+                self._tell(told)
+
+    def own(self, event: Event) -> None:
+        """Tell an event of one's own cell."""
+        with self._turn:
+            kind = event.get("type")
+            if kind == "started":
+                self._own = True
+                self._note(event)
+            elif kind == "queued":
+                where = "behind what others run: Ctrl-C takes it back"
+                self.teller.printer.note(f"broker: it waits, {where}")
+            self.teller.printer.event(event)
+
+    def ended(self) -> None:
+        """Go on with what others have caused since."""
+        with self._turn:
+            self._own = False
+            self.teller.printer.end_line()
+            while self._held:
+                self._tell(self._held.popleft())
+
+    def _tell(self, event: Event) -> None:
+        if event.get("type") == "started":
+            self._note(event)
+            if self.lines is not None:
+                self.lines.remember(str(event.get("code", "")))
+                self.lines.renew()
+        self.teller.event(event)
+        tell_missed(self.teller, event)
+
+    def _note(self, event: Event) -> None:
+        self.count = event.get("execution_count") or self.count
+
+    def words(self) -> str:
+        """Return what stands before the line that one types."""
+        return f"In [{self.count + 1}]: "
+
+
+def visit(broker: Broker, name: str, here: Visit, last: int, **how: Any) -> None:
+    """Read and run code in a session of others, until Ctrl-D or its end."""
+    from broker.client import UnknownSession
+    from broker.client.visiting import visit
+
+    from .attach_prompt import Lines
+
+    session = visit(broker.place, name, here.hear, **how)
+    try:
+        try:
+            session.attach()
+            told = session.history(HISTORY)["cells"]
+            before = read(broker.notebook(name))[-last:] if last else []
+        except UnknownSession as error:
+            hint = f"{NEXT_STEP['UnknownSession']}, --create starts one"
+            raise click.ClickException(f"{error.message} ({hint})") from error
+        here.count = max((cell["execution_count"] or 0 for cell in told), default=0)
+        here.lines = Lines(session, [str(cell["code"]) for cell in told])
+        here.teller.cells(before)
+        click.echo(f"session {name}; Ctrl-C interrupts, Ctrl-D leaves", err=True)
+        converse(session, here, here.lines)
+        over = here.lines.over
+    finally:
+        session.detach()
+    if over is not None:
+        raise RefusedByBroker(type(over).__name__, calm(over.message))
+    click.echo(f"broker: session {name} goes on", err=True)
+
+
+def converse(session: Session, here: Visit, lines: Lines) -> None:
+    """Read and run code until the end."""
+    from broker.client import BrokerError
+
+    from .prompt import LEAVE
+
+    while True:
+        try:
+            with here.screen.above_prompt():
+                code = lines.read(here.words)
+        except KeyboardInterrupt:
+            continue
+        except EOFError:
+            return
+        if code.strip() in LEAVE:
+            return
+        if not code.strip():
+            continue
+        try:
+            execute(session, here, code)
+        except KeyboardInterrupt:
+            return
+        except BrokerError as error:
+            if lines.over is None:
+                RefusedByBroker(type(error).__name__, calm(error.message)).show()
+        finally:
+            here.ended()
+
+
+def execute(session: Session, here: Visit, code: str) -> None:
+    """Run code as one's own, and tell what comes of it."""
+    seen: dict[str, str] = {}  # `queued` or `started`, and its id
+
+    def event(event: Event) -> None:
+        if "id" in event:
+            seen["queued" if event["type"] == "queued" else "started"] = event["id"]
+        here.own(event)
+
+    with interrupting(session, seen) as press:
+        metadata = {"origin": ORIGIN}
+        session.execute(code, on_event=event, on_input=ask_on(press), metadata=metadata)

@@ -1,0 +1,121 @@
+"""Tells a session's cells as they run, or ran: whose they are, their code, outputs and end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import TextIO
+
+from .cells import Cell, Event
+from .printer import Printer
+from .screen import calm, coloured
+
+LINES = 20  # of one cell's outputs, where they are shortened,
+CHARACTERS = 4000  # and as many characters
+ERROR_LINES = 12  # of a traceback: the last ones
+
+
+class Teller:
+    """Prints cells, one after another; all of their outputs where they are `full`."""
+
+    def __init__(self, printer: Printer, out: TextIO, *, full: bool = False) -> None:
+        self.printer = printer
+        self._out = out
+        self._full = full
+        self._current: tuple[object, object] | None = None  # the cell that runs
+        self._lines, self._characters = LINES, CHARACTERS
+        self._left_out = 0  # lines of it
+
+    def cells(self, cells: Iterable[Cell]) -> None:
+        """Tell cells that have ended."""
+        for cell in cells:
+            if cell.lost:
+                self.printer.note(f"broker: the variables were lost here: {calm(cell.lost)}")
+            self._begin(cell.count, cell.code, cell.origin, cell.started)
+            for output in cell.outputs:
+                self._output(output)
+            self._end(cell.status, cell.reason, cell.duration)
+
+    def event(self, event: Event) -> None:
+        """Tell one event of the session."""
+        key = event.get("id"), event.get("cell")
+        match event.get("type"):
+            case "session":
+                self.printer.event(event)
+            case "started":
+                self._current = key
+                count, code = event.get("execution_count"), str(event.get("code", ""))
+                self._begin(count, code, str(event.get("origin", "")), time.time())
+            case "stream" | "display" | "result" | "error" | "value" | "input_request":
+                if event.get("id") is not None and self._current != key:
+                    self._current = key  # it began before we came
+                    self._begin(event.get("execution_count"), "", "", None)
+                self._output(event)
+            case "done" if self._current == key:
+                self._current = None
+                duration, reason = event.get("duration"), str(event.get("reason") or "")
+                self._end(str(event.get("status")), reason, duration)
+
+    def _begin(self, count: object, code: str, origin: str, started: float | None) -> None:
+        self.printer.end_line()
+        self._lines, self._characters, self._left_out = LINES, CHARACTERS, 0
+        when = "" if started is None else time.strftime("%Y-%m-%d %H:%M:%S", _local(started))
+        number = " " if count is None else count
+        self._line("  ".join(part for part in (f"In [{number}]", when, calm(origin)) if part))
+        shown = coloured if self._out.isatty() else calm
+        for line in shown(code).split("\n") if code else ():
+            self._line(f"> {line}")
+
+    def _output(self, event: Event) -> None:
+        kind = event.get("type")
+        if kind == "input_request":
+            self.printer.note(f"broker: it waits for input: {calm(str(event.get('prompt')))}")
+        elif self._full:
+            self.printer.event(event)
+        elif kind == "stream":
+            self._stream(event)
+        elif kind == "error":
+            lines = [*event.get("traceback", ())]
+            self.printer.event({**event, "traceback": lines[-ERROR_LINES:]})
+        else:
+            data = {**event.get("data", {})}
+            if isinstance(text := data.get("text/plain"), str):
+                data["text/plain"] = self._shortened(text)
+            if data.get("text/plain") != "":
+                self.printer.event({**event, "data": data})
+
+    def _stream(self, event: Event) -> None:
+        if text := self._shortened(str(event.get("text", ""))):
+            self.printer.event({**event, "text": text})
+
+    def _shortened(self, text: str) -> str:
+        """Return the part of a text that there is room for."""
+        lines = text.splitlines(keepends=True)
+        shown = "".join(lines[: max(0, self._lines)])[: max(0, self._characters)]
+        self._lines -= text.count("\n")
+        self._characters -= len(text)
+        if rest := text[len(shown) :]:
+            self._left_out += max(1, rest.count("\n"))
+        return shown
+
+    def _end(self, status: str, reason: str, duration: object) -> None:
+        self.printer.end_line()
+        if self._left_out:
+            self._line(f"… {self._left_out:,} more lines: --full shows them")
+        told = [status or "unknown"]
+        if isinstance(duration, int | float):
+            told.append(f"{duration:.3f} s")
+        if reason and reason != status:
+            told.append(calm(reason))
+        self._line(f"[{', '.join(told)}]\n")
+
+    def _line(self, text: str) -> None:
+        self._out.write(f"{text}\n")
+        self._out.flush()
+
+
+def _local(when: float) -> time.struct_time:
+    try:
+        return time.localtime(when)
+    except (ValueError, OverflowError, OSError):
+        return time.localtime(0)

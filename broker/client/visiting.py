@@ -1,0 +1,37 @@
+"""Sessions of others: they are there already, and all that others cause in them is heard."""
+
+from __future__ import annotations
+
+from .find import Place
+from .line import Dialler, Line
+from .resume import RECONNECT
+from .socket import PING_INTERVAL
+from .sync import Session
+from .wire import Deliver, socket_url
+
+
+def visit(
+    place: Place,
+    name: str,
+    others: Deliver,
+    *,
+    profile: str | None = None,
+    create: bool = False,
+) -> Session:
+    """Return a session that is not made unless `create` says so.
+
+    `others` gets each event that is not of our own requests, in the order of all, and the error
+    that ends the connection for good. It is called by the thread that reads: what takes its time
+    there holds the connection back.
+    """
+
+    def address(url: str, after: int | None) -> str:
+        return socket_url(url, name, profile=profile, after=after, create=create)
+
+    dialler = Dialler(
+        place.url, address, place.token, reconnect=RECONNECT, ping_interval=PING_INTERVAL
+    )
+    session = Session(place, name, profile)
+    session._line = Line(name, dialler)
+    session._line.link.others = others
+    return session
