@@ -577,6 +577,18 @@ async def test_a_failure_aborts_what_its_own_client_has_queued() -> None:
 
 
 @on_manual_time
+async def test_what_is_asked_for_once_the_error_is_told_runs() -> None:
+    scene = Scene()
+    scene.submit("a", "b")
+    scene.kernel.begin()
+    scene.kernel.say("iopub", "error", {"ename": "E", "evalue": "", "traceback": []})
+    scene.submit("c")
+    scene.kernel.end("error")
+    assert scene.client.dones == {"a": "error", "b": "aborted"}
+    assert scene.kernel.codes == ["code a", "code c"]
+
+
+@on_manual_time
 async def test_a_failure_that_is_no_matter_aborts_nothing() -> None:
     scene = Scene()
     scene.submit("a", stop_on_error=False)

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from string import Template
 
 import pytest
 
 from broker.client import Broker
+from tests.examples import examples
 from tests.faces.peers import stock_server
 from tests.faces.wire import Place, call
 from tests.system.conftest import RunningBroker, broker_process, short_dir
 
-__all__ = ["broker", "in_path", "jupyter_face", "kernel_of", "live", "place", "short_dir", "stock"]
+__all__ = [
+    "broker",
+    "documented",
+    "in_path",
+    "jupyter_face",
+    "kernel_of",
+    "live",
+    "place",
+    "short_dir",
+    "stock",
+]
 
 
 def jupyter_face(broker: RunningBroker) -> Place:
@@ -23,6 +36,12 @@ def jupyter_face(broker: RunningBroker) -> Place:
 def in_path(place: Place) -> Place:
     """Return the same place for clients that send no token: it is in the address."""
     return Place(f"{place.url}/t/{place.token}", place.token)
+
+
+def documented(name: str, **variables: str) -> list[str]:
+    """Return the arguments of a command of Jupyter's, as the document has it, behind its name."""
+    (example,) = (one for one in examples("deploy/docs/clients.md") if one.name == name)
+    return shlex.split(Template(example.code).substitute(variables))[2:]
 
 
 @pytest.fixture(scope="module")

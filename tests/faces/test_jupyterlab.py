@@ -13,7 +13,7 @@ from broker.client import Broker
 from tests.faces.chromium import chromium
 from tests.faces.lab import PATIENCE, Lab, notebook, quiet
 from tests.faces.peers import jupyter, python
-from tests.faces.places import jupyter_face, short_dir
+from tests.faces.places import documented, short_dir
 from tests.system.conftest import RunningBroker, broker_process
 
 __all__ = ["chromium", "short_dir"]
@@ -42,9 +42,10 @@ CELLS = [
     "print('up', flush=True)\nwhile True: pass",
     "import ipywidgets\nslider = ipywidgets.IntSlider(value=3, max=10)\nslider",
     "slider.value",
+    "import ipywidgets\nipywidgets.Image(value=bytes(99))",
     "",
 ]
-TABLE, PLOT, FUNCTION, CALL, ENDLESS, WIDGET, VALUE, EMPTY = range(len(CELLS))
+TABLE, PLOT, FUNCTION, CALL, ENDLESS, WIDGET, VALUE, IMAGE, EMPTY = range(len(CELLS))
 PICTURE = Path(__file__).parents[2] / "deploy/docs/img/jupyterlab.png"
 
 
@@ -76,8 +77,7 @@ def lab(
     directory = short_dir()
     notebook(directory, "debug.ipynb", CELLS)
     quiet(directory)
-    face = jupyter_face(broker)
-    flags = (f"--gateway-url={face.url}", f"--GatewayClient.auth_token={face.token}")
+    flags = documented("jupyter-lab", BROKER_URL=broker.url, BROKER_TOKEN=broker.token)
     with jupyter("jupyterlab", directory, *flags) as (place, _):
         page = chromium.new_page(viewport={"width": 1360, "height": 900})
         page.set_default_timeout(PATIENCE)
@@ -125,6 +125,15 @@ def test_a_widget_is_shown_and_tells_the_kernel_what_was_done_to_it(lab: Lab) ->
     expect(lab.output(WIDGET).locator(".widget-readout").first).to_have_text("4")
     lab.run(VALUE)
     expect(lab.output(VALUE).first).to_have_text("4")
+
+
+def test_binary_data_that_jupyterlabs_server_cannot_pass_on_do_not_end_the_connection(
+    lab: Lab,
+) -> None:
+    lab.run(IMAGE)
+    expect(lab.output(IMAGE).first).to_contain_text("binary data left out")
+    lab.run(CALL)
+    expect(lab.output(CALL).first).to_have_text("14")
 
 
 def test_the_debugger_stops_at_a_breakpoint_and_shows_variables(lab: Lab) -> None:

@@ -13,8 +13,9 @@ import pexpect
 import pytest
 
 from tests.faces.peers import python, surroundings
-from tests.faces.places import broker, in_path, live, place, short_dir
+from tests.faces.places import broker, documented, in_path, live, place, short_dir
 from tests.faces.wire import Place, call
+from tests.system.conftest import RunningBroker
 
 __all__ = ["broker", "live", "place", "short_dir"]
 
@@ -94,12 +95,13 @@ def test_nbclient_runs_notebooks_through_a_gateway(place: Place, home: Path) -> 
 
 
 @pytest.fixture
-def konsole(place: Place, home: Path, live: str) -> Iterator[pexpect.spawn]:
+def konsole(broker: RunningBroker, home: Path, live: str) -> Iterator[pexpect.spawn]:
     """Give a terminal with `jupyter konsole` on the live kernel."""
-    command = [str(python().parent / "jupyter-konsole"), "--simple-prompt"]
-    command += ["--url", place.url, "--token", place.token, "--existing", live]
+    at = {"BROKER_URL": broker.url, "BROKER_TOKEN": broker.token, "KERNEL_ID": live}
+    arguments = ["--simple-prompt", *documented("jupyter-konsole", **at)]
+    program = str(python().parent / "jupyter-konsole")
     env = surroundings(home) | {"TERM": "dumb"}
-    terminal = pexpect.spawn(command[0], command[1:], env=env, encoding="utf-8", timeout=30)
+    terminal = pexpect.spawn(program, arguments, env=env, encoding="utf-8", timeout=30)
     try:
         terminal.expect(r"In \[\d+\]: ")
         yield terminal
