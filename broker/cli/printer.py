@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, TextIO
 
+from .markup import plain_of
 from .text import size
 
 EXIT = {"ok": 0, "timeout": 124, "interrupted": 130, "cancelled": 130, "lost": 137}
@@ -87,8 +88,8 @@ class Printer:
         images = [mime for mime in data if mime.startswith("image/")]
         for mime in images:
             self._write(self._image(mime, data[mime]) + "\n")
-        if not images and "text/plain" in data:
-            self._write(f"{data['text/plain']}\n")
+        if not images and (text := plain_of(data)) is not None:
+            self._write(f"{text}\n")
         elif not images and data:
             self._write(f"[{', '.join(data)}]\n")
 

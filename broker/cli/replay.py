@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from broker.redaction import Redaction
 
 from .cells import Cell, Event, NotANotebook, Recording, read_file
 from .compare import REDACTED, Verdict, judge
@@ -75,7 +78,7 @@ def replay(
     report = Report(len(cells), quiet=as_json)
     try:
         with session:
-            Run(session, report, timeout, stop_on_error=stop_on_error).all(cells)
+            Run(session, report, timeout, given or {}, stop_on_error=stop_on_error).all(cells)
     except KeyboardInterrupt:
         report.interrupted = True
     report.end(name, notebook)
@@ -113,8 +116,16 @@ class Run:
     """One run of the cells in a session."""
 
     def __init__(
-        self, session: Session, report: Report, timeout: float | None, *, stop_on_error: bool
+        self,
+        session: Session,
+        report: Report,
+        timeout: float | None,
+        env: Mapping[str, str],
+        *,
+        stop_on_error: bool,
     ) -> None:
+        self._redaction = Redaction()  # as the broker's own: the notebook has none of its secrets
+        self._redaction.learn(env)
         self._session = session
         self._report = report
         self._timeout = timeout
@@ -155,7 +166,8 @@ class Run:
         why = result.error.short if result.error and result.status == "error" else result.status
         if result.reason and result.reason != why:
             why += f": {result.reason}"
-        verdict = judge(cell, recording.outputs(), result.status, why)
+        outputs = self._redaction.redacted([*recording.outputs()])
+        verdict = judge(cell, outputs, result.status, self._redaction.redacted(why))
         return Outcome(cell, verdict, result.status, round(result.duration, 6))
 
 

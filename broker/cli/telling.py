@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import TextIO
 
 from .cells import Cell, Event
+from .markup import plain_of
 from .printer import Printer
 from .screen import calm, coloured
 
@@ -79,7 +80,7 @@ class Teller:
             self.printer.event({**event, "traceback": lines[-ERROR_LINES:]})
         else:
             data = {**event.get("data", {})}
-            if isinstance(text := data.get("text/plain"), str):
+            if (text := plain_of(data)) is not None:
                 data["text/plain"] = self._shortened(text)
             if data.get("text/plain") != "":
                 self.printer.event({**event, "data": data})

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from broker.cli.cells import Cell, NotANotebook, Recording, read, read_file
 from broker.cli.compare import DIFF, judge, steady
+from broker.cli.markup import plain_of, text_of
 from broker.cli.screen import calm
 from broker.client.result import image_bytes
 
@@ -240,6 +241,42 @@ def test_nothing_that_is_calm_acts_on_a_terminal(words: str) -> None:
 )
 def test_what_acts_on_a_terminal_is_written_out(words: str, told: str) -> None:
     assert calm(words) == told
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        ({"text/plain": "a", "text/html": "<b>b</b>"}, "a"),
+        (
+            {
+                "text/plain": "<IPython.core.display.HTML object>",
+                "text/html": "<h1>A&amp;B</h1><script>no</script>"
+                "<table><tr><th>x</th><td>1</td></tr><tr><th>y</th><td>2</td></tr></table>",
+            },
+            "A&B\nx  1\ny  2",
+        ),
+        ({"text/plain": "<IPython.core.display.Markdown object>", "text/markdown": "*a*"}, "*a*"),
+        ({"text/html": "<p>a<p>b"}, "a\nb"),
+        ({"text/html": "<img src=x>", "text/plain": "<IPython.core.display.HTML object>"}, "<IPy"),
+        ({"application/x": 1}, None),
+    ],
+)
+def test_a_display_is_shown_as_text(data: dict[str, Any], told: str | None) -> None:
+    assert (plain_of(data) or "").startswith(told or "")
+    assert (plain_of(data) is None) is (told is None)
+
+
+@given(st.text(alphabet=st.sampled_from("<>/&;#!-ab td=\"'[]?")))
+def test_no_html_is_too_odd_for_text(html: str) -> None:
+    text_of(html)
+
+
+@pytest.mark.parametrize("piece", ["<", "<a ", "<!--", "</", "<script>", "<td", "&#9", "&", " "])
+def test_no_html_takes_long_to_read(piece: str) -> None:
+    begun = time.monotonic()
+    text_of(piece + piece[-1] * 10_000)
+    text_of(piece * (1_000_000 // len(piece)))
+    assert time.monotonic() - begun < 5
 
 
 def test_an_image_that_is_no_text_of_base64_is_none() -> None:

@@ -123,7 +123,7 @@ def test_what_was_redacted_is_named_and_can_be_given_again(
     name, path = new_name(), tmp_path / "a.ipynb"
     call(broker, "POST", f"/v1/sessions/{name}", {"env": {"MY_TOKEN": "hunter2-hunter2"}})
     execute(broker, name, "assert 'hunter2-hunter2' == 'hunter2-' + 'hunter2'")
-    execute(broker, name, "import os; len(os.environ['MY_TOKEN'])")
+    execute(broker, name, "import os; os.environ['MY_TOKEN']")
     broker.cli("export", name, "-o", str(path))
     env = ("--env", "MY_TOKEN=another-secret1")
     answer = broker.cli("replay", str(path), "-s", new_name(), *env)
