@@ -12,6 +12,8 @@ import { unescaped } from "./terminal.js";
 const PLAIN = 64 << 10; // characters of a text that is shown at once
 const ITEMS = 2000; // of a JSON value
 const DEPTH = 40;
+const FRAMES = 100; // in the page
+const frames = document.getElementsByTagName("iframe");
 const IMAGE = 16 << 20; // characters of base64
 const TABLE = "application/vnd.broker.dataframe+json";
 const CHART = "application/vnd.broker.chart+json";
@@ -145,6 +147,13 @@ function picture(address, type) {
 
 function markup(value) {
   const text = textOf(value);
+  // Each frame is a document of its own.
+  if (frames.length < FRAMES) return drawnMarkup(text);
+  const box = cut(`${bytes(text.length)} of markup. `, button("Show", () => box.replaceWith(drawnMarkup(text)), { class: "link" }));
+  return box;
+}
+
+function drawnMarkup(text) {
   const { element, cut: left, scripts, empty } = framed(text, "Output of the session, shut in");
   const box = el("div", { class: "markup" });
   if (!empty) box.append(element);
