@@ -1,10 +1,12 @@
 // The little of Markdown that is worth showing; all else stays text, links too: they lead nowhere.
 
 import { el } from "./dom.js";
+import { clip } from "./format.js";
 
 const MOST = 64 << 10; // characters
 const MARKS = 300; // within one paragraph
 const BLOCKS = 500;
+const WIDE = 4000; // characters of one
 // Each repetition ends soon: a stranger chooses the text.
 const INLINE = /`([^`\n]+)`|\*\*([^*\n]+)\*\*|\*([^*\s][^*\n]*)\*|!?\[([^\]\n]{0,300})\]\(([^)\s]{0,2000})[^)\n]{0,300}\)/g;
 
@@ -58,6 +60,7 @@ function one(block) {
 function inline(text) {
   const nodes = [];
   let at = 0;
+  text = clip(text, WIDE);
   for (const found of text.matchAll(INLINE)) {
     if (nodes.length > 2 * MARKS) break;
     nodes.push(text.slice(at, found.index));
