@@ -9,6 +9,7 @@ import { plain, unescaped } from "./terminal.js";
 import { because } from "./words.js";
 
 const OUTPUTS = 300; // of one cell in the page
+const DISPLAYS = 2000; // that can still be changed
 const TRACE = 60; // lines of a traceback
 const FOLDED = 40; // lines of code that are shown at first
 const CODE = 200 << 10; // characters
@@ -119,7 +120,9 @@ export class Cell {
       box.due = null;
     };
     soon(box.draw);
-    if (this.add(box) && displayId) everywhere.set(displayId, [...(everywhere.get(displayId) ?? []).slice(-9), box]);
+    if (!this.add(box) || !displayId) return;
+    everywhere.set(displayId, [...(everywhere.get(displayId) ?? []).slice(-9), box]);
+    if (everywhere.size > DISPLAYS) everywhere.delete(everywhere.keys().next().value);
   }
 
   fail(event) {

@@ -5,8 +5,8 @@
 import { el } from "./dom.js";
 import { isDark } from "./theme.js";
 
-const MOST = 128 << 10; // characters
-const MOST_NODES = 3000;
+const MOST = 64 << 10; // characters
+const MOST_NODES = 2000;
 const OUT = "script,style,link,meta,base,title,iframe,frame,frameset,object,embed,applet,portal,form,input,button,select,textarea,noscript,template,audio,video,source,track,svg,math,dialog";
 const KEPT = new Set(
   ("align alt border cellpadding cellspacing class colspan datetime dir headers height href id lang open reversed rowspan " +
@@ -28,6 +28,7 @@ export function framed(markup, label) {
     title: label,
     referrerpolicy: "no-referrer",
     tabindex: "-1",
+    loading: "lazy",
   });
   const sheet = `${location.origin}/console/frame.css`;
   frame.srcdoc = trusted(

@@ -1,15 +1,21 @@
 // The little of Markdown that is worth showing; all else stays text, links too: they lead nowhere.
 
 import { el } from "./dom.js";
+import { clip } from "./format.js";
 
 const MOST = 64 << 10; // characters
-const INLINE = /`([^`\n]+)`|\*\*([^*\n]+)\*\*|\*([^*\s][^*\n]*)\*|!?\[([^\]\n]*)\]\(([^)\s]*)[^)]*\)/g;
+const MARKS = 300; // within one paragraph
+const BLOCKS = 500;
+const WIDE = 4000; // characters of one
+// Each repetition ends soon: a stranger chooses the text.
+const INLINE = /`([^`\n]+)`|\*\*([^*\n]+)\*\*|\*([^*\s][^*\n]*)\*|!?\[([^\]\n]{0,300})\]\(([^)\s]{0,2000})[^)\n]{0,300}\)/g;
 
 export function rendered(text) {
   const box = el("div", { class: "markdown" });
   const blocks = text.slice(0, MOST).replaceAll("\r\n", "\n").split(/\n(?:[ \t]*\n)+|(?=\n```)|(?<=\n```)\n/);
   let fence = null;
-  for (const block of blocks.flatMap((one) => one.split(/^(?=```)/m))) {
+  const all = blocks.flatMap((one) => one.split(/^(?=```)/m));
+  for (const block of all.slice(0, BLOCKS)) {
     if (fence !== null) {
       const end = block.search(/^```\s*$/m);
       fence.append(`${fence.textContent ? "\n\n" : ""}${(end < 0 ? block : block.slice(0, end)).replace(/^\n/, "")}`);
@@ -23,7 +29,7 @@ export function rendered(text) {
       fence.append(block.trimStart().replace(/^```[^\n]*\n?/, ""));
     } else if (block.trim()) box.append(...one(block));
   }
-  if (text.length > MOST) box.append(el("p", { class: "cut" }, "The rest is not shown."));
+  if (text.length > MOST || all.length > BLOCKS) box.append(el("p", { class: "cut" }, "The rest is not shown."));
   return box;
 }
 
@@ -54,7 +60,9 @@ function one(block) {
 function inline(text) {
   const nodes = [];
   let at = 0;
+  text = clip(text, WIDE);
   for (const found of text.matchAll(INLINE)) {
+    if (nodes.length > 2 * MARKS) break;
     nodes.push(text.slice(at, found.index));
     const [whole, code, bold, italic, label, target] = found;
     if (code) nodes.push(el("code", {}, code));

@@ -7,11 +7,14 @@ import { bytes, clip } from "./format.js";
 import { framed } from "./frame.js";
 import { rendered } from "./markdown.js";
 import { isTable, table } from "./table.js";
-import { unescaped } from "./terminal.js";
+import { drawn, unescaped } from "./terminal.js";
 
 const PLAIN = 64 << 10; // characters of a text that is shown at once
 const ITEMS = 2000; // of a JSON value
 const DEPTH = 40;
+const FRAMES = 50; // in the page
+const frames = document.getElementsByTagName("iframe");
+const WIDE = 2000; // characters of a line
 const IMAGE = 16 << 20; // characters of base64
 const TABLE = "application/vnd.broker.dataframe+json";
 const CHART = "application/vnd.broker.chart+json";
@@ -25,7 +28,7 @@ const FORMS = {
   "text/markdown": { name: "Markdown", draw: (value) => rendered(textOf(value)) },
   "text/latex": { name: "LaTeX", draw: (value) => cutText(textOf(value)) },
   "application/json": { name: "JSON", draw: json },
-  "text/plain": { name: "text", draw: (value) => cutText(unescaped(textOf(value))) },
+  "text/plain": { name: "text", draw: (value) => cutText(textOf(value)) },
 };
 const SCRIPTED = /plotly|vega|bokeh|widget|javascript/;
 
@@ -94,7 +97,8 @@ function cut(text, ...more) {
 }
 
 function cutText(text) {
-  const box = el("div", { class: "plain" }, el("pre", {}, text.slice(0, PLAIN)));
+  const lines = unescaped(text.slice(0, PLAIN)).split("\n");
+  const box = el("div", { class: "plain" }, el("pre", {}, ...drawn(lines, WIDE)));
   if (text.length > PLAIN)
     box.append(cut(`${bytes(PLAIN)} of ${bytes(text.length)} are shown. `, button("Download", () => save(text, "output.txt"), { class: "link" })));
   return box;
@@ -145,6 +149,13 @@ function picture(address, type) {
 
 function markup(value) {
   const text = textOf(value);
+  // Each frame is a document of its own.
+  if (frames.length < FRAMES) return drawnMarkup(text);
+  const box = cut(`${bytes(text.length)} of markup. `, button("Show", () => box.replaceWith(drawnMarkup(text)), { class: "link" }));
+  return box;
+}
+
+function drawnMarkup(text) {
   const { element, cut: left, scripts, empty } = framed(text, "Output of the session, shut in");
   const box = el("div", { class: "markup" });
   if (!empty) box.append(element);

@@ -54,8 +54,12 @@ export class Lines {
     }
     part = part.replace(CONTROLS, "");
     if (!part.includes("\b")) return line + part.replace(/\x1b(?!\[)/g, "");
-    for (const one of part) line = one === "\b" ? line.slice(0, -1) : line + one;
-    return line;
+    const typed = [...line];
+    for (const one of part) {
+      if (one === "\b") typed.pop();
+      else typed.push(one);
+    }
+    return typed.join("");
   }
 }
 

@@ -32,6 +32,7 @@ export class Text {
     this.lines.write(text);
     const { done } = this.lines;
     for (; this.counted < done.length; this.counted += 1) this.kept += done[this.counted].length + 1;
+    if (this.lines.last.length > MOST) this.lines.last = this.lines.last.slice(0, MOST / 4);
     if (this.kept > MOST && done.length > HEAD + TAIL) this.drop();
     soon(this.draw);
   }

@@ -33,16 +33,9 @@ __all__ = ["chromium", "short_dir"]
 
 pytestmark = pytest.mark.timeout(900)  # the browser may have to be installed first
 
-# The longest task of the main thread, in ms; the browser tells of those over 50 ms alone.
-WATCH_TASKS = """
-    window.longest = 0;
-    new PerformanceObserver((list) => {
-        for (const one of list.getEntries())
-            window.longest = Math.max(window.longest, one.duration);
-    }).observe({type: "longtask", buffered: true});
-"""
+TASKS = ["toplevel", "disabled-by-default-devtools.timeline"]
 PAUSE = 100  # ms
-TRIES = 3  # others use the machine, too: the best is what the page itself takes
+TRIES = 3
 
 
 class Elsewhere(http.server.ThreadingHTTPServer):
@@ -78,7 +71,6 @@ class Tab:
     def watch(self) -> None:
         """Note what the page does."""
         page = self.page
-        page.add_init_script(WATCH_TASKS)
         page.on("request", lambda one: self.addresses.append(one.url))
         page.on("websocket", lambda one: self.addresses.append(one.url))
         page.on("pageerror", lambda one: self.failures.append(str(one)))
@@ -591,6 +583,9 @@ def provoke(page: Page) -> None:
     expect(page.locator(".failure").last).to_be_visible()
     page.get_by_role("tab", name="Files").click()
     expect(page.locator(".file").first).to_be_visible()
+    for one in page.locator("iframe").all():  # those out of view are not loaded
+        one.scroll_into_view_if_needed()
+        expect(one.content_frame.locator("link[rel=stylesheet]").first).to_be_attached()
     for frame in page.frames[1:]:
         frame.wait_for_load_state()
     for frame in page.frames[1:]:
@@ -657,7 +652,7 @@ def test_the_frame_and_the_policy_hold_without_the_cleaning(
     def uncleaned(route: Route) -> None:
         text = (DIRECTORY / "frame.js").read_text()
         assert text.count("  clean(parsed.body);") == 1
-        text = text.replace("  clean(parsed.body);", "")
+        text = text.replace("  clean(parsed.body);", "").replace("empty: ", "empty: false && ")
         headers = {"Content-Type": "text/javascript", "Content-Security-Policy": POLICY}
         route.fulfill(body=text, headers=headers)
 
@@ -680,16 +675,35 @@ def test_a_policy_keeps_the_page_from_making_markup_of_text(tab: Tab) -> None:
 # Much of it
 
 
-def longest(page: Page) -> float:
-    return float(page.evaluate("window.longest"))
+def longest(page: Page, act: Callable[[], object]) -> float:
+    """Return the longest task of the page's main thread meanwhile, in ms of processor time.
+
+    Whoever else uses the machine adds to what a clock would show, and not to this.
+    """
+    browser = page.context.browser
+    assert browser is not None
+    browser.start_tracing(page=page, categories=TASKS)
+    try:
+        act()
+    finally:
+        events = json.loads(browser.stop_tracing())["traceEvents"]
+    named = [one for one in events if one["name"] == "thread_name"]
+    threads = {(one["pid"], one["tid"]) for one in named if one["args"]["name"] == "CrRendererMain"}
+    tasks = [
+        one["tdur"] / 1000
+        for one in events
+        if one["name"] == "RunTask" and (one["pid"], one["tid"]) in threads and "tdur" in one
+    ]
+    assert len(tasks) > 10
+    return max(tasks)
 
 
-def best(measure: Callable[[], float], what: str) -> None:
-    """Assert that the page alone pauses for less than PAUSE, and say how long it does."""
+def best(page: Page, act: Callable[[], object], what: str) -> None:
+    """Assert that the page does not pause for PAUSE, and say for how long it does."""
     seen: list[float] = []
     while len(seen) < TRIES and (not seen or min(seen) >= PAUSE):
-        seen.append(measure())
-    print(f"{what}: longest task {min(seen):.0f} ms (0: none over 50 ms)")  # noqa: T201
+        seen.append(longest(page, act))
+    print(f"{what}: longest task {min(seen):.0f} ms")  # noqa: T201
     assert min(seen) < PAUSE, seen
 
 
@@ -721,11 +735,10 @@ def test_a_thousand_sessions_are_shown_without_a_pause(tab: Tab) -> None:
     page = tab.page
     page.route("**/v1/sessions?**", many_sessions)
 
-    def measure() -> float:
+    def act() -> None:
         tab.open()
         page.reload()
         expect(page.locator(".told")).to_have_text("1,000")
-        page.evaluate("window.longest = 0")
         assert page.locator(".rows .row").count() < 60
         for end in ("PageDown", "End", "Home"):
             page.evaluate("(end) => scrollTo(0, {PageDown: 9000, End: 1e9, Home: 0}[end])", end)
@@ -742,9 +755,8 @@ def test_a_thousand_sessions_are_shown_without_a_pause(tab: Tab) -> None:
         page.evaluate(
             "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
         )
-        return longest(page)
 
-    best(measure, "1,000 sessions")
+    best(page, act, "1,000 sessions")
     page.keyboard.press("Escape")
     page.evaluate("document.activeElement.blur()")
     page.keyboard.press("ArrowUp")
@@ -763,26 +775,55 @@ def test_ten_thousand_lines_come_without_freezing_the_page(tab: Tab, client: Bro
         page = tab.session("lines")
         expect(page.locator(".cell")).to_have_count(1)
 
-        def measure() -> float:
-            page.evaluate("window.longest = 0")
+        def act() -> None:
             before = page.locator(".cell").count()
             session.execute(LINES)
             cell = page.locator(".cell").nth(before)
             expect(cell.locator(".status.ok")).to_be_visible()
             expect(cell.locator(".stdout pre").last).to_contain_text("9999 of ten thousand")
             assert len(cell.locator(".stdout").inner_text().splitlines()) < 200
-            return longest(page)
 
-        best(measure, "10,000 lines")
+        best(page, act, "10,000 lines")
     cell = page.locator(".cell").last
     expect(cell.locator(".hidden-lines")).to_contain_text("9,880 lines not shown")
     with page.expect_download() as saved:
         cell.get_by_role("button", name="Download").click()
     assert len(Path(saved.value.path()).read_text().splitlines()) == 10_000
-    page.evaluate("window.longest = 0")
-    cell.get_by_role("button", name="Show all").click()
-    expect(cell.locator(".block")).to_have_count(20)
-    print(f"all 10,000 lines shown: longest task {longest(page):.0f} ms")  # noqa: T201
+
+    def show() -> None:
+        cell.get_by_role("button", name="Show all").click()
+        expect(cell.locator(".block")).to_have_count(20)
+
+    shown = longest(page, show)
+    print(f"all 10,000 lines shown: longest task {shown:.0f} ms")  # noqa: T201
+    assert shown < PAUSE
+
+
+def test_what_is_made_to_take_long_does_not(tab: Tab, client: Broker) -> None:
+    code = (
+        "from IPython.display import HTML, Markdown, display\n"
+        "display(Markdown('[' * 60_000), Markdown('**a*' * 15_000), Markdown('```\\n' * 9_000))\n"
+        "print('a' * 200_000 + 'b\\b' * 100_000 + '\\x1b]' * 50_000 + '\\x1b[' + '1;' * 50_000)\n"
+        "for number in range(130): display(HTML(f'<b>{number}</b>'))"
+    )
+    with client.session("slow") as session:
+        session.execute("1")
+        page = tab.session("slow")
+        expect(page.locator(".cell")).to_have_count(1)
+
+        def act() -> None:
+            before = page.locator(".cell").count()
+            session.execute(code)
+            cell = page.locator(".cell").nth(before)
+            expect(cell.locator(".status.ok")).to_be_visible()
+            expect(cell.locator(".output")).to_have_count(133)
+            last = cell.locator(".cut", has_text="of markup").last
+            expect(last).to_be_visible(timeout=30_000)
+
+        best(page, act, "what is made to take long")
+    assert page.locator("iframe").count() == 50
+    page.locator(".cell .cut button").last.click()
+    assert page.locator("iframe").count() == 51
 
 
 def test_megabytes_in_one_output_are_cut_with_a_note(tab: Tab, client: Broker) -> None:
@@ -799,17 +840,15 @@ def test_megabytes_in_one_output_are_cut_with_a_note(tab: Tab, client: Broker) -
         page = tab.session("large")
         expect(page.locator(".cell")).to_have_count(1)
 
-        def measure() -> float:
-            page.evaluate("window.longest = 0")
+        def act() -> None:
             before = page.locator(".cell").count()
             session.execute(code)
             cell = page.locator(".cell").nth(before)
             expect(cell.locator(".status.ok")).to_be_visible()
             expect(cell.locator(".markup .cut")).to_contain_text("of markup are shown")
             expect(cell.locator(".plain .cut").first).to_contain_text("64 KB of 2.9 MB are shown")
-            return longest(page)
 
-        best(measure, "megabytes in one cell")
+        best(page, act, "megabytes in one cell")
     expect(page.locator(".cell").last.locator(".stdout")).to_contain_text("more characters")
 
 
