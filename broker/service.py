@@ -231,7 +231,7 @@ class Service:
             await self.claims.refuse_elsewhere(*key)
             raise UnknownSession(f"no session {key[1]!r}")
         # Before the gate, which a binding may hold: no kernel gets what is queued from here on.
-        kernel = session.drop_kernel(reason)
+        kernel = session.drop_kernel(reason, last=True)
         session.close(code, reason, spare=spare)
         self._changed(session)
         self._ending[session] = reason

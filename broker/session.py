@@ -64,7 +64,8 @@ class Session:
         self.work = Executions(self)
         self.questions = Questions(self)
         self.tap: Tap | None = None  # of the clients that speak the kernel's own language
-        self.adopted: int | None = None  # the last number before its kernel was an earlier broker's
+        # When its kernel was an earlier broker's: the last number before, and the loop's time.
+        self.adopted: tuple[int, float] | None = None
         self._verdict = ""  # why we killed the kernel
         self._orphan = self.mark.running  # of a broker before this one, until its end is told
         self._skipped: tuple[int, int] | None = None  # numbers that attached clients have missed
@@ -177,7 +178,8 @@ class Session:
         running = self._go_on(kernel, generation, warm=state == "warm")
         kernel.channels.broken.add_done_callback(partial(self._distrust, kernel))
         kernel.exited.add_done_callback(partial(self._exited, kernel))
-        self.adopted = self.audience.last if state == "warm" else None
+        adopted = self.audience.last, self._loop.time()
+        self.adopted = adopted if state == "warm" else None
         event = self._description(state, reason)
         if self._skipped is not None and any(self._skipped):
             event["missed"] = [*self._skipped]
@@ -216,9 +218,12 @@ class Session:
             self._verdict = self._verdict or reason
             self.kernel.kill()
 
-    def drop_kernel(self, reason: str) -> SessionKernel | None:
-        """Let go of the kernel now, and return it to be ended."""
+    def drop_kernel(self, reason: str, *, last: bool = False) -> SessionKernel | None:
+        """Let go of the kernel now, and return it to be ended; the `last` one is not replaced."""
         kernel = self.kernel
+        if last and self.tap is not None:
+            self.tap.close()
+            self.tap = None
         if kernel is not None:
             self._lose(kernel, reason)
         return kernel

@@ -186,7 +186,7 @@ class Upkeep:
                 return  # it was lost or replaced while the gate was waited for
             logger.error("session=%s/%s has moved to another node", *session.key)
             self._service.sessions.pop(session.key)
-            session.drop_kernel("moved")
+            session.drop_kernel("moved", last=True)
             session.close(CLOSE_MOVED, "the session has moved; reconnect")
             await self._service.pool_of(session).discard(kernel, "moved")
             self._service.drop_files(session)

@@ -17,8 +17,9 @@ from broker.errors import BrokerError, Forbidden, KernelBusy, NotRunning
 from broker.execution import STATUS, Event
 from broker.jupyter.follower import Follower, Request
 from broker.jupyter.frames import Asked, Packet
+from broker.jupyter.parents import Parents
 from broker.jupyter.passage import INFO, Passage
-from broker.jupyter.recall import parent_of, told_again
+from broker.jupyter.recall import told_again
 from broker.jupyter.room import Room
 from broker.jupyter.translation import execution_of, failure, refusal, stderr
 from broker.jupyter.voice import EXECUTE, Voice, utterance
@@ -28,7 +29,7 @@ from kernels.messages import Message
 
 PATIENCE = 2.0  # s that a reply waits for the `idle` before it
 ABSENCE = 600.0  # s that the place of a client that has gone is kept
-MOST_PARENTS = 64  # cells that have ended and may still print
+SETTLED = 10.0  # s after which a kernel's end is not its start's
 MOST_AWAY = 8  # such places of a session; who has been away for longest loses it
 
 CHANNELS = ("shell", "control")  # on which a kernel is asked
@@ -41,43 +42,48 @@ class Exchange:
 
     def __init__(self, session: Session) -> None:
         self._session = session
+        self._loop = asyncio.get_running_loop()
         self._info: bytes | None = None  # what the kernel has said that it is
         self._followers: dict[str, Follower] = {}  # by the session_id that each has given
         self._away: dict[str, asyncio.TimerHandle] = {}
         self._executions: dict[str, Request] = {}  # by the execution's id
         self._passage = Passage(session, self._refuse)
-        self._parents: dict[str, bytes] = {}  # by the kernel's ids of the newest executions
+        self._parents = Parents(session)
+        self._bound_at = self._loop.time()
+        self._is_asked = True  # the kernel has been asked something, or was before
         self._voice = Voice(self._tell_all)
         self._room = Room(session, self._voice)
-        self._loop = asyncio.get_running_loop()
 
     def __repr__(self) -> str:
-        return f"<Exchange: {self.connections} connected, {self._passage!r}>"
-
-    @property
-    def connections(self) -> int:
-        """Count the clients that are there."""
-        return sum(follower.wire is not None for follower in self._followers.values())
+        return f"<Exchange: {len(self._followers)} clients, {self._passage!r}>"
 
     # Clients come and go
 
-    def join(self, session_id: str, *, runs: bool) -> Follower:
-        """Return the place of a client, which was kept for it or is new; it has no wire yet."""
+    def join(self, session_id: str, *, runs: bool, comes_back: bool = True) -> Follower:
+        """Return the place of a client, which was kept for it or is new; it has no wire yet.
+
+        Who `comes_back` has a name of its own, and may have been here under an earlier broker.
+        """
         if (timer := self._away.pop(session_id, None)) is not None:
             timer.cancel()
         follower = self._followers.get(session_id)
         if follower is None:
             follower = self._followers[session_id] = Follower(self._told, runs=runs)
-            self._remind(follower)
+            if comes_back:
+                self._remind(follower)
         follower.runs = runs
         return follower
 
     def _remind(self, follower: Follower) -> None:
         """Tell a newcomer what its kernel has said since an earlier broker's death.
 
-        It may have been here before it, and wait for the end of a cell.
+        It may have been here before it, and wait for the end of a cell: for as long as places are
+        kept.
         """
-        _, kept = self._session.audience.since(self._session.adopted)
+        last, since = self._session.adopted or (None, 0.0)
+        if last is None or self._loop.time() > since + ABSENCE:
+            return
+        _, kept = self._session.audience.since(last)
         for told in told_again(envelope.event for envelope in kept):
             follower.send(utterance(told.channel, told.type, told.content, told.parent))
 
@@ -139,6 +145,7 @@ class Exchange:
         What is refused is answered as Jupyter has it: an error in the request's reply.
         """
         request = Request(follower, asked)
+        self._is_asked |= asked.type != INFO
         try:
             if asked.type == INFO:
                 self._inform(request)
@@ -217,7 +224,7 @@ class Exchange:
     def take(self, channel: str, message: Message) -> bool:
         """Take in a message before the session does; tell whether it stands for anything."""
         request = self._request_of(message)
-        parent = self._parent_of(message) if request is None else request.asked.header_bytes
+        parent = self._parents.of(message) if request is None else request.asked.header_bytes
         if channel == "iopub":
             return self._publish(message, request, parent)
         if request is None or channel == "stdin":
@@ -246,26 +253,9 @@ class Exchange:
         if message.parent_id and message.parent_id == work.request_id:
             asked = None if work.running is None else self._executions.get(work.running.id)
             if asked is not None:
-                self._know(message.parent_id, asked.asked.header_bytes)
+                self._parents.note(message.parent_id, asked.asked.header_bytes)
             return asked
         return None
-
-    def _parent_of(self, message: Message) -> bytes:
-        """Return the parent header of what is not about a request of ours.
-
-        Of what a session's other clients run, the id is the execution's. Threads of a cell that has
-        ended still speak for it.
-        """
-        work = self._session.work
-        if work.running is not None and message.parent_id == work.request_id:
-            self._know(message.parent_id, parent_of(work.running.id))
-        return self._parents.get(message.parent_id, message.parts[1])
-
-    def _know(self, msg_id: str, parent: bytes) -> None:
-        if msg_id not in self._parents:
-            self._parents[msg_id] = parent
-            if len(self._parents) > MOST_PARENTS:
-                del self._parents[next(iter(self._parents))]
 
     def _tell_whoever_asked(self, message: Message, parent: bytes) -> bool:
         """Tell everybody the reply to what an earlier broker had asked: one knows the id."""
@@ -331,6 +321,7 @@ class Exchange:
 
     def bound(self) -> None:
         """Tell that there is a kernel, and ask it what has waited for one."""
+        self._bound_at, self._is_asked = self._loop.time(), bool(self._session.work.queued)
         self._voice.state("idle")
         self._passage.begin()
         self._dispatch()
@@ -345,7 +336,9 @@ class Exchange:
         # Pages take `restarting` for a kernel that has died, and say so to people.
         self._voice.state("starting" if reason == "restart" else "restarting")
         self._dispatch()
-        if any(one.runs and one.wire is not None for one in self._followers.values()):
+        # One that ends by itself is replaced once somebody asks for something, or none would stay.
+        is_worth_it = self._is_asked or self._loop.time() > self._bound_at + SETTLED
+        if is_worth_it and any(one.runs and one.wire for one in self._followers.values()):
             self._session.host.need_kernel(self._session)
 
     def _told(self, follower: Follower, event: Event) -> None:

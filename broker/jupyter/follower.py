@@ -92,6 +92,7 @@ class Follower:
             self.wire.say(packet)
         if self.wire is not None or self.is_gone:
             return
+        packet.settle()
         self._kept.append(packet)
         self._size += packet.size + KEEPING
         while self._size > MOST_KEPT or len(self._kept) > MOST_PACKETS:

@@ -22,7 +22,7 @@ import orjson
 from broker.errors import BadFrame, BadMessage, BrokerError, TooLarge
 from broker.faults import Bounds, over_size
 from broker.loading import load_json
-from kernels.messages import MAX_HEADER, MAX_METADATA, MAX_NAME, Message
+from kernels.messages import MAX_HEADER, MAX_METADATA, MAX_NAME, MAX_NESTED, Message, nested
 
 Json = dict[str, Any]
 
@@ -103,6 +103,10 @@ class Packet:
         size = len(self.header) + len(self.parent) + len(self.metadata) + len(self.content)
         return size + sum(map(len, self.buffers)) if self.buffers else size
 
+    def settle(self) -> None:
+        """Take no more memory than the message does: it is to be kept for a while."""
+        self._v1 = self._text = self._legacy = None
+
     @property
     def v1(self) -> bytes:
         """Return it as a binary frame of the newer framing."""
@@ -180,7 +184,7 @@ def decode_legacy(frame: bytes | str, bounds: Bounds) -> Asked:
     text: bytes | str = frame
     if isinstance(frame, bytes):
         text, *buffers = _split(frame, "!", 4, ends=False)
-    message = load_json(text, bounds)
+    message = _loaded(text, bounds)
     if not isinstance(message, dict):
         raise BadFrame("not one JSON object")
     header = message.get("header")
@@ -238,10 +242,21 @@ def _split(frame: bytes, order: str, width: int, *, ends: bool) -> list[bytes]:
     return [frame[here:there] for here, there in pairwise(offsets)]
 
 
+def _loaded(data: bytes | str, bounds: Bounds) -> object:
+    """Return what a text of JSON holds, if it is not made to take long."""
+    if len(data) > MAX_NESTED:
+        packed = data if isinstance(data, bytes) else data.encode(errors="surrogatepass")
+        if nested(packed, MAX_NESTED) > MAX_NESTED or packed.count(b",") > bounds.max_in_all:
+            raise TooLarge(
+                f"more than {MAX_NESTED:,} arrays, objects and members, or too many items"
+            )
+    return load_json(data, bounds)
+
+
 def _object(data: bytes, what: str, most: int, bounds: Bounds) -> Json:
     _check_size(len(data), what, most)
     try:
-        value = load_json(data, bounds)
+        value = _loaded(data, bounds)
     except BrokerError as refusal:
         refusal.field = refusal.field or what
         raise

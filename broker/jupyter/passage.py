@@ -11,7 +11,8 @@ from broker.jupyter.follower import Follower, Request
 from broker.session import Session
 from kernels.state import SessionState
 
-MOST_OPEN = 256  # requests of a session
+MOST_OPEN = 256  # requests of a session,
+MOST_EACH = 64  # and of one client
 MOST_AWAITING = 64  # requests that wait for a kernel,
 MOST_WAITING = 8 << 20  # and their bytes
 AWAIT = 30.0  # s that each of these does
@@ -59,6 +60,8 @@ class Passage:
                 raise StoreUnavailable("the session store is out of reach; the session is safe")
         if len(self._open) >= MOST_OPEN:
             raise QueueFull(f"{MOST_OPEN} requests of this session are open already")
+        if sum(one.follower is request.follower for one in self._open.values()) >= MOST_EACH:
+            raise QueueFull(f"{MOST_EACH} requests of this client are open already")
         if kernel is None:
             self._await_kernel(request)
             return

@@ -13,6 +13,8 @@ from broker.requests import ExecuteRequest
 MOST_ID = 64  # characters of an execution's id
 MOST_EXPRESSIONS = 256  # of one request
 ORIGIN = {"origin": "jupyter"}
+# Requests to the debugger that run code, and where that stands in their arguments (DAP).
+EVALUATES = {"evaluate": "expression", "setExpression": "value", "setVariable": "value"}
 
 Json = dict[str, Any]
 
@@ -41,6 +43,15 @@ def execution_of(asked: Asked, taken: Collection[str], spare: str) -> ExecuteReq
         metadata={**asked.metadata, **ORIGIN},
         user_expressions=expressions,
     )
+
+
+def evaluated(content: Json) -> str:
+    """Return the code that a request to the debugger runs, or ""."""
+    given = content.get("arguments")
+    code = (
+        given.get(EVALUATES.get(str(content.get("command")), "")) if isinstance(given, dict) else ""
+    )
+    return code if isinstance(code, str) else ""
 
 
 def refusal(error: BrokerError) -> Json:

@@ -419,10 +419,15 @@ async def test_a_flood_about_one_request_is_cut_off_and_its_end_is_told() -> Non
 async def test_requests_that_are_open_at_once_are_bounded() -> None:
     stage = Stage()
     one, wire = stage.come()
-    for number in range(257):
+    clients = [one, *(stage.come(name)[0] for name in "bcde")]
+    for number in range(65):
         stage.ask(one, "complete_request", name=str(number), code="a")
+    assert len(stage.kernel.channels.passed) == 64  # a client's share
+    assert ("shell", "complete_reply", "64", "QueueFull") in wire.told
+    for client in clients:
+        for number in range(64):
+            stage.ask(client, "complete_request", name=f"more-{number}", code="a")
     assert len(stage.kernel.channels.passed) == 256
-    assert ("shell", "complete_reply", "256", "QueueFull") in wire.told
 
 
 @on_manual_time
@@ -500,3 +505,50 @@ async def test_what_was_passed_on_and_ends_in_time_ends_nothing_else() -> None:
         stage.say("shell", "complete_reply", {}, name)
     await elapse(20)
     assert (stage.kernel.interrupts, stage.kernel.killed) == (0, False)
+
+
+@on_manual_time
+async def test_a_kernel_that_ends_by_itself_is_replaced_when_somebody_asks_for_something() -> None:
+    stage = Stage()
+    one, _ = stage.come()
+    needed = stage.host.needed
+    for generation in range(2, 12):
+        stage.session.drop_kernel("exit 1")
+        stage.kernel = type(stage.kernel)(f"k{generation}")
+        stage.kernel.channels = Passing()
+        stage.session.bind(stage.kernel, generation, "lost", "exit 1")
+    assert stage.host.needed == needed + 1  # the first one may have run something
+    stage.run(one, "x")
+    stage.session.drop_kernel("exit 1")
+    assert stage.host.needed == needed + 2
+
+
+@on_manual_time
+async def test_the_end_of_a_session_is_no_restart() -> None:
+    stage = Stage()
+    _, wire = stage.come()
+    needed = stage.host.needed
+    stage.session.drop_kernel("killed", last=True)
+    stage.session.close(4404, "killed")
+    assert (wire.told, wire.ended, stage.host.needed) == ([], [4404], needed)
+
+
+@on_manual_time
+async def test_what_an_adopted_kernel_has_said_is_told_again_for_a_while_to_who_may_come_back() -> (
+    None
+):
+    stage = Stage(bound=False)
+    stage.session.bind(stage.kernel, 1, "warm", "")
+    event = {"type": "stream", "id": "cell", "name": "stdout", "text": "after"}
+    stage.session.audience.emit(event)
+
+    def told_to(name: str, *, comes_back: bool) -> list[Told]:
+        one, wire = stage.exchange.join(name, runs=True, comes_back=comes_back), FakeWire()
+        one.wire = wire
+        stage.exchange.attach(one)
+        return wire.told
+
+    assert told_to("nameless", comes_back=False) == []
+    assert told_to("named", comes_back=True) == [("iopub", "stream", "cell", "after")]
+    await elapse(ABSENCE + 1)
+    assert told_to("late", comes_back=True) == []

@@ -21,6 +21,7 @@ from broker.jupyter.frames import (
     decode_v1,
     made,
 )
+from broker.jupyter.translation import evaluated
 
 BOUNDS = Bounds(max_frame=1 << 16)
 HEADER = {"msg_id": "m-1", "msg_type": "comm_msg", "session": "s", "username": "", "version": "5.3"}
@@ -202,3 +203,27 @@ def test_what_is_written_is_read_again(content: dict[str, Any], buffers: list[by
 
 def test_who_takes_text_alone_gets_a_message_without_its_buffers() -> None:
     assert json.loads(packet(b"\0").text) == json.loads(packet().legacy)
+
+
+@pytest.mark.parametrize("many", ['"k{}":1', "[]", "1"])
+def test_what_would_take_long_to_read_is_refused_unread(many: str) -> None:
+    members = ",".join(many.replace("{}", str(number)) for number in range(2_000_000))
+    inside = members if ":" in many else f'"a":[{members}]'
+    text = f'{{"header": {json.dumps(HEADER)}, "content": {{{inside}}}}}'
+    with pytest.raises(TooLarge):
+        decode_legacy(text, Bounds(max_frame=64 << 20))
+
+
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [
+        ({"command": "evaluate", "arguments": {"expression": "x()"}}, "x()"),
+        ({"command": "setVariable", "arguments": {"value": "y"}}, "y"),
+        ({"command": "evaluate", "arguments": {"expression": 1}}, ""),
+        ({"command": "evaluate", "arguments": []}, ""),
+        ({"command": "next", "arguments": {"expression": "x"}}, ""),
+        ({"command": ["evaluate"]}, ""),
+    ],
+)
+def test_code_that_the_debugger_is_to_run_is_known(content: dict[str, Any], code: str) -> None:
+    assert evaluated(content) == code

@@ -78,7 +78,7 @@ async def test_a_second_connection_takes_the_place_of_the_first(broker: RunningB
     name = new_name()
     execute(broker, name, "1")
     async with looking_into(broker, name) as first, looking_into(broker, name) as second:
-        assert await first.until_closed() == 4409
+        assert await first.until_closed() == 4410
         await second.run("1")
 
 
@@ -262,6 +262,8 @@ async def test_a_notebook_that_reads_nothing_is_let_go_and_the_chat_goes_on(
             code = "for i in range(60):\n    print('x' * 16000, flush=True)"
             for _ in range(8):
                 await chat.run(f"{code}\n    display({{'text/plain': 'y' * 500000}}, raw=True)")
+                if "Jupyter client too slow" in broker.log:
+                    break  # a connection that does not answer a close is cut off soon
             notebook.connection.transport.resume_reading()
             assert await notebook.until_closed() == 4408
             await chat.run("1")

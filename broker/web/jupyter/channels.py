@@ -14,11 +14,11 @@ from broker.jupyter.exchange import Exchange
 from broker.jupyter.follower import Follower
 from broker.jupyter.frames import REFUSALS, V1, Asked, Packet, decode_legacy, decode_v1
 from broker.jupyter.names import is_unnamed
-from broker.jupyter.translation import stderr
+from broker.jupyter.translation import evaluated, stderr
 from broker.jupyter.voice import utterance
 from broker.principal import Deed, Principal
 from broker.protocol import OpenQuery
-from broker.requests import Close, Interrupt, Request, Restart
+from broker.requests import Close, Execute, Interrupt, Request, Restart
 from broker.session import Session
 from broker.web import audited
 from broker.web.backlog import Backlog
@@ -31,8 +31,8 @@ from broker.web.outbox import BINARY, TEXT
 logger = logging.getLogger(__name__)
 
 MOST_ID = 128  # characters of a session_id
-SHUTDOWN, INTERRUPT = "shutdown_request", "interrupt_request"
-REPLACED = 4409
+SHUTDOWN, INTERRUPT, DEBUG = "shutdown_request", "interrupt_request", "debug_request"
+REPLACED = 4410  # by another connection of the same client's
 WEBVIEW = "vscode-webview:"  # pages of VS Code, which no site can be
 # Jupyter's own server, where it is a client (`--gateway-url`), takes every frame for text: a binary
 # one ends its reading for good. It is what connects by Tornado and offers no subprotocol.
@@ -105,7 +105,7 @@ class Channels(websocket.WebSocketHandler):
         self.exchange = self.session.tap
         # A place is the token's as well: replies and questions in it are for nobody else.
         place = repr((self.principal.token_id, self._runs, named or uuid.uuid4().hex))
-        self.follower = self.exchange.join(place, runs=self._runs)
+        self.follower = self.exchange.join(place, runs=self._runs, comes_back=self._comes_back)
         if (before := self.follower.wire) is not None:
             before.end(REPLACED, "another connection has the same session_id")
         audience, most = self.session.audience, self.house.client_backlog
@@ -140,6 +140,8 @@ class Channels(websocket.WebSocketHandler):
             self._note(execute)
         elif asked.type == INTERRUPT and self._runs:
             self._note(Interrupt(id=asked.msg_id))
+        elif asked.type == DEBUG and self._runs and (code := evaluated(asked.content)):
+            self._note(Execute(id=asked.msg_id, code=code))
 
     def _note(self, request: Request) -> None:
         audited.asked(self.house.audit, self, self.session.name, request)

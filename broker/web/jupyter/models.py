@@ -24,7 +24,7 @@ ACTIONS: dict[str, Deed] = {"read": Deed.READ, "write": Deed.RUN, "execute": Dee
 
 def stamp(seconds: float) -> str:
     """Return Unix seconds as Jupyter's servers write a time."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def execution_state(session: Session) -> str:
