@@ -62,7 +62,7 @@ class Nodes {
     const busy = rows.filter((row) => row.state === "busy").length;
     this.busy.add(busy, `of ${count(rows.length)}`);
     const used = rows.filter((row) => row.usage?.memory);
-    if (!this.isFew && used.length) this.memory.add(used.reduce((total, row) => total + row.usage.memory, 0), `of ${plural(used.length, "session")}`);
+    if (this.isFew === false && used.length) this.memory.add(used.reduce((total, row) => total + row.usage.memory, 0), `of ${plural(used.length, "session")}`);
   }
 
   measure(told) {

@@ -132,13 +132,9 @@ export class Overview {
     const asking = (this.asking = new AbortController());
     const began = performance.now();
     try {
-      const [memory, rows] = await Promise.all([this.nodes?.look(asking.signal), this.sessions(asking.signal)]);
+      await Promise.all([this.measured(asking.signal), this.listed(asking.signal)]);
       if (asking.signal.aborted) return;
-      if (memory) this.memory = memory;
-      this.rows = rows.map((row) => ({ ...row, memory: row.usage?.memory ?? this.memory.get(row.kernel) }));
-      this.nodes?.sessions(rows.filter((row) => row.state !== "closed"));
       this.trouble.hidden = true;
-      this.show();
     } catch (error) {
       if (error.name === "AbortError") return;
       this.trouble.hidden = false;
@@ -148,6 +144,22 @@ export class Overview {
       const pause = Math.min(SLOWEST, Math.max(EACH, REST * (performance.now() - began)));
       this.timer = setTimeout(() => this.look(), pause);
     }
+  }
+
+  // Neither waits for the other: measuring takes its time.
+  async measured(signal) {
+    const memory = await this.nodes?.look(signal);
+    if (!memory || signal.aborted) return;
+    this.memory = memory;
+    this.show();
+  }
+
+  async listed(signal) {
+    const rows = await this.sessions(signal);
+    if (signal.aborted) return;
+    this.rows = rows;
+    this.nodes?.sessions(rows.filter((row) => row.state !== "closed"));
+    this.show();
   }
 
   async sessions(signal) {
@@ -166,6 +178,7 @@ export class Overview {
   }
 
   show() {
+    for (const row of this.rows) row.memory = row.usage?.memory ?? this.memory.get(row.kernel);
     const words = this.filter.value.toLowerCase().split(/\s+/).filter(Boolean);
     const found = words.length ? this.rows.filter((row) => matches(row, words)) : [...this.rows];
     const column = COLUMNS.find((one) => one.key === this.sort.key);

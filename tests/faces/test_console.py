@@ -277,6 +277,7 @@ def test_sessions_are_found_opened_and_killed_from_the_keyboard(tab: Tab, client
     page = tab.open()
     expect(page.locator(".tile").first).to_contain_text("Warm")
     expect(page.locator(".nodes tbody tr")).to_have_count(2)
+    expect(page.locator(".row", has_text="key-2")).to_be_visible()
     page.keyboard.press("/")
     page.keyboard.type("key-")
     page.keyboard.press("Enter")
