@@ -164,15 +164,19 @@ class Exchange:
                 self._passage.send(request)
         except BrokerError as error:
             self._refuse(request, error)
+        finally:
+            follower.dispatch()
         return None
 
     def answer(self, follower: Follower, asked: Asked, content: Json) -> None:
         """Answer a request that somebody else has served."""
         self._voice.reply(Request(follower, asked), content)
+        follower.dispatch()
 
     def refuse(self, follower: Follower, asked: Asked, error: BrokerError) -> None:
         """Answer a request that somebody else would have served."""
         self._refuse(Request(follower, asked), error)
+        follower.dispatch()
 
     def interrupt(self) -> None:
         """Interrupt what runs; where nothing does, what else the kernel is asked."""
@@ -217,7 +221,6 @@ class Exchange:
         self._voice.status(request, "idle")
         if self._session.occupied:  # with another's request, and that is busy all the same
             request.follower.send(utterance("iopub", "status", {"execution_state": "busy"}))
-            request.follower.dispatch()
 
     # What the kernel says
 

@@ -125,6 +125,7 @@ class Follower:
     def fault(self, request_id: str, error: BrokerError) -> None:
         """Learn that an execution cannot run after all."""
         self._told(self, {"type": "fault", "id": request_id, "error": error})
+        self.dispatch()
 
     def end(self, code: int, reason: str) -> None:
         """Learn that the session has ended."""

@@ -132,6 +132,7 @@ class Passage:
         if request in self._awaiting:
             self._awaiting.remove(request)
             self._refuse(request, KernelBusy("the session still has no kernel; ask again"))
+            request.follower.dispatch()
 
     def _expire(self, request: Request) -> None:
         msg_id = next((key for key, one in self._open.items() if one is request), "")

@@ -17,7 +17,10 @@ ERROR = ("ename", "evalue", "traceback")
 
 
 class Voice:
-    """Speaks about one session; `tell_all` sends a message to all of its clients."""
+    """Speaks about one session; `tell_all` gives a message to all of its clients.
+
+    What it says leaves with the next `dispatch` of who it is said to.
+    """
 
     def __init__(self, tell_all: Callable[[Packet], None]) -> None:
         self._tell_all = tell_all
@@ -61,9 +64,7 @@ class Voice:
     def _send(
         self, request: Request, channel: str, kind: str, content: Mapping[str, Any] | bytes
     ) -> None:
-        packet = utterance(channel, kind, content, request.asked.header_bytes)
-        request.follower.send(packet)
-        request.follower.dispatch()
+        request.follower.send(utterance(channel, kind, content, request.asked.header_bytes))
 
 
 def utterance(
