@@ -116,7 +116,7 @@ def _without_protocol_version(told: Told) -> Told:
 
 def _without_close_code(told: Told) -> Told:
     what, status, sense = told
-    return (what, 0, sense) if status in (4409, CloseCode.NO_STATUS_RCVD) else told
+    return (what, 0, sense) if status in (4410, CloseCode.NO_STATUS_RCVD) else told
 
 
 # fmt: off
@@ -187,7 +187,7 @@ ACCEPTED = (
         rest=_without_protocol_version,
     ),
     Accepted(
-        "4409 where a second socket takes the place of the first, which otherwise has no code",
+        "4410 where a second socket takes the place of the first, which otherwise has no code",
         "so that a client can tell it from a lost connection",
         rest=_without_close_code,
     ),
