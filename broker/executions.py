@@ -377,6 +377,6 @@ class Executions:
         if kind in ("started", "error"):
             self._place.mark.told(kind)
         if kind in ("error", "done"):
-            self._place.past.note(event, time.time())
+            self._place.past.note(event, time.time(), self._place.transcript.redacted)
         self._place.audience.emit(event)
         self._place.transcript.note(execution, event)

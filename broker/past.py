@@ -7,7 +7,7 @@ Times are Unix seconds.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 MOST_GENERATIONS = 16  # kept of a session; claim.lua and release.lua know the number, too
@@ -77,10 +77,10 @@ class Past:
         self._generations[generation] = known._replace(ended=now, reason=reason)
         self._bound()
 
-    def note(self, event: Mapping[str, Any], now: float) -> None:
-        """Take in an execution's event, if it says how that has failed."""
+    def note(self, event: Mapping[str, Any], now: float, redacted: Callable[[str], str]) -> None:
+        """Take in an execution's event, if it says how that has failed; without its secrets."""
         if event["type"] == "error":
-            told = event["short"]
+            told = redacted(event["short"])
         elif event["type"] == "done" and event["status"] == "lost":
             told = f"lost: {event.get('reason') or 'unknown'}"
         else:

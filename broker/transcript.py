@@ -365,6 +365,10 @@ class Transcript:
             else:
                 recording.take(kind, event)
 
+    def redacted(self, text: str) -> str:
+        """Return text with a note in the place of each secret that is known."""
+        return text if self._redaction is None else str(self._redaction.redacted(text))
+
     def _learn(self, execution: Execution) -> None:
         """Take in the secrets around an execution; code may keep them for as long as it likes."""
         redaction = self._redaction or Redaction()

@@ -92,7 +92,8 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; what the broker refuses becomes one line and exit status 1."""
         try:
-            return super().invoke(ctx)
+            result = super().invoke(ctx)
+            sys.stdout.flush()  # or what cannot be written would be told in the interpreter's words
         except click.ClickException:
             raise
         except Exception as error:
@@ -101,6 +102,7 @@ class Commands(click.Group):
             if isinstance(error, BrokerError):
                 raise RefusedByBroker(type(error).__name__, error.message) from error
             raise
+        return result
 
 
 def show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
@@ -134,4 +136,9 @@ def main() -> None:
             reconfigure(errors="backslashreplace")
     if COMPLETING in os.environ:  # a shell asks what may come next
         importlib.import_module("broker.cli.completion")
-    cli(prog_name="broker", complete_var=COMPLETING)
+    try:
+        cli(prog_name="broker", complete_var=COMPLETING)
+    except OSError as error:  # a full disk, most of the time; a closed pipe click ends quietly for
+        where = error.filename or "the output"
+        click.echo(f"broker: {where}: {error.strerror or error}", err=True)
+        os._exit(1)  # what is left of the output cannot be written either

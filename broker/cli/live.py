@@ -37,6 +37,7 @@ class Screen:
         self._lock = threading.Lock()
         self._sample: Sample | None = None
         self._message = ""
+        self._is_away = False  # nobody answered, and the message says so
         self._asked: tuple[str, str] | None = None  # whose end is to be confirmed
         self._typing: str | None = None  # the filter, while it is typed
         self._ended = False
@@ -86,11 +87,14 @@ class Screen:
                 self._sample = sample
                 self._ranking.take(sample.rows, sample.at)
                 wanted = self._ranking.to_measure(self._height)
+                if self._is_away:
+                    self._is_away, self._message = False, ""
             self._sampler.tell()
             measured = self._source.measure(wanted)
             with self._lock:
                 self._ranking.measure(measured, time.monotonic())
         except BrokerError as error:
+            self._is_away = True
             self._say(f"{error.message}; trying again")
             return
         if is_first:  # a rate takes two

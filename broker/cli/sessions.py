@@ -126,6 +126,10 @@ def kill(
     if not sessions:
         found = _live(rows(broker, **filters, tenant=tenant), is_idle="idle" in filters)
         found = [row if tenant else {**row, "tenant": None} for row in found]
+        if found and every and not yes and not sys.stdin.isatty():
+            raise click.UsageError(
+                f"--all ends {len(found)} sessions; give -y where nobody is asked"
+            )
         if found and not yes and sys.stdin.isatty():
             names = ", ".join(row["session"] for row in found[:5])
             dots = " …" if len(found) > 5 else ""

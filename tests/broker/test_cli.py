@@ -280,11 +280,11 @@ def test_kill_ends_the_named_all_or_the_idle(run: Run, peer: Peer) -> None:
     done = run("kill", "nobody", "a")
     assert (done.returncode, done.stdout) == (1, "a: generation 3 ended\n")
     assert "nobody: no such" in done.stderr
-    assert json.loads(run("kill", "--all", "--json").stdout)["refused"] == []
+    assert json.loads(run("kill", "--all", "-y", "--json").stdout)["refused"] == []
     deleted = [path for method, path, *_ in peer.asked if method == "DELETE"]
     assert deleted[-2:] == ["/v1/sessions/[red]b", "/v1/sessions/chat:1:smile:"]
     assert run("kill", "--idle", "10m").stdout == "b: generation 1 ended\n"
-    for wrong in ([], ["a", "--all"], ["--all", "--idle", "1m"]):
+    for wrong in ([], ["a", "--all"], ["--all", "--idle", "1m"], ["--all"]):
         assert run("kill", *wrong).returncode == 2
 
 

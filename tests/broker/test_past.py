@@ -37,7 +37,7 @@ def test_the_oldest_generations_and_errors_go() -> None:
     for number in range(1, 40):
         past.begin(number, float(number))
         past.end(number, "idle", number + 0.5)
-        past.note({"type": "error", "id": f"e{number}", "short": f"E: {number}"}, 1.0)
+        past.note({"type": "error", "id": f"e{number}", "short": f"E: {number}"}, 1.0, str)
     assert [one.generation for one in past.generations] == list(range(40 - MOST_GENERATIONS, 40))
     assert [one.id for one in past.errors] == [f"e{n}" for n in range(40 - MOST_ERRORS, 40)]
     assert past.last_error == "E: 39"
@@ -45,13 +45,23 @@ def test_the_oldest_generations_and_errors_go() -> None:
 
 def test_an_execution_that_was_lost_is_an_error_and_one_that_ended_is_none() -> None:
     past = Past()
-    past.note({"type": "done", "id": "a", "status": "ok"}, 1.0)
+    past.note({"type": "done", "id": "a", "status": "ok"}, 1.0, str)
     assert past.last_error is None
-    past.note({"type": "done", "id": "b", "status": "lost", "reason": "oom"}, 2.0)
+    past.note({"type": "done", "id": "b", "status": "lost", "reason": "oom"}, 2.0, str)
     assert list(past.errors) == [("b", "lost: oom", 2.0)]
 
 
 def test_a_long_line_is_cut() -> None:
     past = Past()
-    past.note({"type": "error", "id": "a", "short": "x" * 10_000}, 1.0)
+    past.note({"type": "error", "id": "a", "short": "x" * 10_000}, 1.0, str)
     assert len(past.errors[0].error) == 300
+
+
+def test_a_secret_in_an_error_is_not_told() -> None:
+    past = Past()
+    past.note(
+        {"type": "error", "id": "a", "short": "E: s3cret"},
+        1.0,
+        lambda text: text.replace("s3cret", "-"),
+    )
+    assert past.last_error == "E: -"

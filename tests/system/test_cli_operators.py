@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -345,3 +346,21 @@ def test_top_tells_the_use_of_kernels_that_no_group_counts(
             assert [row["usage"] for row in found] == [None, None]
             assert found[0]["cpu_percent"] > 20 > found[1]["cpu_percent"]
             assert all(row["pss"] >= row["uss"] > 0 for row in found)
+
+
+def test_an_output_that_cannot_be_written_is_told_in_one_line(broker: RunningBroker) -> None:
+    for arguments in (["ls"], ["status", "--no-memory"], ["--help"]):
+        with open("/dev/full", "w") as full:
+            done = subprocess.run(
+                [str(BROKER), *arguments],
+                stdout=full,
+                stderr=subprocess.PIPE,
+                text=True,
+                timeout=60,
+                env=os.environ | {"BROKER_URL": broker.url, "BROKER_TOKEN": broker.token},
+                check=False,
+            )
+        assert (done.returncode, done.stderr) == (
+            1,
+            "broker: the output: No space left on device\n",
+        )
