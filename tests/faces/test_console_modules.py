@@ -65,6 +65,34 @@ def run(page: Page, script: str) -> Any:
     return page.evaluate(f"async () => {{ {script} }}")
 
 
+def test_a_text_shown_whole_stands_there_once_while_more_of_it_comes(page: Page) -> None:
+    lines = run(
+        page,
+        """
+        const { Text } = await import("./text.js");
+        const frame = () => new Promise((resolve) => requestAnimationFrame(resolve));
+        const one = new Text("stdout");
+        document.body.append(one.element);
+        let next = 0;
+        const more = (number) => {
+          for (const end = next + number; next < end; next += 1)
+            one.write(`\\x1b[31mline\\x1b[0m ${next}\\n`);
+        };
+        more(20000);
+        await frame();
+        one.showAll();
+        for (let step = 0; step < 20; step += 1) {
+          await frame();
+          more(40);
+        }
+        for (let step = 0; step < 60; step += 1) await frame();
+        const shown = [...one.element.querySelectorAll("pre")].map((pre) => pre.textContent);
+        return shown.join("\\n").split("\\n").filter(Boolean);
+        """,
+    )
+    assert lines == [f"line {number}" for number in range(20800)]
+
+
 def test_a_connection_that_was_opened_meanwhile_is_not_opened_again(page: Page) -> None:
     opened, waits = run(
         page,
