@@ -84,7 +84,7 @@ export class Link {
   }
 
   refuse(message, why) {
-    this.take({ type: "fault", id: message.id, message: `it was not sent: ${why}` });
+    this.take({ type: "fault", id: message.id, code: "not_sent", message: `it was not sent: ${why}` });
   }
 
   // Follow again what had ended.
