@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .cells import Event, read
+from .cells import Event, newest, read
 from .group import NEXT_STEP, RefusedByBroker
-from .options import complete_session, connection
+from .options import complete_profile, complete_session, connection
 from .printer import Printer
-from .run import ask_on, interrupting, tell_of_outages
+from .run import ask_on, interrupting, note_id, tell_of_outages
 from .screen import Screen, calm
 from .telling import Teller
 
@@ -36,7 +36,9 @@ MOST_HELD = 1000  # events of others that wait for the end of our own cell; more
 @click.argument("session", shell_complete=complete_session)
 @click.option("--watch", is_flag=True, help="Only follow what others run; Ctrl-C leaves.")
 @click.option("--create", is_flag=True, help="Start the session if there is none.")
-@click.option("--profile", help="The kernel's profile, if the session is new.")
+@click.option(
+    "--profile", shell_complete=complete_profile, help="The kernel's profile, if it is new."
+)
 @click.option(
     "-n", "last", default=3, show_default=True, type=click.IntRange(min=0),
     help="Show the last N cells first.",
@@ -99,19 +101,12 @@ def look_on(broker: Broker, name: str, teller: Teller, last: int) -> None:
     from .follow import follow
 
     try:
-        for event in follow(broker, name, lambda cells: teller.cells(cells[-last or len(cells) :])):
+        for event in follow(broker, name, lambda cells: teller.cells(newest(cells, last))):
             teller.event(event)
-            tell_missed(teller, event)
     except SessionGone as gone:
         click.echo(f"broker: {calm(gone.message)}", err=True)
     except KeyboardInterrupt:
         pass
-
-
-def tell_missed(teller: Teller, event: Event) -> None:
-    """Tell of events that are gone."""
-    if event.get("missed"):
-        teller.printer.note("broker: some of it was missed: `broker logs` has the cells")
 
 
 class Visit:
@@ -166,7 +161,6 @@ class Visit:
                 self.lines.remember(str(event.get("code", "")))
                 self.lines.renew()
         self.teller.event(event)
-        tell_missed(self.teller, event)
 
     def _note(self, event: Event) -> None:
         self.count = event.get("execution_count") or self.count
@@ -188,7 +182,7 @@ def visit(broker: Broker, name: str, here: Visit, last: int, **how: Any) -> None
         try:
             session.attach()
             told = session.history(HISTORY)["cells"]
-            before = read(broker.notebook(name))[-last:] if last else []
+            before = newest(read(broker.notebook(name)), last)
         except UnknownSession as error:
             hint = f"{NEXT_STEP['UnknownSession']}, --create starts one"
             raise click.ClickException(f"{error.message} ({hint})") from error
@@ -209,20 +203,13 @@ def converse(session: Session, here: Visit, lines: Lines) -> None:
     """Read and run code until the end."""
     from broker.client import BrokerError
 
-    from .prompt import LEAVE
+    from .prompt import typed
 
-    while True:
-        try:
-            with here.screen.above_prompt():
-                code = lines.read(here.words)
-        except KeyboardInterrupt:
-            continue
-        except EOFError:
-            return
-        if code.strip() in LEAVE:
-            return
-        if not code.strip():
-            continue
+    def line() -> str:
+        with here.screen.above_prompt():
+            return lines.read(here.words)
+
+    for code in typed(line):
         try:
             execute(session, here, code)
         except KeyboardInterrupt:
@@ -236,11 +223,10 @@ def converse(session: Session, here: Visit, lines: Lines) -> None:
 
 def execute(session: Session, here: Visit, code: str) -> None:
     """Run code as one's own, and tell what comes of it."""
-    seen: dict[str, str] = {}  # `queued` or `started`, and its id
+    seen: dict[str, str] = {}
 
     def event(event: Event) -> None:
-        if "id" in event:
-            seen["queued" if event["type"] == "queued" else "started"] = event["id"]
+        note_id(seen, event)
         here.own(event)
 
     with interrupting(session, seen) as press:

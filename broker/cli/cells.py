@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,6 +86,11 @@ def read(notebook: object) -> list[Cell]:
             found.append(_cell(cell, told, lost, where))
             lost = ""
     return found
+
+
+def newest(cells: Sequence[Cell], most: int | None) -> Sequence[Cell]:
+    """Return the last cells, at most so many; all of them for None."""
+    return cells if most is None else cells[max(0, len(cells) - most) :]
 
 
 def _cell(cell: Mapping[str, Any], told: Mapping[str, Any], lost: str, where: str) -> Cell:

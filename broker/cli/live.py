@@ -26,7 +26,7 @@ HELP = "↑↓ select  k kill  i interrupt  / filter  c m u I s t n sort  q quit
 REASON = "killed by operator, from broker top"
 
 
-class Screen:
+class View:
     """What one person looks at, and does."""
 
     def __init__(self, broker: Broker, source: Source, ranking: Ranking, interval: float) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .cells import Cell, Event, Recording, read
+from .cells import Cell, Event, Recording, newest, read
 from .options import as_json, complete_session, connection
 from .printer import Printer
 from .run import tell_of_outages
@@ -55,7 +55,7 @@ def logs(
             tell_of_outages()
             _follow(broker, session, last, None if as_json else teller)
             return
-        cells = _last(read(broker.notebook(session)), last)
+        cells = newest(read(broker.notebook(session)), last)
         if as_json:
             told = [cell.told() for cell in cells]
             click.echo(json.dumps({"session": session, "cells": told}, indent=2))
@@ -67,10 +67,6 @@ def logs(
         sys.stdout.flush()
 
 
-def _last(cells: list[Cell], last: int | None) -> list[Cell]:
-    return cells if last is None else cells[len(cells) - min(last, len(cells)) :]
-
-
 def _follow(broker: Broker, name: str, last: int | None, teller: Teller | None) -> None:
     from broker.client import SessionGone, UnknownSession
 
@@ -80,9 +76,9 @@ def _follow(broker: Broker, name: str, last: int | None, teller: Teller | None) 
 
     def before(cells: list[Cell]) -> None:
         if teller is not None:
-            teller.cells(_last(cells, last))
+            teller.cells(newest(cells, last))
         else:
-            for cell in _last(cells, last):
+            for cell in newest(cells, last):
                 lines.put(cell.told())
 
     try:
@@ -91,8 +87,6 @@ def _follow(broker: Broker, name: str, last: int | None, teller: Teller | None) 
                 lines.take(event)
                 continue
             teller.event(event)
-            if event.get("missed"):
-                teller.printer.note("broker: some of it was missed: `broker logs` has the cells")
     except SessionGone as gone:
         click.echo(f"broker: {calm(gone.message)}", err=True)
     except UnknownSession as unknown:

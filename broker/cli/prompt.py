@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codeop
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,18 +38,12 @@ def converse(
     session.attach()  # a refusal is told before a prompt is
     prompt = make_prompt(user_state_dir() / "history")
     click.echo(f"session {session.name}; Ctrl-C interrupts, Ctrl-D leaves", err=True)
-    while True:
-        try:
-            with patch_stdout(raw=True):  # what is said meanwhile stands above the prompt
-                code = prompt.prompt(">>> ")
-        except KeyboardInterrupt:
-            continue
-        except EOFError:
-            return 0
-        if code.strip() in LEAVE:
-            return 0
-        if not code.strip():
-            continue
+
+    def line() -> str:
+        with patch_stdout(raw=True):  # what is said meanwhile stands above the prompt
+            return prompt.prompt(">>> ")
+
+    for code in typed(line):
         try:
             execute(session, printer, code, timeout, around)
         except KeyboardInterrupt:
@@ -57,6 +51,22 @@ def converse(
         except BrokerError as error:
             RefusedByBroker(type(error).__name__, error.message).show()
         printer.end_line()
+    return 0
+
+
+def typed(read: Callable[[], str]) -> Iterator[str]:
+    """Yield code until Ctrl-D, or a word that leaves; Ctrl-C and empty lines are nothing."""
+    while True:
+        try:
+            code = read()
+        except KeyboardInterrupt:
+            continue
+        except EOFError:
+            return
+        if code.strip() in LEAVE:
+            return
+        if code.strip():
+            yield code
 
 
 def is_complete(text: str) -> bool:

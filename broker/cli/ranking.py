@@ -12,9 +12,8 @@ from typing import Any, Final
 Row = dict[str, Any]
 Name = tuple[str, str]  # tenant and session
 
-EXTRA: Final = (
-    8  # rows off the screen that are measured with it: a sort by memory finds all in time
-)
+# Rows off the screen that are measured with it: a sort by memory finds all in time.
+EXTRA: Final = 8
 
 
 def _name(row: Row) -> Name:

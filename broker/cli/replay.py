@@ -16,9 +16,9 @@ from broker.redaction import Redaction
 
 from .cells import Cell, Event, NotANotebook, Recording, read_file
 from .compare import REDACTED, Verdict, judge
-from .options import as_json, complete_session, connection
+from .options import as_json, complete_profile, complete_session, connection
 from .printer import exit_status
-from .run import interrupting, read_env, tell_of_outages
+from .run import interrupting, note_id, read_env, tell_of_outages
 from .screen import calm
 from .text import Duration
 
@@ -37,7 +37,7 @@ WIDTH = 60  # characters of a cell's first line that are shown
     help="The session to run it in, a new one.",
 )  # fmt: skip
 @click.option("--into", is_flag=True, help="Run it in a session that is there already.")
-@click.option("--profile", help="The kernel's profile.")
+@click.option("--profile", shell_complete=complete_profile, help="The kernel's profile.")
 @click.option("--stop-on-error", is_flag=True, help="End at a cell that fails and did not before.")
 @click.option("--timeout", type=Duration(), help="Stop each cell after this time, such as 30s.")
 @click.option("--env", multiple=True, metavar="NAME=VALUE", help="Set a variable; repeatable.")
@@ -151,8 +151,7 @@ class Run:
         seen: dict[str, str] = {}
 
         def event(event: Event) -> None:
-            if "id" in event:
-                seen["queued" if event["type"] == "queued" else "started"] = event["id"]
+            note_id(seen, event)
             recording.take(event)
             if event.get("type") == "started":
                 self._report.begin(cell)

@@ -160,11 +160,10 @@ def execute(
     `around` is what it has around it: `env` and `cwd`.
     """
     session.attach()
-    seen: dict[str, str] = {}  # `queued` or `started` of our execution, and its id
+    seen: dict[str, str] = {}
 
     def event(event: Event) -> None:
-        if "id" in event:
-            seen["queued" if event["type"] == "queued" else "started"] = event["id"]
+        note_id(seen, event)
         if printer is not None:
             printer.event(event)
 
@@ -174,6 +173,12 @@ def execute(
     if printer is None:
         click.echo(json.dumps(answer(session.name, result.events), indent=2))
     return exit_status(result.status)
+
+
+def note_id(seen: dict[str, str], event: Event) -> None:
+    """Note under `queued` or `started` the id of our own execution, for `interrupting`."""
+    if "id" in event:
+        seen["queued" if event["type"] == "queued" else "started"] = event["id"]
 
 
 @contextmanager

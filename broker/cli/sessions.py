@@ -20,7 +20,7 @@ from .options import (
     of_tenants,
     rows,
 )
-from .text import Duration, age, console, short, table
+from .text import STATE_STYLES, Duration, age, console, short, table
 
 if TYPE_CHECKING:
     from broker.client import Broker
@@ -29,7 +29,6 @@ Row = dict[str, Any]
 COUNTS = ("clients", "executions")  # known to the session's own node only
 STATES = ("ready", "busy", "opening", "suspended", "closed", "all")
 SORTS = ("name", "tenant", "state", "used", "idle", "cell", "cpu", "memory")
-STYLES = {"busy": "yellow", "ready": "green", "opening": "cyan", "suspended": "red"}
 
 
 @click.command()
@@ -69,7 +68,7 @@ def ls(broker: Broker, *, as_json: bool, **filters: Any) -> None:
         listing.add_row(
             Text(str(row["session"])),
             *(Text(str(row.get(title.lower()) or "-")) for title in more),
-            Text(told, style=STYLES.get(told, "dim")),
+            Text(told, style=STATE_STYLES.get(told, "dim")),
             str(row.get("generation", "-")),
             Text(str(row.get("profile") or "-")),
             short(row.get("kernel")),

@@ -43,6 +43,8 @@ class Teller:
         match event.get("type"):
             case "session":
                 self.printer.event(event)
+                if event.get("missed"):
+                    self.printer.note("broker: some of it was missed: `broker logs` has the cells")
             case "started":
                 self._current = key
                 count, code = event.get("execution_count"), str(event.get("code", ""))

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
+STATE_STYLES = {"busy": "yellow", "ready": "green", "opening": "cyan", "suspended": "red"}
+
+
 class Duration(click.ParamType[float]):
     """A time such as `500ms 30s 5m 2h 1d`, or a number of seconds; in seconds."""
 

@@ -13,7 +13,7 @@ import click
 from .options import as_json, connection, of_tenant
 from .ranking import ORDERS, Ranking
 from .sampling import Source
-from .text import Duration, age, console, printable, seconds, size, table
+from .text import STATE_STYLES, Duration, age, console, printable, seconds, size, table
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 FIRST = 1.0  # s between the two samples that a first rate takes, at most
 ROWS = 100  # measured where there is no screen
-STYLES = {"busy": "yellow", "ready": "green", "opening": "cyan", "suspended": "red"}
 ERROR, LEAST_ERROR = "LAST ERROR", 16  # characters, below which it tells nothing
 GAP = 2  # between columns
 LONG = 32  # characters of a name
@@ -91,9 +90,9 @@ def top(
             wait = interval
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise click.UsageError("a table that lives takes a terminal; add --once, or --json")
-    from .live import Screen
+    from .live import View
 
-    Screen(broker, source, ranking, interval).run()
+    View(broker, source, ranking, interval).run()
 
 
 def look(source: Source, ranking: Ranking) -> str:
@@ -125,7 +124,7 @@ def made(
         chosen = selects and (row["tenant"], row["session"]) == ranking.selected
         texts = [Text(told[title]) for title in titles]
         if not chosen and "STATE" in titles:
-            texts[titles.index("STATE")].stylize(STYLES.get(str(row["state"]), "dim"))
+            texts[titles.index("STATE")].stylize(STATE_STYLES.get(str(row["state"]), "dim"))
         listing.add_row(*texts, style="reverse" if chosen else None)
     return listing
 

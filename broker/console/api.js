@@ -57,6 +57,11 @@ export function at(session, rest = "") {
   return `/v1/sessions/${encodeURIComponent(session)}${rest}`;
 }
 
+// What an address ends with that is about another tenant's session.
+export function ofTenant(tenant, me) {
+  return tenant && tenant !== me.tenant ? `?tenant=${encodeURIComponent(tenant)}` : "";
+}
+
 // Of a path, each segment by itself: its slashes stand as they are.
 export function filePath(session, row) {
   const path = row.encoded ?? row.path.split("/").map(encodeURIComponent).join("/");

@@ -46,7 +46,7 @@ export class Files {
     const rows = files.filter((one) => one.type !== "directory");
     if (!rows.length) return this.list.replaceChildren(el("p", { class: "remark" }, "No files yet."));
     this.list.replaceChildren(...rows.map((one) => this.row(one)));
-    if (next) this.list.append(el("p", { class: "remark" }, `Only the first ${plural(files.length, "entry").replace("entrys", "entries")} are listed.`));
+    if (next) this.list.append(el("p", { class: "remark" }, `Only the first ${plural(files.length, "entry", "entries")} are listed.`));
   }
 
   row(one) {

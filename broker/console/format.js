@@ -41,6 +41,6 @@ export function clip(text, most) {
   return text.length > most ? `${text.slice(0, most - 1)}…` : text;
 }
 
-export function plural(number, word) {
-  return `${count(number)} ${word}${number === 1 ? "" : "s"}`;
+export function plural(number, word, many = `${word}s`) {
+  return `${count(number)} ${number === 1 ? word : many}`;
 }

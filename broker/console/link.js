@@ -6,6 +6,7 @@ import { explained } from "./words.js";
 
 const FIRST_WAIT = 500; // ms before it tries again, doubled up to
 const LAST_WAIT = 10000;
+const MOST_WAITING = 32; // messages; as many cells as a session has queued
 const GONE = 4404;
 const TOKEN_ENDED = 4401;
 const ELSEWHERE = 4409;
@@ -19,7 +20,7 @@ export class Link {
     this.mode = "watch";
     this.seen = 0;
     this.wait = FIRST_WAIT;
-    this.waiting = []; // messages for when it is open
+    this.waiting = []; // messages for when it is open; they are refused where it never will be
     this.closed = false;
   }
 
@@ -35,10 +36,10 @@ export class Link {
     socket.onopen = () => {
       this.wait = FIRST_WAIT;
       this.tell({ state: "live", text: this.mode === "run" ? "live" : "watching" });
-      for (const one of this.waiting.splice(0)) socket.send(one);
+      for (const one of this.waiting.splice(0)) socket.send(JSON.stringify(one));
     };
     socket.onmessage = (frame) => this.socket === socket && this.got(JSON.parse(frame.data));
-    socket.onclose = (event) => this.socket === socket && this.lost(event);
+    socket.onclose = (event) => this.lost(socket, event);
   }
 
   got(event) {
@@ -52,29 +53,38 @@ export class Link {
     this.take(event);
   }
 
-  async lost(event) {
-    if (this.closed) return;
-    if (event.code === GONE || event.code === 1000) return this.tell({ state: "ended", text: event.reason || "the session has ended" });
+  async lost(socket, event) {
+    if (this.closed || this.socket !== socket) return;
+    if (event.code === GONE || event.code === 1000) return this.end(event.reason || "the session has ended");
     if (event.code === TOKEN_ENDED) return get("/v1/me").catch(() => {}); // which leads to the sign-in
     if (event.code === ELSEWHERE) this.tell({ state: "away", text: "another node serves the session now" });
     else this.tell({ state: "away", text: `connecting again${event.reason ? `: ${event.reason}` : ""}` });
     // A browser does not say why a handshake failed; asked over HTTP, the broker does.
-    if (event.code === 1006 && !(await this.isThere())) return;
+    const why = event.code === 1006 ? await this.whyGone() : null;
+    if (this.closed || this.socket !== socket) return; // `run` has opened another meanwhile
+    if (why) return this.end(why);
     this.timer = setTimeout(() => this.open(), this.wait);
     this.wait = Math.min(LAST_WAIT, this.wait * 2);
   }
 
-  async isThere() {
+  // Resolve to why there is nothing to come back to, or null where there is.
+  async whyGone() {
     try {
       const row = await get(at(this.session));
-      if (row.state !== "closed" && (this.mode === "run" || row.clients !== null)) return true;
-      const where = row.state === "closed" ? "the session has ended" : `node ${row.node} serves the session`;
-      this.tell({ state: "ended", text: where });
+      if (row.state === "closed") return "the session has ended";
+      return this.mode === "run" || row.clients !== null ? null : `node ${row.node} serves the session`;
     } catch (error) {
-      if (error.status === 0) return true;
-      this.tell({ state: "ended", text: explained(error) });
+      return error.status === 0 ? null : explained(error);
     }
-    return false;
+  }
+
+  end(text) {
+    for (const one of this.waiting.splice(0)) this.refuse(one, text);
+    this.tell({ state: "ended", text });
+  }
+
+  refuse(message, why) {
+    this.take({ type: "fault", id: message.id, code: "not_sent", message: `it was not sent: ${why}` });
   }
 
   // Follow again what had ended.
@@ -93,9 +103,9 @@ export class Link {
 
   send(message) {
     this.run();
-    const text = JSON.stringify(message);
-    if (this.socket.readyState === WebSocket.OPEN) this.socket.send(text);
-    else this.waiting.push(text);
+    if (this.socket.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify(message));
+    else if (this.waiting.length < MOST_WAITING) this.waiting.push(message);
+    else this.refuse(message, "too much waits for the connection already; send it again then");
   }
 
   close() {

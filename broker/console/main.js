@@ -19,8 +19,17 @@ let turn = 0;
 function taken() {
   const found = location.hash.match(/^#token=([^&]*)$/);
   if (!found && !location.search) return;
-  if (found) api.keep(decodeURIComponent(found[1]));
+  if (found) api.keep(decoded(found[1]));
   history.replaceState(null, "", found ? "/" : `/${location.hash}`);
+}
+
+// Whoever writes an address may write anything.
+function decoded(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
 }
 
 function drawBar() {
@@ -64,7 +73,7 @@ function signIn(trouble) {
     el("label", { for: "token" }, "Access token"),
     input,
     el("button", { type: "submit", class: "primary" }, "Sign in"),
-    el("p", { id: "about-token", class: "hint" }, "", el("code", {}, "broker serve"), " prints one, and ", el("code", {}, "broker token create"), " makes one. It stays in this tab, until the tab is closed."),
+    el("p", { id: "about-token", class: "hint" }, el("code", {}, "broker serve"), " prints one, and ", el("code", {}, "broker token create"), " makes one. It stays in this tab, until the tab is closed."),
   );
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
@@ -99,7 +108,7 @@ async function route() {
   shut();
   drawBar();
   const [, name, query] = location.hash.match(/^#\/s\/([^?/]+)(\?.*)?$/) ?? [];
-  page = name ? new SessionPage(me, decodeURIComponent(name), new URLSearchParams(query).get("tenant")) : new Overview(me);
+  page = name ? new SessionPage(me, decoded(name), new URLSearchParams(query).get("tenant")) : new Overview(me);
   main.replaceChildren(page.element);
   scrollTo({ top: 0 });
   page.begin();

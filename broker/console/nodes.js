@@ -69,7 +69,7 @@ class Nodes {
     const kernels = told.pools.flatMap((pool) => pool.kernels);
     const rows = [told.broker, ...told.zygotes, ...kernels];
     const measured = rows.filter((row) => typeof row.pss === "number");
-    this.memory.add(measured.length ? measured.reduce((total, row) => total + row.pss, 0) : null, plural(rows.length, "process").replace("processs", "processes"));
+    this.memory.add(measured.length ? measured.reduce((total, row) => total + row.pss, 0) : null, plural(rows.length, "process", "processes"));
     this.measureCpu(rows);
     return new Map(kernels.filter((row) => typeof row.pss === "number").map((row) => [row.kernel, row.pss]));
   }

@@ -1,6 +1,6 @@
 // All sessions, and what serves them; looked at each few seconds, while somebody looks.
 
-import { at, ask, get } from "./api.js";
+import { ask, at, get, ofTenant } from "./api.js";
 import { confirmed } from "./ask.js";
 import { button, el, note, say } from "./dom.js";
 import { count } from "./format.js";
@@ -25,13 +25,14 @@ export class Overview {
     const may = (scope) => me.scopes.includes(scope);
     this.may = { interrupt: may("run"), kill: may("run") || may("admin"), open: true };
     this.nodes = me.operator ? nodesOf(me) : null;
-    this.list = new Rows({ open: (row) => this.open(row), interrupt: (row) => this.interrupt(row), kill: (row) => this.kill(row) }, this.may);
+    this.list = new Rows({ address: (row) => this.address(row), open: (row) => this.open(row), interrupt: (row) => this.interrupt(row), kill: (row) => this.kill(row) }, this.may);
     this.filter = el("input", { type: "search", id: "filter", placeholder: "Filter: name, state, error …", "aria-label": "Filter the sessions", spellcheck: "false", oninput: () => this.show() });
     this.filter.addEventListener("keydown", (event) => this.filterKey(event));
     this.state = el("select", { "aria-label": "Which sessions", onchange: () => this.look() }, el("option", { value: "" }, "Live"), el("option", { value: "all" }, "With ended ones"));
     this.told = el("span", { class: "told" });
     this.trouble = el("p", { class: "trouble", role: "alert", hidden: true });
     this.none = el("p", { class: "remark empty", hidden: true });
+    this.columns = new Map(); // by column, its head
     this.heads = el("div", { class: "row heads", role: "row" }, ...COLUMNS.map((one) => this.head(one)));
     this.element = el(
       "div",
@@ -121,7 +122,7 @@ export class Overview {
       this.show();
     });
     const cell = el("div", { role: "columnheader", class: `${column.key}${column.number ? " number" : ""}` }, one);
-    column.cell = cell;
+    this.columns.set(column, cell);
     return cell;
   }
 
@@ -189,7 +190,7 @@ export class Overview {
       const order = column.number ? left - right : byName(left, right);
       return sign * order || byName(keyOf(a), keyOf(b));
     });
-    for (const one of COLUMNS) one.cell.setAttribute("aria-sort", one === column ? (this.sort.down ? "descending" : "ascending") : "none");
+    for (const [one, cell] of this.columns) cell.setAttribute("aria-sort", one === column ? (this.sort.down ? "descending" : "ascending") : "none");
     this.element.querySelector(".grid").setAttribute("aria-rowcount", found.length + 1);
     this.element.querySelector(".grid").classList.toggle("no-cpu", !this.rows.some((row) => row.usage));
     this.list.set(found);
@@ -198,15 +199,17 @@ export class Overview {
     say(this.none, this.rows.length ? "No session matches the filter." : this.me.scopes.includes("run") ? "No sessions yet. The first one: broker run -s demo 'x = 20'" : "No sessions that this token may see.");
   }
 
+  address(row) {
+    return `#/s/${encodeURIComponent(row.session)}${ofTenant(row.tenant, this.me)}`;
+  }
+
   open(row) {
-    const tenant = row.tenant === this.me.tenant ? "" : `?tenant=${encodeURIComponent(row.tenant)}`;
-    location.hash = `#/s/${encodeURIComponent(row.session)}${tenant}`;
+    location.hash = this.address(row);
   }
 
   async interrupt(row) {
     try {
-      const tenant = row.tenant === this.me.tenant ? "" : `?tenant=${encodeURIComponent(row.tenant)}`;
-      const told = await ask("POST", at(row.session, `/interrupt${tenant}`));
+      const told = await ask("POST", at(row.session, `/interrupt${ofTenant(row.tenant, this.me)}`));
       note(told.interrupted ? `${row.session}: interrupted` : `${row.session}: nothing runs in it`);
     } catch (error) {
       note(explained(error), "error");

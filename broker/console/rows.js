@@ -32,7 +32,7 @@ export function keyOf(row) {
 }
 
 export class Rows {
-  // `acts` are {open, interrupt, kill}, each of a row; `may` says which of them are there.
+  // `acts` are {address, open, interrupt, kill}, each of a row; `may` says which of the last are there.
   constructor(acts, may) {
     this.acts = acts;
     this.may = may;
@@ -113,7 +113,7 @@ export class Rows {
     const node = el(
       "div",
       { role: "row", class: "row", tabindex: "-1" },
-      cell("session", el("a", { href: `#/s/${encodeURIComponent(row.session)}`, tabindex: "-1" })),
+      cell("session", el("a", { href: this.acts.address(row), tabindex: "-1" })),
       cell("state", el("span", { class: "dot", "aria-hidden": "true" }), el("span")),
       ...["generation", "idle", "memory", "cpu", "executions", "clients"].map((name) => cell(`${name} number`)),
       cell("error", el("span"), el("span", { class: "acts" }, act("interrupt", "Interrupt", "Interrupt"), act("kill", "Kill", "Kill…"))),

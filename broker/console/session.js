@@ -1,6 +1,6 @@
 // One session as a notebook: what it has run, what it runs, and a cell of one's own.
 
-import { at, ask, download, get } from "./api.js";
+import { ask, at, download, get, ofTenant } from "./api.js";
 import { confirmed } from "./ask.js";
 import { button, el, note, say } from "./dom.js";
 import { count, span } from "./format.js";
@@ -21,7 +21,7 @@ export class SessionPage {
   constructor(me, name, tenant) {
     this.me = me;
     this.name = name;
-    this.query = tenant && tenant !== me.tenant ? `?tenant=${encodeURIComponent(tenant)}` : "";
+    this.query = ofTenant(tenant, me);
     const own = this.query === "";
     this.mayRun = own && me.scopes.includes("run");
     this.mayKill = me.scopes.includes("run") || me.scopes.includes("admin");
@@ -79,7 +79,7 @@ export class SessionPage {
       { key: "k", act: () => this.step(-1) },
       { key: "G", does: "to the end", act: () => this.toEnd() },
       { key: "x", does: "kill the session", act: () => this.mayKill && this.kill() },
-      { key: "d", does: "download the notebook", act: () => this.save() },
+      { key: "d", does: "download the notebook", act: () => this.link && this.save() },
       { key: "u", does: "back to all sessions", act: () => (location.hash = "#/") },
     ]);
     this.ticking = setInterval(() => this.book.tick(), 250);
@@ -219,7 +219,6 @@ export class SessionPage {
   }
 
   toEnd() {
-    this.follows = true;
     this.unseen = false;
     this.below.hidden = true;
     scrollTo({ top: document.documentElement.scrollHeight });

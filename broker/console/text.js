@@ -43,6 +43,8 @@ export class Text {
     this.gone += cut.length;
     for (const line of cut) this.kept -= line.length + 1;
     this.counted = done.length;
+    this.blocks?.replaceChildren();
+    this.full = 0; // blocks whose lines do not change any more
     // One line may be as long as all of it.
     done.forEach((line, index) => {
       if (line.length > MOST / 4) done[index] = line.slice(0, MOST / 4);
@@ -89,25 +91,35 @@ export class Text {
     soon(this.draw);
   }
 
-  // In blocks, a few in each frame: the browser lays out those in view alone.
+  // In blocks, a few in each frame: the browser lays out those in view alone. One that is full is
+  // drawn once, the last one again as it grows.
   drawAll() {
-    const content = this.content;
-    this.show.remove();
-    this.middle.hidden = !this.gone;
-    this.tail.replaceChildren();
-    this.first.replaceChildren();
-    this.blocks ??= el("div", { class: "blocks" });
-    this.first.after(this.blocks);
-    this.blocks.replaceChildren();
-    let at = 0;
-    const more = () => {
-      const block = el("pre", { class: "block" }, ...drawn(content.slice(at, at + BLOCK), WIDE));
-      block.style.containIntrinsicBlockSize = `auto ${Math.min(BLOCK, content.length - at) * 18}px`;
-      this.blocks.append(block);
-      at += BLOCK;
-      if (at < content.length) soon(more);
-    };
-    if (content.length) more();
+    if (!this.blocks) {
+      this.show.remove();
+      this.tail.replaceChildren();
+      this.first.replaceChildren();
+      this.blocks = el("div", { class: "blocks" });
+      this.first.after(this.blocks);
+      this.full = 0; // blocks that are
+      this.more = () => this.drawBlock();
+    }
+    this.tell(this.gone);
+    soon(this.more);
+  }
+
+  drawBlock() {
+    const { length } = this.lines.done;
+    const at = this.full * BLOCK;
+    const lines = this.slice(at, at + BLOCK);
+    if (!lines.length) return;
+    const block = el("pre", { class: "block" }, ...drawn(lines, WIDE));
+    block.style.containIntrinsicBlockSize = `auto ${lines.length * 18}px`;
+    const before = this.blocks.children[this.full];
+    if (before) before.replaceWith(block);
+    else this.blocks.append(block);
+    if (length < at + BLOCK) return;
+    this.full += 1;
+    soon(this.more);
   }
 
   download() {

@@ -60,6 +60,5 @@ const REASONS = {
 
 export function because(reason) {
   if (!reason) return "";
-  const words = REASONS[reason.split(" ")[0]];
-  return words && (reason in REASONS) ? `${reason}: ${words}` : reason;
+  return Object.hasOwn(REASONS, reason) ? `${reason}: ${REASONS[reason]}` : reason;
 }

@@ -29,7 +29,7 @@ class Backlog:
         self._client = client
         self._room = inf  # bytes that may be unread before this client is too slow
         self._held = False
-        self.parted = False  # the client has left its session, which is not held for it any more
+        self._parted = False  # the client has left its session, which is not held for it any more
 
     def __repr__(self) -> str:
         return f"<Backlog {self.outbox!r}, held={self._held}>"
@@ -40,7 +40,7 @@ class Backlog:
 
     def part(self) -> None:
         """Hold the session back no more for a connection that it has lost."""
-        self.parted = True
+        self._parted = True
         if self._held:
             self._held = False
             self._audience.release(self._client)
@@ -60,7 +60,7 @@ class Backlog:
     def _may_wait(self) -> bool:
         """Hold the kernel back for this client; False if others keep up, or it is hopeless."""
         most = self._room + (MOST_BACKLOGS - 1) * self._most
-        if self.parted or self.outbox.unread > most:
+        if self._parted or self.outbox.unread > most:
             return False
         self._held = True
         return self._audience.hold(self._client)

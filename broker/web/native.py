@@ -159,7 +159,8 @@ class NativeSocket(websocket.WebSocketHandler):
     def end(self, code: int, reason: str) -> None:
         """Close the connection for the session's own reasons."""
         self.backlog.outbox.finish()
-        self._attached, self.backlog.parted = False, True
+        self._attached = False
+        self.backlog.part()
         self.close(code, clipped(reason))
 
     # Requests
@@ -227,5 +228,6 @@ class NativeSocket(websocket.WebSocketHandler):
 
     def _detach(self) -> None:
         if self._attached:
-            self._attached, self.backlog.parted = False, True
+            self._attached = False
+            self.backlog.part()
             self.session.detach(self)

@@ -1,12 +1,7 @@
-"""The interactive prompt: what Enter does, and a whole conversation on a pseudo-terminal."""
+"""The interactive prompt: what Enter does, and a whole conversation on a terminal."""
 
 from __future__ import annotations
 
-import os
-import pty
-import select
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +12,7 @@ from prompt_toolkit.output import DummyOutput
 from broker.cli.prompt import indent_after, is_complete, make_prompt
 from broker.cli.text import age, size
 from tests.broker.scripted_peer import Peer, running_peer
+from tests.terminal import CTRL_D, broker_on_terminal
 
 
 @pytest.fixture
@@ -85,38 +81,15 @@ def test_figures_for_people() -> None:
 def test_a_conversation_on_a_terminal(peer: Peer, tmp_path: Path) -> None:
     peer.answers["x"] = [{"type": "result", "data": {"text/plain": "forty-two"}}]
     peer.answers["full"] = [{"do": "fault", "code": "capacity", "message": "the node is full"}]
-    ours, theirs = pty.openpty()
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("BROKER_")}
-    environ = {**kept, "HOME": str(tmp_path), "TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1"}
-    arguments = ["run", "-s", "a", "--url", peer.url, "--token", peer.token]
-    with subprocess.Popen(
-        [sys.executable, "-c", "from broker.cli import main; main()", *arguments],
-        stdin=theirs, stdout=theirs, stderr=theirs, env=environ, start_new_session=True,
-    ) as process:  # fmt: skip
-        os.close(theirs)
-        seen = b""
-
-        def until(text: bytes) -> None:
-            nonlocal seen
-            while text not in seen:
-                readable, _, _ = select.select([ours], [], [], 20)
-                if not readable:
-                    process.kill()
-                    pytest.fail(f"no {text!r} in {seen!r}")
-                seen += os.read(ours, 4096)
-            seen = seen.partition(text)[2]
-
-        until(b">>>")
-        os.write(ours, b"x\r")
-        until(b"forty-two")
-        until(b">>>")
-        os.write(ours, b"full\r")
-        until(b"the node is full")
-        until(b">>>")
-        os.write(ours, b"\x04")
-        with pytest.raises(OSError, match="Input/output"):  # the far end of the terminal closed
-            until(b"no such text")
-        assert process.wait(20) == 0
-    os.close(ours)
+    with broker_on_terminal(peer, "run", "-s", "a", HOME=str(tmp_path)) as person:
+        person.until(">>>")
+        person.press("x\r")
+        person.until("forty-two")
+        person.until(">>>")
+        person.press("full\r")
+        person.until("the node is full")
+        person.until(">>>")
+        person.press(CTRL_D)
+        assert person.end() == 0
     history = tmp_path / ".local" / "state" / "kernel-broker" / "history"
     assert "+x\n" in history.read_text()

@@ -194,9 +194,9 @@ def test_a_difference_is_told_from_where_it_begins_and_is_bounded() -> None:
     "piece", ["1,", "1", "1 ", "/", "\x1b[", "1min ", "0x1", "[1", "\n[1,", "1e"]
 )
 def test_no_text_takes_long_to_compare(piece: str) -> None:
-    begun = time.monotonic()
+    begun = time.process_time()  # of ours: what else the machine does is nothing to it
     steady(piece * (200_000 // len(piece)))
-    assert time.monotonic() - begun < 5
+    assert time.process_time() - begun < 5
 
 
 def test_the_outputs_of_a_cell_that_runs_are_those_that_stay() -> None:

@@ -491,6 +491,22 @@ def test_another_tenant_sees_nothing_of_these_sessions(tab: Tab, client: Broker)
     expect(page.locator(".cell")).to_have_count(0)
 
 
+def test_the_operator_opens_another_tenants_session_by_its_link(tab: Tab) -> None:
+    token = made_token(tab.broker, tenant="acme", scopes=["run"])
+    with Broker(tab.broker.url, token).session("theirs") as session:
+        session.execute("1")
+    page = tab.open()
+    page.get_by_label("Tenant", exact=True).select_option("acme")
+    page.locator(".row", has_text="theirs").get_by_role("link").click()
+    expect(page.locator(".runner.off")).to_contain_text("another tenant's session")
+
+
+def test_an_address_that_is_written_badly_is_a_session_that_is_not_there(tab: Tab) -> None:
+    page = tab.open("/s/100%")
+    expect(page.locator("h1")).to_have_text("100%")
+    expect(page.locator(".following.ended")).to_be_visible()
+
+
 # Strangers' outputs
 
 # Each would set this in the page's origin, or reach the other site.

@@ -19,7 +19,7 @@ from tests.system.peer import (
     open_gate,
     row_of,
 )
-from tests.system.typed import CTRL_C, CTRL_D, ENTER, TAB, UP, terminal
+from tests.terminal import CTRL_C, CTRL_D, ENTER, TAB, UP, broker_on_terminal
 
 
 def cell_origins(broker: RunningBroker, name: str) -> list[str | None]:
@@ -30,11 +30,11 @@ def cell_origins(broker: RunningBroker, name: str) -> list[str | None]:
 def test_a_session_is_seen_and_used_beside_the_chat(broker: RunningBroker) -> None:
     name = new_name()
     execute(broker, name, "answer = 41\nprint('from', 'the chat')")
-    with terminal(broker, "attach", name) as person:
+    with broker_on_terminal(broker, "attach", name) as person:
         shown = person.until("In [2]:")
         assert "from the chat" in shown
         assert "> print('from', 'the chat')" in shown
-        person.type(f"answer + 1{ENTER}")
+        person.press(f"answer + 1{ENTER}")
         person.until("\n42")
         person.until("In [3]:")
         execute(broker, name, "print('some', 'more')")  # above the prompt
@@ -42,13 +42,13 @@ def test_a_session_is_seen_and_used_beside_the_chat(broker: RunningBroker) -> No
         assert "> print('some', 'more')" in shown
         person.until("[ok, ")
         person.until("In [4]:")
-        person.type(f"for i in range(2):{ENTER}print('line', i){ENTER}{ENTER}")
+        person.press(f"for i in range(2):{ENTER}print('line', i){ENTER}{ENTER}")
         person.until("line 0\nline 1\n")
         person.until("In [5]:")
-        person.type(f"1 / 0{ENTER}")
+        person.press(f"1 / 0{ENTER}")
         person.until("ZeroDivisionError: division by zero")
         person.until("In [6]:")
-        person.type(CTRL_D)
+        person.press(CTRL_D)
         assert person.end() == 0
         assert "goes on" in person.all
     assert cell_origins(broker, name) == [None, "attach", None, "attach", "attach"]
@@ -61,82 +61,82 @@ def test_tab_completes_from_the_session_and_its_cells_are_the_history(
     name = new_name()
     execute(broker, name, "extraordinary = 6 * 7")
     execute(broker, name, "print(extraordinary, 'again')")
-    with terminal(broker, "attach", "-n", "0", name) as person:
+    with broker_on_terminal(broker, "attach", "-n", "0", name) as person:
         assert "again" not in person.until("In [3]:")
-        person.type(f"extraord{TAB}")
+        person.press(f"extraord{TAB}")
         person.until("inary")
-        person.type(ENTER)
+        person.press(ENTER)
         person.until("\n42")
         person.until("In [4]:")
-        person.type(f"{UP}{UP}{ENTER}")
+        person.press(f"{UP}{UP}{ENTER}")
         person.until("42 again")
         person.until("In [5]:")
-        person.type(CTRL_D)
+        person.press(CTRL_D)
         assert person.end() == 0
 
 
 def test_ctrl_c_interrupts_ones_own_cell_and_clears_the_line(broker: RunningBroker) -> None:
     name = new_name()
-    with terminal(broker, "attach", "--create", name) as person:
+    with broker_on_terminal(broker, "attach", "--create", name) as person:
         person.until("In [1]:")
-        person.type(f"kept = 5; import time; print('u' + 'p', flush=True); time.sleep(60){ENTER}")
+        person.press(f"kept = 5; import time; print('u' + 'p', flush=True); time.sleep(60){ENTER}")
         person.until("\nup\n")
-        person.type(CTRL_C)
+        person.press(CTRL_C)
         person.until("KeyboardInterrupt")
         person.until("In [2]:")
-        person.type(f"nonsense{CTRL_C}")
+        person.press(f"nonsense{CTRL_C}")
         person.until("In [2]:")
-        person.type(f"kept{ENTER}")
+        person.press(f"kept{ENTER}")
         person.until("\n5")
         person.until("In [3]:")
-        person.type(f"exit{ENTER}")
+        person.press(f"exit{ENTER}")
         assert person.end() == 0
 
 
 def test_code_asks_the_person_who_runs_it(broker: RunningBroker) -> None:
     name = new_name()
     execute(broker, name, "def work(n):\n    half = n / 2\n    breakpoint()\n    return half")
-    with terminal(broker, "attach", "-n", "0", name) as person:
+    with broker_on_terminal(broker, "attach", "-n", "0", name) as person:
         person.until("In [2]:")
-        person.type(f"'<' + input('name? ') + '>'{ENTER}")
+        person.press(f"'<' + input('name? ') + '>'{ENTER}")
         person.until("\nname? ")  # not the line that was typed
-        person.type(f"Ada{ENTER}")
+        person.press(f"Ada{ENTER}")
         person.until("'<Ada>'")
         person.until("In [3]:")
-        person.type(f"import getpass; len(getpass.getpass('word? ')){ENTER}")
+        person.press(f"import getpass; len(getpass.getpass('word? ')){ENTER}")
         person.until("\nword? ")
-        person.type(f"hidden{ENTER}")
+        person.press(f"hidden{ENTER}")
         person.until("\n6")
         assert "hidden" not in person.all
         person.until("In [4]:")
-        person.type(f"work(10){ENTER}")
+        person.press(f"work(10){ENTER}")
         person.until("db> ")
-        person.type(f"p half{ENTER}")
+        person.press(f"p half{ENTER}")
         person.until("5.0")
         person.until("db> ")
-        person.type(f"c{ENTER}")
+        person.press(f"c{ENTER}")
         person.until("5.0")
         person.until("In [5]:")
-        person.type(f"1 / 0{ENTER}")
+        person.press(f"1 / 0{ENTER}")
         person.until("In [6]:")
-        person.type(f"%debug{ENTER}")
+        person.press(f"%debug{ENTER}")
         person.until("db> ")
-        person.type(f"q{ENTER}")
+        person.press(f"q{ENTER}")
         person.until("In [7]:")
-        person.type(CTRL_D)
+        person.press(CTRL_D)
         assert person.end() == 0
 
 
 def test_images_become_files_and_tables_text(broker: RunningBroker, tmp_path: Path) -> None:
     name = new_name()
     execute(broker, name, "import pandas as pd; pd.DataFrame({'city': ['Oslo']})")
-    with terminal(broker, "attach", "--save-images", str(tmp_path), name) as person:
+    with broker_on_terminal(broker, "attach", "--save-images", str(tmp_path), name) as person:
         assert "0  Oslo" in person.until("In [2]:")
-        person.type(f"import matplotlib.pyplot as plt; plt.plot([1, 2]);{ENTER}")
+        person.press(f"import matplotlib.pyplot as plt; plt.plot([1, 2]);{ENTER}")
         person.until("[image/png ")
         person.until("image-001.png")
         person.until("In [3]:")
-        person.type(CTRL_D)
+        person.press(CTRL_D)
         assert person.end() == 0
     [image] = tmp_path.iterdir()
     assert image.read_bytes().startswith(b"\x89PNG")
@@ -148,7 +148,7 @@ async def test_who_only_watches_sees_all_of_the_cell_that_runs(broker: RunningBr
         await peer.run("print('the first', 'cell')")
         await peer.send({"type": "execute", "id": "x", "code": gate("open" + "ed")})
         await peer.until("stream", id="x")
-        with terminal(broker, "attach", "--watch", name) as person:
+        with broker_on_terminal(broker, "attach", "--watch", name) as person:
             person.until("the first cell\n")
             person.until("In [2]")
             person.until("\nopened")
@@ -158,7 +158,7 @@ async def test_who_only_watches_sees_all_of_the_cell_that_runs(broker: RunningBr
             await peer.run("1 / 0")
             person.until("ZeroDivisionError: division by zero")
             person.until("[error, ")
-            person.type(CTRL_C)
+            person.press(CTRL_C)
             assert person.end() == 0
     assert row_of(broker, name)["executions"] == 3
 
@@ -167,20 +167,20 @@ def test_what_waits_behind_others_says_so(broker: RunningBroker) -> None:
     name = new_name()
     execute(broker, name, "1")
     path = f"/v1/sessions/{name}/execute"
-    with terminal(broker, "attach", "-n", "0", name) as person:
+    with broker_on_terminal(broker, "attach", "-n", "0", name) as person:
         person.until("In [2]:")
 
         body = {"code": gate("bu" + "sy")}
         chat = threading.Thread(target=call, args=(broker, "POST", path, body))
         chat.start()
         person.until("\nbusy\n")
-        person.type(f"'mi' + 'ne'{ENTER}")
+        person.press(f"'mi' + 'ne'{ENTER}")
         person.until("it waits")
         open_gate(row_of(broker, name)["pid"])
         person.until("[ok, ")
         person.until("\n'mine'")
         person.until("In [4]:")
-        person.type(CTRL_D)
+        person.press(CTRL_D)
         assert person.end() == 0
         chat.join()
 
@@ -188,7 +188,7 @@ def test_what_waits_behind_others_says_so(broker: RunningBroker) -> None:
 def test_the_end_of_the_session_ends_the_prompt(broker: RunningBroker) -> None:
     name = new_name()
     execute(broker, name, "1")
-    with terminal(broker, "attach", name) as person:
+    with broker_on_terminal(broker, "attach", name) as person:
         person.until("In [2]:")
         broker.cli("kill", name, "--reason", "over")
         person.until("over")
@@ -200,11 +200,11 @@ def test_a_strangers_text_does_nothing_to_the_terminal(broker: RunningBroker) ->
     code = "print('\\x1b]0;owned\\x07\\x1b[2J\\x1b[31mred\\x1b[0m\\u202e')"
     execute(broker, name, code)
     for command in (["attach", "--watch", name], ["logs", name]):
-        with terminal(broker, *command) as person:
+        with broker_on_terminal(broker, *command) as person:
             shown = person.until("red")
             assert "\\x1b]0;owned\\x07\\x1b[2J" in shown.partition("[ok")[0]
             person.until("\\u202e")
-            person.type(CTRL_C)
+            person.press(CTRL_C)
             person.end()
 
 
@@ -213,7 +213,7 @@ def test_a_session_that_is_not_there_is_an_error_with_the_next_step(
     broker: RunningBroker, flags: list[str]
 ) -> None:
     name = new_name()
-    with terminal(broker, "attach", *flags, name) as person:
+    with broker_on_terminal(broker, "attach", *flags, name) as person:
         assert person.end() == 1
         assert name in person.all
         assert "broker ls" in person.all
@@ -234,17 +234,17 @@ def test_the_broker_may_be_killed_meanwhile(start_broker: object, short_dir: obj
         port = re.search(r":(\d+)", first.url[5:])
         assert port is not None
         execute(first, "s", "kept = 7")
-        with terminal(first, "attach", "s") as person:
+        with broker_on_terminal(first, "attach", "s") as person:
             person.until("In [2]:")
             first.process.kill()
             first.process.wait(20)
             person.until("trying again")
             with start_broker(directory, "--warm", "1", "--port", port[1]) as second:  # type: ignore[operator]
                 person.until("connected again")
-                person.type(f"kept{ENTER}")
+                person.press(f"kept{ENTER}")
                 person.until("\n7")
                 person.until("In [3]:")
-                person.type(CTRL_D)
+                person.press(CTRL_D)
                 assert person.end() == 0
                 ask_until(lambda: second.sessions() == {"s"}, "session there")
                 second.end({"s"})

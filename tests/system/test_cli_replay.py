@@ -10,8 +10,8 @@ import nbformat
 import pytest
 
 from tests.system.conftest import RunningBroker
-from tests.system.peer import call, execute, new_name
-from tests.system.terminal import CTRL_C, terminal
+from tests.system.peer import ask_until, call, execute, new_name
+from tests.terminal import CTRL_C, broker_on_terminal
 
 OTHERS = [  # as another program wrote them
     ("x = 20", []),
@@ -151,17 +151,15 @@ def test_on_a_terminal_it_shows_what_runs_and_ctrl_c_ends_it(
 ) -> None:
     cells: list[tuple[str, list[Any]]] = [("x = 1", []), ("import time; time.sleep(60)", [])]
     path = notebook(tmp_path / "a.ipynb", [*cells, ("x", [])])
-    with terminal(broker, "replay", str(path), "-s", new_name()) as person:
+    with broker_on_terminal(broker, "replay", str(path), "-s", new_name()) as person:
         person.until("[2/3] runs       import time")
-        call_until_running(broker)
-        person.type(CTRL_C)
+        until_busy(broker)
+        person.press(CTRL_C)
         person.until("[3/3] not run")
         assert person.end() == 130
 
 
-def call_until_running(broker: RunningBroker) -> None:
-    from tests.system.peer import ask_until
-
+def until_busy(broker: RunningBroker) -> None:
     ask_until(
         lambda: any(
             row["state"] == "busy" for row in call(broker, "GET", "/v1/sessions").body["sessions"]

@@ -14,10 +14,9 @@ import pytest
 
 from tests.system.conftest import BROKER, RunningBroker
 from tests.system.peer import execute, row_of
-from tests.system.terminal import Terminal, terminal
+from tests.terminal import TAB, Terminal, terminal
 
 SHELLS = ("bash", "zsh", "fish")
-TAB = "\t"
 # The script, and a function in place of the command that tells what it is given. What completes is
 # the program: the scripts start it by its path.
 TELLS = 'broker() { printf "<%s>" "$@"; echo; }'
@@ -85,14 +84,14 @@ def shell(name: str, broker: RunningBroker, home: Path) -> Iterator[Terminal]:
     }
     with terminal(COMMANDS[name], env=os.environ | told, cwd=home, columns=200) as screen:
         screen.press(SETUP[name] + "; echo set''up\r")
-        screen.until("setup")
+        screen.until_match("setup")
         yield screen
 
 
 def words(screen: Terminal, line: str, *, more: str = "") -> list[str]:
     """Press Tab behind a line, and Enter; return what the command is given then."""
     screen.press(f"{line}{TAB}{more}\r")
-    return re.findall("<([^<>]*)>", screen.until(r"(?:<[^<>]*>)+\s")[0])
+    return re.findall("<([^<>]*)>", screen.until_match(r"(?:<[^<>]*>)+\s")[0])
 
 
 @pytest.mark.parametrize("name", SHELLS)
