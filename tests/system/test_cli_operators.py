@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import subprocess
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from broker.client import Broker, UnknownSession
-from tests.system.conftest import RunningBroker
+from tests.system.conftest import BROKER, RunningBroker
 from tests.system.peer import ask_until, attached, call, execute, gate, new_name, row_of
 from tests.system.test_tokens import made
 from tests.terminal import broker_on_terminal
