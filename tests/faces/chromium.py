@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
 
 PROGRAM = "/usr/bin/chromium"
+PATIENCE = 20_000.0  # ms that a page has to become as it is expected: pages ask every few seconds
 QUIET = [
     "--no-sandbox",
     "--disable-gpu",
@@ -41,6 +42,7 @@ def chromium() -> Iterator[Browser]:
     """Give a Chromium for all tests of a module."""
     if not _installed():
         pytest.skip(f"no browser: {PROGRAM} is missing and cannot be installed here")
+    expect.set_options(timeout=PATIENCE)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=PROGRAM, args=QUIET)
         yield browser
