@@ -27,7 +27,7 @@ from broker.requests import ExecuteRequest, InputReply
 from broker.session import Session
 from kernels.messages import Message
 
-PATIENCE = 2.0  # s that a reply waits for the `idle` before it
+PATIENCE = 10.0  # s that a reply waits for the `idle` before it
 ABSENCE = 600.0  # s that the place of a client that has gone is kept
 SETTLED = 10.0  # s after which a kernel's end is not its start's
 MOST_AWAY = 8  # such places of a session; who has been away for longest loses it
