@@ -126,12 +126,13 @@ export class Notebook {
     if (event.missed) this.settle(new Set(event.open));
   }
 
-  // What neither runs nor waits any more, and has no end here a moment after coming back: its end is
-  // among what was missed.
+  // What had begun before, neither runs nor waits any more, and has no end here a moment after coming
+  // back: its end is among what was missed. Of what begins from now on, nothing was.
   settle(open) {
+    const begun = [...this.byId].filter(([id, cell]) => id && cell.began && !open.has(id.split(" ")[0]));
     setTimeout(() => {
-      for (const [id, cell] of [...this.byId])
-        if (id && !open.has(id.split(" ")[0]) && cell.began && cell.generation === undefined) {
+      for (const [id, cell] of begun)
+        if (this.byId.get(id) === cell && cell.generation === undefined) {
           cell.end({ status: "lost", reason: "its end was not heard; the notebook has it" });
           this.byId.delete(id);
         }

@@ -452,6 +452,39 @@ def test_what_runs_is_interrupted_and_a_session_restarted_and_killed(
     expect(page.locator(".cell")).to_have_count(2)
 
 
+def test_a_cell_begun_after_attaching_is_not_told_to_be_lost(tab: Tab, client: Broker) -> None:
+    with client.session("settles") as session:
+        session.execute("for number in range(1200): display(number)")  # more than is replayed
+    page = tab.session("settles")
+    page.get_by_label("Code to run").fill("import time\ntime.sleep(2.5)\nprint(input('who? '))")
+    page.keyboard.press("Shift+Enter")
+    page.get_by_label("who?").fill("Ann")
+    page.keyboard.press("Enter")
+    mine = page.locator(".cell.by-hand")
+    expect(mine.locator(".status")).to_have_text("done")
+    expect(mine).to_have_count(1)
+    expect(mine.locator(".stdout")).to_contain_text("Ann")
+
+
+def test_what_was_begun_before_a_gap_and_ended_in_it_is_settled(tab: Tab) -> None:
+    states = tab.open().evaluate(
+        """async () => {
+            const { Notebook } = await import("/console/notebook.js");
+            const book = new Notebook(null);
+            const begun = (id) => book.take({ type: "started", id, execution_count: 1, code: id });
+            for (const id of ["ended", "open"]) begun(id);
+            book.take({ type: "session", generation: 1, open: ["open"], missed: [3, 9] });
+            begun("later");
+            await new Promise((resolve) => {
+                const heard = new MutationObserver(resolve);
+                heard.observe(book.element, { subtree: true, attributeFilter: ["data-state"] });
+            });
+            return book.cells.map((one) => one.state);
+        }"""
+    )
+    assert states == ["lost", "running", "running"]
+
+
 def test_files_are_listed_sent_and_taken_home_and_so_is_the_notebook(
     tab: Tab, client: Broker
 ) -> None:
