@@ -485,6 +485,21 @@ def test_what_was_begun_before_a_gap_and_ended_in_it_is_settled(tab: Tab) -> Non
     assert states == ["lost", "running", "running"]
 
 
+def test_the_line_of_a_new_kernel_stands_before_its_first_cell(tab: Tab, client: Broker) -> None:
+    with client.session("revived") as session:
+        session.execute("x = 1")
+    page = tab.session("revived")
+    client.kill("revived")
+    expect(page.locator(".following.ended")).to_be_visible()
+    for text in ("2 + 2", "3 + 3"):
+        page.get_by_label("Code to run").fill(text)
+        page.keyboard.press("Shift+Enter")
+    expect(page.locator(".cell.by-hand .status.ok")).to_have_count(2)
+    expect(page.locator(".divide")).to_contain_text("generation 2")
+    order = page.locator(".notebook > .cell, .notebook > .divide")
+    expect(order).to_have_class([re.compile(one) for one in ("cell", "divide", "cell", "cell")])
+
+
 def test_files_are_listed_sent_and_taken_home_and_so_is_the_notebook(
     tab: Tab, client: Broker
 ) -> None:
