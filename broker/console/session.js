@@ -46,6 +46,7 @@ export class SessionPage {
     this.facts = el("span", { class: "facts" });
     this.live = el("span", { class: "following", role: "status" }, "connecting");
     this.stop = this.mayRun && button("Interrupt", () => this.interrupt(), { title: "Interrupt what runs (i)" });
+    this.ends = [this.mayRun && button("Restart…", () => this.restart()), this.mayKill && button("Kill…", () => this.kill(), { class: "danger-text" })].filter(Boolean);
     return el(
       "div",
       { class: "session-head" },
@@ -54,8 +55,7 @@ export class SessionPage {
         "div",
         { class: "acts" },
         this.stop,
-        this.mayRun && button("Restart…", () => this.restart()),
-        this.mayKill && button("Kill…", () => this.kill(), { class: "danger-text" }),
+        ...this.ends,
         own && button("Download .ipynb", () => this.save()),
         button("Variables, files", () => this.element.classList.toggle("side-open"), { class: "side-toggle" }),
       ),
@@ -160,6 +160,7 @@ export class SessionPage {
     this.pill.className = `pill state-${name}`;
     say(this.pill, name);
     if (this.stop) this.stop.disabled = name !== "busy";
+    for (const one of this.ends) one.disabled = name === "closed";
   }
 
   // What is done

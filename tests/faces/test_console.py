@@ -500,6 +500,26 @@ def test_the_line_of_a_new_kernel_stands_before_its_first_cell(tab: Tab, client:
     expect(order).to_have_class([re.compile(one) for one in ("cell", "divide", "cell", "cell")])
 
 
+def test_what_is_closed_is_neither_restarted_nor_killed(tab: Tab, client: Broker) -> None:
+    with client.session("shut") as session:
+        session.execute("1")
+    page = tab.session("shut")
+    buttons = [page.get_by_role("button", name=name) for name in ("Restart…", "Kill…")]
+    for one in buttons:
+        expect(one).to_be_enabled()
+    client.kill("shut")
+    for one in buttons:
+        expect(one).to_be_disabled()
+    page.get_by_label("Code to run").fill("2")
+    page.keyboard.press("Shift+Enter")
+    for one in buttons:
+        expect(one).to_be_enabled()
+    page.goto(f"{tab.broker.url}/#/s/never-was")
+    expect(page.locator(".following.ended")).to_be_visible()
+    for one in buttons:
+        expect(one).to_be_disabled()
+
+
 def test_files_are_listed_sent_and_taken_home_and_so_is_the_notebook(
     tab: Tab, client: Broker
 ) -> None:
