@@ -520,6 +520,22 @@ def test_what_is_closed_is_neither_restarted_nor_killed(tab: Tab, client: Broker
         expect(one).to_be_disabled()
 
 
+@pytest.mark.parametrize(
+    "name", ["..", ".", "%2e%2e", "a%2Fb", "a/b", "%zz", "x" * 129, "%E2%80%AEa"]
+)
+def test_what_is_no_name_of_a_session_is_asked_of_nobody(tab: Tab, name: str) -> None:
+    page = tab.open()
+    with page.expect_response("**/v1/sessions?**"):
+        page.keyboard.press("r")
+    before = len(tab.addresses)
+    page.evaluate("(name) => { location.hash = `#/s/${name}`; }", name)
+    expect(page.get_by_role("alert")).to_contain_text("There is no such session")
+    asked = [one for one in tab.addresses[before:] if "/v1/" in one]
+    assert [one for one in asked if not re.search(r"/v1/(nodes|pools|sessions\?)", one)] == []
+    page.get_by_role("link", name="All sessions").click()
+    expect(page.locator(".overview")).to_be_visible()
+
+
 def test_files_are_listed_sent_and_taken_home_and_so_is_the_notebook(
     tab: Tab, client: Broker
 ) -> None:
