@@ -15,6 +15,7 @@ import { Refused, explained } from "./words.js";
 
 const EACH = 5000; // ms between two looks at the session's row
 const NEAR = 120; // pixels from the end at which the page follows
+const SHOWN = new Set(["started", "stream", "display", "result", "value", "error", "input_request"]);
 const SETTLED = 400; // ms after a cell's end until variables are read again
 
 export class SessionPage {
@@ -38,7 +39,10 @@ export class SessionPage {
       this.newer(),
     );
     this.visible = () => document.visibilityState === "visible" && this.look();
-    this.scrolled = () => (this.below.hidden = this.isAtEnd() || !this.unseen);
+    this.scrolled = () => {
+      this.atEnd = this.isAtEnd();
+      if (this.atEnd) this.seen();
+    };
   }
 
   header(own) {
@@ -117,6 +121,7 @@ export class SessionPage {
     if (event.type === "fault") return this.fault(event);
     if (event.type === "reply" || event.type === "pong") return;
     this.book.take(event);
+    if (SHOWN.has(event.type) && !this.atEnd) this.fresh = true;
     if (event.type === "started") this.state("busy");
     if (event.type === "done") this.state("ready");
     if (event.type === "done" || event.type === "session") this.settle();
@@ -220,10 +225,14 @@ export class SessionPage {
   }
 
   toEnd() {
-    this.follows = true;
-    this.unseen = false;
-    this.below.hidden = true;
+    this.atEnd = true;
+    this.seen();
     scrollTo({ top: document.documentElement.scrollHeight });
+  }
+
+  seen() {
+    this.fresh = false;
+    this.below.hidden = true;
   }
 
   grown() {
@@ -231,7 +240,7 @@ export class SessionPage {
     const was = this.height ?? height;
     this.height = height;
     if (was - scrollY - innerHeight < NEAR) scrollTo({ top: height });
-    else if (height > was) this.below.hidden = !(this.unseen = true);
+    else if (height > was && this.fresh) this.below.hidden = false;
   }
 
   step(by) {

@@ -536,6 +536,28 @@ def test_what_is_no_name_of_a_session_is_asked_of_nobody(tab: Tab, name: str) ->
     expect(page.locator(".overview")).to_be_visible()
 
 
+def test_new_output_is_told_only_where_there_is_some(tab: Tab, client: Broker) -> None:
+    with client.session("below") as session:
+        session.execute("\n".join(f"x{number} = {number}" for number in range(90)))
+        session.execute("print('line\\n' * 100)")
+        page = tab.session("below")
+        pill = page.get_by_role("button", name="New output")
+        expect(page.locator(".variable").first).to_be_visible()
+        page.evaluate("scrollTo(0, 0)")
+        page.get_by_role("button", name="more lines").click()
+        expect(page.get_by_role("button", name="more lines")).to_have_count(0)
+        frames = "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
+        page.evaluate(frames)
+        expect(pill).to_be_hidden()
+        session.execute("print('news')")
+        expect(pill).to_be_visible()
+        pill.click()
+        expect(pill).to_be_hidden()
+        page.evaluate("scrollTo(0, 0)")
+        page.evaluate(frames)
+        expect(pill).to_be_hidden()
+
+
 def test_files_are_listed_sent_and_taken_home_and_so_is_the_notebook(
     tab: Tab, client: Broker
 ) -> None:
