@@ -1,6 +1,6 @@
 // Sessions as rows of a list of which only those in view are in the page.
 
-import { el, say, soon } from "./dom.js";
+import { el, say, soon, straight } from "./dom.js";
 import { bytes, clip, count, span } from "./format.js";
 
 const AROUND = 8; // rows above and below the view
@@ -155,7 +155,7 @@ export class Rows {
     say(parts.executions, count(row.executions));
     say(parts.clients, count(row.clients));
     say(parts.error.firstChild, clip(errorOf(row), 200));
-    parts.error.firstChild.title = errorOf(row);
+    parts.error.firstChild.title = straight(errorOf(row));
   }
 
   clicked(event) {

@@ -810,6 +810,42 @@ def test_the_frame_and_the_policy_hold_without_the_cleaning(
     nothing_happened(page, broker, elsewhere)
 
 
+TURNED = """
+from IPython.display import Markdown, display
+turn = chr(0x202E) + "gnp.exe" + chr(0x2069)
+print(turn, chr(27) + "[31m" + turn)
+display(Markdown(turn))
+display({"text/plain": turn}, raw=True)
+display({"application/json": {turn: turn}}, raw=True)
+columns = [{"name": turn, "dtype": turn}]
+table = {"columns": columns, "rows": [[turn]], "shape": [1, 1]}
+display({"application/vnd.broker.dataframe+json": table}, raw=True)
+open(turn, "w").close()
+# \N{RIGHT-TO-LEFT OVERRIDE}turned
+raise ValueError(turn)
+"""
+
+
+def test_what_turns_the_direction_of_text_is_shown_as_a_sign(tab: Tab, client: Broker) -> None:
+    with client.session("turned") as session:
+        session.execute(TURNED)
+    page = tab.session("turned")
+    expect(page.locator(".failure strong")).to_contain_text("[U+202E]gnp.exe[U+2069]")
+    for part in (".code", ".stdout", ".markdown", ".plain", "td", "th", ".failure pre"):
+        expect(page.locator(f".cell {part}").first).to_contain_text("[U+202E]")
+    expect(page.locator(".variable", has_text="turn").first).to_contain_text("gnp.exe")
+    page.get_by_role("tab", name="Files").click()
+    expect(page.locator(".file .name").first).to_contain_text("[U+202E]")
+    page.get_by_role("tab", name="About").click()
+    expect(page.locator(".about li").last).to_be_visible()
+    found = page.evaluate(
+        "[document.body.innerText, ...[...document.querySelectorAll('*')].flatMap("
+        "(one) => [...one.attributes].map((own) => own.value))]"
+        ".filter((one) => /[\u202a-\u202e\u2066-\u2069]/.test(one))"
+    )
+    assert found == []
+
+
 def test_a_policy_keeps_the_page_from_making_markup_of_text(tab: Tab) -> None:
     page = tab.open()
     refused = page.evaluate(
