@@ -53,6 +53,11 @@ export function get(path, signal) {
   return ask("GET", path, { signal });
 }
 
+// The broker's own rule, without what a browser would take for a way to elsewhere.
+export function isSessionName(text) {
+  return /^[\w.:@-]{1,128}$/.test(text) && !/^\.\.?$/.test(text);
+}
+
 export function at(session, rest = "") {
   return `/v1/sessions/${encodeURIComponent(session)}${rest}`;
 }

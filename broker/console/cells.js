@@ -1,6 +1,6 @@
 // One cell: its code, its outputs, and how it went.
 
-import { button, el, say, soon } from "./dom.js";
+import { button, el, say, soon, straight } from "./dom.js";
 import { bytes, clip, plural, seconds } from "./format.js";
 import { rich } from "./outputs.js";
 import { highlighted } from "./python.js";
@@ -79,7 +79,7 @@ export class Cell {
     const lines = code.split("\n");
     const long = lines.length > FOLDED + 10 && !all;
     const text = long ? lines.slice(0, FOLDED).join("\n") : code;
-    this.source.replaceChildren(this.python ? highlighted(text) : text);
+    this.source.replaceChildren(this.python ? highlighted(text) : straight(text));
     this.source.hidden = !code;
     this.more.hidden = !long;
     if (long) this.more.replaceChildren(button(`Show ${plural(lines.length - FOLDED, "more line")}`, () => this.drawCode(true), { class: "link" }));

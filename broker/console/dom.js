@@ -3,6 +3,15 @@
 const SVG = "http://www.w3.org/2000/svg";
 const BUDGET = 10; // ms of one frame
 
+// These turn the direction of the text around them, and make it read as what it is not.
+const TURNING = /[\u202a-\u202e\u2066-\u2069]/g;
+const SAID = new Set(["title", "aria-label"]);
+
+// A stranger's text with a sign for each character that turns it.
+export function straight(text) {
+  return text.replace(TURNING, (one) => `[U+${one.charCodeAt(0).toString(16).toUpperCase()}]`);
+}
+
 export function el(tag, props = {}, ...children) {
   return filled(document.createElement(tag), props, children);
 }
@@ -16,9 +25,10 @@ function filled(node, props, children) {
     if (value === undefined || value === null || value === false) continue;
     if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
     else if (name === "value") node.value = value;
-    else node.setAttribute(name, value === true ? "" : value);
+    else node.setAttribute(name, value === true ? "" : SAID.has(name) ? straight(String(value)) : value);
   }
-  node.append(...children.flat().filter((one) => one !== null && one !== undefined && one !== false));
+  const there = children.flat().filter((one) => one !== null && one !== undefined && one !== false);
+  node.append(...there.map((one) => (typeof one === "string" ? straight(one) : one)));
   return node;
 }
 
@@ -28,6 +38,7 @@ export function button(text, onclick, props = {}) {
 
 // Set a text only where it is another: a node that stays the same costs no layout.
 export function say(node, text) {
+  text = straight(String(text));
   if (node.textContent !== text) node.textContent = text;
 }
 

@@ -92,6 +92,20 @@ function signIn(trouble) {
   input.focus();
 }
 
+function decoded(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return "";
+  }
+}
+
+// What cannot be a session's name is asked of nobody: a browser gives `..` a meaning of its own.
+function nowhere() {
+  document.title = "No such session – kernel-broker";
+  main.replaceChildren(el("p", { class: "trouble", role: "alert" }, "There is no such session. ", el("a", { href: "#/" }, "All sessions")));
+}
+
 async function route() {
   const mine = (turn += 1);
   taken();
@@ -107,8 +121,10 @@ async function route() {
   if (mine !== turn) return undefined;
   shut();
   drawBar();
-  const [, name, query] = location.hash.match(/^#\/s\/([^?/]+)(\?.*)?$/) ?? [];
-  page = name ? new SessionPage(me, decoded(name), new URLSearchParams(query).get("tenant")) : new Overview(me);
+  const [, coded, query] = location.hash.match(/^#\/s\/([^?]+)(\?.*)?$/) ?? [];
+  const name = coded && decoded(coded);
+  if (coded && !api.isSessionName(name)) return nowhere();
+  page = name ? new SessionPage(me, name, new URLSearchParams(query).get("tenant")) : new Overview(me);
   main.replaceChildren(page.element);
   scrollTo({ top: 0 });
   page.begin();

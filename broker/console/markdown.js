@@ -1,6 +1,6 @@
 // The little of Markdown that is worth showing; all else stays text, links too: they lead nowhere.
 
-import { el } from "./dom.js";
+import { el, straight } from "./dom.js";
 import { clip } from "./format.js";
 
 const MOST = 64 << 10; // characters
@@ -11,6 +11,7 @@ const WIDE = 4000; // characters of one
 const INLINE = /`([^`\n]+)`|\*\*([^*\n]+)\*\*|\*([^*\s][^*\n]*)\*|!?\[([^\]\n]{0,300})\]\(([^)\s]{0,2000})[^)\n]{0,300}\)/g;
 
 export function rendered(text) {
+  text = straight(text.slice(0, MOST + 1));
   const box = el("div", { class: "markdown" });
   const blocks = text.slice(0, MOST).replaceAll("\r\n", "\n").split(/\n(?:[ \t]*\n)+|(?=\n```)|(?<=\n```)\n/);
   let fence = null;

@@ -51,10 +51,10 @@ export class Notebook {
     this.earlier.set(keyOf(about.generation, row.execution_count, about.id ?? cell.code), cell);
   }
 
-  add(cell) {
+  add(cell, at = this.cells.length) {
     this.empty.hidden = true;
-    this.cells.push(cell);
-    this.element.append(cell.element);
+    this.element.insertBefore(cell.element, this.cells[at]?.element ?? null);
+    this.cells.splice(at, 0, cell);
     if (cell.id) this.byId.set(cell.id, cell);
     while (this.cells.length > MOST) this.remove(this.cells[0], (this.dropped += 1));
     if (this.dropped) {
@@ -73,7 +73,8 @@ export class Notebook {
   divide(title, reason, text = "the variables above were lost") {
     const words = reason ? `${text} (${clip(because(reason), 200)})` : text;
     const element = el("div", { class: "divide", role: "separator" }, el("strong", {}, title), el("span", {}, words));
-    this.add({ id: null, element });
+    // What waits for its turn has its turn on the new kernel.
+    this.add({ id: null, element }, this.cells.findLastIndex((one) => one.state !== "queued") + 1);
   }
 
   // What this page has sent, before anybody has said a word of it.
@@ -126,12 +127,13 @@ export class Notebook {
     if (event.missed) this.settle(new Set(event.open));
   }
 
-  // What neither runs nor waits any more, and has no end here a moment after coming back: its end is
-  // among what was missed.
+  // What had begun before, neither runs nor waits any more, and has no end here a moment after coming
+  // back: its end is among what was missed. Of what begins from now on, nothing was.
   settle(open) {
+    const begun = [...this.byId].filter(([id, cell]) => id && cell.began && !open.has(id.split(" ")[0]));
     setTimeout(() => {
-      for (const [id, cell] of [...this.byId])
-        if (id && !open.has(id.split(" ")[0]) && cell.began && cell.generation === undefined) {
+      for (const [id, cell] of begun)
+        if (this.byId.get(id) === cell && cell.generation === undefined) {
           cell.end({ status: "lost", reason: "its end was not heard; the notebook has it" });
           this.byId.delete(id);
         }

@@ -6,7 +6,7 @@ import { button, el, note, say } from "./dom.js";
 import { count } from "./format.js";
 import * as keys from "./keys.js";
 import { nodesOf } from "./nodes.js";
-import { COLUMNS, Rows, keyOf } from "./rows.js";
+import { COLUMNS, Rows, keyOf, nameOf, pageOf } from "./rows.js";
 import { explained } from "./words.js";
 
 const EACH = 3000; // ms between two looks, or
@@ -25,7 +25,7 @@ export class Overview {
     const may = (scope) => me.scopes.includes(scope);
     this.may = { interrupt: may("run"), kill: may("run") || may("admin"), open: true };
     this.nodes = me.operator ? nodesOf(me) : null;
-    this.list = new Rows({ address: (row) => this.address(row), open: (row) => this.open(row), interrupt: (row) => this.interrupt(row), kill: (row) => this.kill(row) }, this.may);
+    this.list = new Rows({ open: (row) => this.open(row), interrupt: (row) => this.interrupt(row), kill: (row) => this.kill(row) }, this.may, me.tenant);
     this.filter = el("input", { type: "search", id: "filter", placeholder: "Filter: name, state, error …", "aria-label": "Filter the sessions", spellcheck: "false", oninput: () => this.show() });
     this.filter.addEventListener("keydown", (event) => this.filterKey(event));
     this.state = el("select", { "aria-label": "Which sessions", onchange: () => this.look() }, el("option", { value: "" }, "Live"), el("option", { value: "all" }, "With ended ones"));
@@ -199,20 +199,19 @@ export class Overview {
     say(this.none, this.rows.length ? "No session matches the filter." : this.me.scopes.includes("run") ? "No sessions yet. The first one: broker run -s demo 'x = 20'" : "No sessions that this token may see.");
   }
 
-  address(row) {
-    return `#/s/${encodeURIComponent(row.session)}${ofTenant(row.tenant, this.me)}`;
-  }
-
   open(row) {
-    location.hash = this.address(row);
+    if (row.tenant === this.me.tenant) location.hash = `#/s/${encodeURIComponent(row.session)}`;
+    else note(`${row.session}: ${pageOf(row)}.`);
   }
 
   async interrupt(row) {
+    const name = nameOf(row, this.me.tenant);
     try {
-      const told = await ask("POST", at(row.session, `/interrupt${ofTenant(row.tenant, this.me)}`));
-      note(told.interrupted ? `${row.session}: interrupted` : `${row.session}: nothing runs in it`);
+      const tenant = row.tenant === this.me.tenant ? "" : `?tenant=${encodeURIComponent(row.tenant)}`;
+      const told = await ask("POST", at(row.session, `/interrupt${tenant}`));
+      note(told.interrupted ? `${name}: interrupted` : `${name}: nothing runs in it`);
     } catch (error) {
-      note(explained(error), "error");
+      note(`${name}: ${explained(error)}`, "error");
     }
     this.look();
   }
@@ -224,8 +223,9 @@ export class Overview {
 
 // Ask, and end a session; true if it has ended.
 export async function killed(row, me) {
+  const name = nameOf(row, me.tenant);
   const reason = await confirmed({
-    title: `Kill session ${row.session}?`,
+    title: `Kill session ${name}?`,
     text: ["Its kernel ends, and its variables and files are gone. What it has run stays in its notebook."],
     act: "Kill",
     field: { label: "Reason, which its next client is told", placeholder: "killed by operator" },
@@ -236,7 +236,7 @@ export async function killed(row, me) {
   if (row.tenant !== me.tenant) query.set("tenant", row.tenant);
   try {
     const told = await ask("DELETE", at(row.session, `?${query}`));
-    note(`${row.session}: generation ${told.generation} ended`);
+    note(`${name}: generation ${told.generation} ended`);
     return true;
   } catch (error) {
     note(explained(error), "error");

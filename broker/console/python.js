@@ -1,6 +1,6 @@
 // Python's tokens, well enough for colours.
 
-import { el } from "./dom.js";
+import { el, straight } from "./dom.js";
 
 const MOST = 60000; // characters; more is shown without colours
 const WORDS = new Set(
@@ -28,6 +28,7 @@ const TOKEN = new RegExp(
 );
 
 export function highlighted(code) {
+  code = straight(code);
   const box = document.createDocumentFragment();
   if (code.length > MOST) {
     box.append(code);

@@ -1,6 +1,6 @@
 // Sessions as rows of a list of which only those in view are in the page.
 
-import { el, say, soon } from "./dom.js";
+import { el, say, soon, straight } from "./dom.js";
 import { bytes, clip, count, span } from "./format.js";
 
 const AROUND = 8; // rows above and below the view
@@ -27,14 +27,25 @@ export function errorOf(row) {
   return row.last_error || row.reason || "";
 }
 
+export function pageOf(row) {
+  return `its page takes a token of tenant ${row.tenant}`;
+}
+
+// A session as it is named to who is of `tenant`.
+export function nameOf(row, tenant) {
+  return row.tenant === tenant ? row.session : `${row.session} of tenant ${row.tenant}`;
+}
+
 export function keyOf(row) {
   return `${row.tenant}/${row.session}`;
 }
 
 export class Rows {
-  // `acts` are {address, open, interrupt, kill}, each of a row; `may` says which of the last are there.
-  constructor(acts, may) {
+  // `acts` are {open, interrupt, kill}, each of a row; `may` says which of them are there. Sessions
+  // of `tenant` alone have a page here.
+  constructor(acts, may, tenant) {
     this.acts = acts;
+    this.tenant = tenant;
     this.may = may;
     this.rows = [];
     this.chosen = null;
@@ -109,11 +120,12 @@ export class Rows {
 
   made(row) {
     const cell = (name, ...more) => el("div", { role: "gridcell", class: name }, ...more);
-    const act = (name, title, text) => this.may[name] && el("button", { type: "button", class: "small", "data-act": name, "aria-label": `${title} ${row.session}`, tabindex: "-1" }, text);
+    const act = (name, title, text) => this.may[name] && el("button", { type: "button", class: "small", "data-act": name, "aria-label": `${title} ${nameOf(row, this.tenant)}`, tabindex: "-1" }, text);
+    const own = row.tenant === this.tenant;
     const node = el(
       "div",
       { role: "row", class: "row", tabindex: "-1" },
-      cell("session", el("a", { href: this.acts.address(row), tabindex: "-1" })),
+      cell("session", own ? el("a", { href: `#/s/${encodeURIComponent(row.session)}`, tabindex: "-1" }) : el("span")),
       cell("state", el("span", { class: "dot", "aria-hidden": "true" }), el("span")),
       ...["generation", "idle", "memory", "cpu", "executions", "clients"].map((name) => cell(`${name} number`)),
       cell("error", el("span"), el("span", { class: "acts" }, act("interrupt", "Interrupt", "Interrupt"), act("kill", "Kill", "Kill…"))),
@@ -130,9 +142,10 @@ export class Rows {
     node.setAttribute("aria-rowindex", index + 2);
     node.setAttribute("aria-selected", is);
     node.tabIndex = is || (this.chosen === null && index === 0) ? 0 : -1;
-    const link = parts.session.firstChild;
-    say(link, row.session);
-    link.title = `${row.session}, tenant ${row.tenant}, node ${row.node}, profile ${row.profile}`;
+    const own = row.tenant === this.tenant;
+    const name = parts.session.firstChild;
+    say(name, own ? row.session : `${row.session} · ${row.tenant}`);
+    name.title = `${row.session}, tenant ${row.tenant}, node ${row.node}, profile ${row.profile}${own ? "" : `; ${pageOf(row)}`}`;
     parts.state.className = `state ${row.state}`;
     say(parts.state.lastChild, row.state === "busy" && row.cell?.seconds !== undefined ? `busy ${span(row.cell.seconds)}` : row.state);
     say(parts.generation, count(row.generation));
@@ -142,7 +155,7 @@ export class Rows {
     say(parts.executions, count(row.executions));
     say(parts.clients, count(row.clients));
     say(parts.error.firstChild, clip(errorOf(row), 200));
-    parts.error.firstChild.title = errorOf(row);
+    parts.error.firstChild.title = straight(errorOf(row));
   }
 
   clicked(event) {

@@ -15,6 +15,7 @@ import { Refused, explained } from "./words.js";
 
 const EACH = 5000; // ms between two looks at the session's row
 const NEAR = 120; // pixels from the end at which the page follows
+const SHOWN = new Set(["started", "stream", "display", "result", "value", "error", "input_request"]);
 const SETTLED = 400; // ms after a cell's end until variables are read again
 
 export class SessionPage {
@@ -38,7 +39,10 @@ export class SessionPage {
       this.newer(),
     );
     this.visible = () => document.visibilityState === "visible" && this.look();
-    this.scrolled = () => (this.below.hidden = this.isAtEnd() || !this.unseen);
+    this.scrolled = () => {
+      this.atEnd = this.isAtEnd();
+      if (this.atEnd) this.seen();
+    };
   }
 
   header(own) {
@@ -46,6 +50,7 @@ export class SessionPage {
     this.facts = el("span", { class: "facts" });
     this.live = el("span", { class: "following", role: "status" }, "connecting");
     this.stop = this.mayRun && button("Interrupt", () => this.interrupt(), { title: "Interrupt what runs (i)" });
+    this.ends = [this.mayRun && button("Restart…", () => this.restart()), this.mayKill && button("Kill…", () => this.kill(), { class: "danger-text" })].filter(Boolean);
     return el(
       "div",
       { class: "session-head" },
@@ -54,8 +59,7 @@ export class SessionPage {
         "div",
         { class: "acts" },
         this.stop,
-        this.mayRun && button("Restart…", () => this.restart()),
-        this.mayKill && button("Kill…", () => this.kill(), { class: "danger-text" }),
+        ...this.ends,
         own && button("Download .ipynb", () => this.save()),
         button("Variables, files", () => this.element.classList.toggle("side-open"), { class: "side-toggle" }),
       ),
@@ -117,6 +121,7 @@ export class SessionPage {
     if (event.type === "fault") return this.fault(event);
     if (event.type === "reply" || event.type === "pong") return;
     this.book.take(event);
+    if (SHOWN.has(event.type) && !this.atEnd) this.fresh = true;
     if (event.type === "started") this.state("busy");
     if (event.type === "done") this.state("ready");
     if (event.type === "done" || event.type === "session") this.settle();
@@ -160,6 +165,7 @@ export class SessionPage {
     this.pill.className = `pill state-${name}`;
     say(this.pill, name);
     if (this.stop) this.stop.disabled = name !== "busy";
+    for (const one of this.ends) one.disabled = name === "closed";
   }
 
   // What is done
@@ -219,9 +225,14 @@ export class SessionPage {
   }
 
   toEnd() {
-    this.unseen = false;
-    this.below.hidden = true;
+    this.atEnd = true;
+    this.seen();
     scrollTo({ top: document.documentElement.scrollHeight });
+  }
+
+  seen() {
+    this.fresh = false;
+    this.below.hidden = true;
   }
 
   grown() {
@@ -229,7 +240,7 @@ export class SessionPage {
     const was = this.height ?? height;
     this.height = height;
     if (was - scrollY - innerHeight < NEAR) scrollTo({ top: height });
-    else if (height > was) this.below.hidden = !(this.unseen = true);
+    else if (height > was && this.fresh) this.below.hidden = false;
   }
 
   step(by) {

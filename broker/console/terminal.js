@@ -1,7 +1,7 @@
 // What a terminal would show of text: lines, with colours as classes; everything else that a
 // terminal acts on is left out.
 
-import { el } from "./dom.js";
+import { el, straight } from "./dom.js";
 
 // CSI; OSC, DCS, PM, APC and SOS up to their end; two-character escapes.
 const ESCAPES = /\x1b\[[0-?]*[ -/]*[@-~]|\x1b[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[ -/]*[0-~]/g;
@@ -80,7 +80,7 @@ export function drawn(lines, most) {
   for (const line of lines) {
     const short = line.length > most ? `${line.slice(0, most)} … ${(line.length - most).toLocaleString("en")} more characters` : line;
     if (!short.includes("\x1b")) {
-      run += `${short}\n`;
+      run += `${straight(short)}\n`;
       continue;
     }
     if (run) nodes.push(run);

@@ -303,6 +303,45 @@ def test_sessions_are_found_opened_and_killed_from_the_keyboard(tab: Tab, client
     expect(page.locator("h1")).to_have_text("key-1")
 
 
+def test_a_row_of_another_tenant_is_no_link_and_its_acts_go_to_that_tenant(
+    tab: Tab, client: Broker
+) -> None:
+    token = made_token(tab.broker, tenant="beta", scopes=["run"])
+    theirs = Broker(tab.broker.url, token)
+    for one in (client, theirs):
+        with one.session("namesake") as session:
+            session.execute("1")
+    page = tab.open()
+    page.get_by_label("Tenant").select_option("*")
+    rows = page.locator(".rows .row", has_text="namesake")
+    expect(rows).to_have_count(2)
+    own, other = rows.filter(has=page.locator("a")), rows.filter(has_not=page.locator("a"))
+    expect(own).to_have_count(1)
+    expect(other.locator(".session")).to_contain_text("beta")
+    title = "its page takes a token of tenant beta"
+    expect(other.get_by_title(re.compile(title))).to_be_visible()
+    other.locator(".state").click()
+    page.keyboard.press("Enter")
+    expect(page.locator(".note").last).to_contain_text(title)
+    assert page.url == f"{tab.broker.url}/"
+    with page.expect_request("**/interrupt?*") as asked:
+        other.get_by_role("button", name="Interrupt").dispatch_event("click")
+    assert asked.value.url.endswith("/v1/sessions/namesake/interrupt?tenant=beta")
+    expect(page.locator(".note").last).to_have_text(
+        re.compile("^namesake of tenant beta: Nothing is running")
+    )
+    page.keyboard.press("x")
+    expect(page.get_by_role("dialog").get_by_role("heading")).to_have_text(
+        "Kill session namesake of tenant beta?"
+    )
+    page.keyboard.press("Enter")
+    expect(rows).to_have_count(1)
+    expect(own).to_have_count(1)
+    assert "namesake" in tab.broker.sessions()
+    with theirs.session("namesake") as session:
+        assert session.execute("1").generation == 2
+
+
 def test_a_node_is_drained_after_a_question_and_taken_back(tab: Tab) -> None:
     page = tab.open()
     page.get_by_role("button", name="Drain…").click()
@@ -320,6 +359,7 @@ def test_a_node_is_drained_after_a_question_and_taken_back(tab: Tab) -> None:
 def test_a_broker_that_does_not_answer_is_told_in_words(tab: Tab) -> None:
     page = tab.open()
     page.route("**/v1/sessions?**", lambda route: route.abort())
+    page.keyboard.press("r")  # by itself it waits as long as looking has taken, ten times
     expect(page.get_by_role("alert")).to_contain_text("The broker does not answer")
     page.unroute("**/v1/sessions?**")
     expect(page.get_by_role("alert")).to_be_hidden()
@@ -412,6 +452,112 @@ def test_what_runs_is_interrupted_and_a_session_restarted_and_killed(
     expect(page.locator(".cell")).to_have_count(2)
 
 
+def test_a_cell_begun_after_attaching_is_not_told_to_be_lost(tab: Tab, client: Broker) -> None:
+    with client.session("settles") as session:
+        session.execute("for number in range(1200): display(number)")  # more than is replayed
+    page = tab.session("settles")
+    page.get_by_label("Code to run").fill("import time\ntime.sleep(2.5)\nprint(input('who? '))")
+    page.keyboard.press("Shift+Enter")
+    page.get_by_label("who?").fill("Ann")
+    page.keyboard.press("Enter")
+    mine = page.locator(".cell.by-hand")
+    expect(mine.locator(".status")).to_have_text("done")
+    expect(mine).to_have_count(1)
+    expect(mine.locator(".stdout")).to_contain_text("Ann")
+
+
+def test_what_was_begun_before_a_gap_and_ended_in_it_is_settled(tab: Tab) -> None:
+    states = tab.open().evaluate(
+        """async () => {
+            const { Notebook } = await import("/console/notebook.js");
+            const book = new Notebook(null);
+            const begun = (id) => book.take({ type: "started", id, execution_count: 1, code: id });
+            for (const id of ["ended", "open"]) begun(id);
+            book.take({ type: "session", generation: 1, open: ["open"], missed: [3, 9] });
+            begun("later");
+            await new Promise((resolve) => {
+                const heard = new MutationObserver(resolve);
+                heard.observe(book.element, { subtree: true, attributeFilter: ["data-state"] });
+            });
+            return book.cells.map((one) => one.state);
+        }"""
+    )
+    assert states == ["lost", "running", "running"]
+
+
+def test_the_line_of_a_new_kernel_stands_before_its_first_cell(tab: Tab, client: Broker) -> None:
+    with client.session("revived") as session:
+        session.execute("x = 1")
+    page = tab.session("revived")
+    client.kill("revived")
+    expect(page.locator(".following.ended")).to_be_visible()
+    for text in ("2 + 2", "3 + 3"):
+        page.get_by_label("Code to run").fill(text)
+        page.keyboard.press("Shift+Enter")
+    expect(page.locator(".cell.by-hand .status.ok")).to_have_count(2)
+    expect(page.locator(".divide")).to_contain_text("generation 2")
+    order = page.locator(".notebook > .cell, .notebook > .divide")
+    expect(order).to_have_class([re.compile(one) for one in ("cell", "divide", "cell", "cell")])
+
+
+def test_what_is_closed_is_neither_restarted_nor_killed(tab: Tab, client: Broker) -> None:
+    with client.session("shut") as session:
+        session.execute("1")
+    page = tab.session("shut")
+    buttons = [page.get_by_role("button", name=name) for name in ("Restart…", "Kill…")]
+    for one in buttons:
+        expect(one).to_be_enabled()
+    client.kill("shut")
+    for one in buttons:
+        expect(one).to_be_disabled()
+    page.get_by_label("Code to run").fill("2")
+    page.keyboard.press("Shift+Enter")
+    for one in buttons:
+        expect(one).to_be_enabled()
+    page.goto(f"{tab.broker.url}/#/s/never-was")
+    expect(page.locator(".following.ended")).to_be_visible()
+    for one in buttons:
+        expect(one).to_be_disabled()
+
+
+@pytest.mark.parametrize(
+    "name", ["..", ".", "%2e%2e", "a%2Fb", "a/b", "%zz", "x" * 129, "%E2%80%AEa"]
+)
+def test_what_is_no_name_of_a_session_is_asked_of_nobody(tab: Tab, name: str) -> None:
+    page = tab.open()
+    with page.expect_response("**/v1/sessions?**"):
+        page.keyboard.press("r")
+    before = len(tab.addresses)
+    page.evaluate("(name) => { location.hash = `#/s/${name}`; }", name)
+    expect(page.get_by_role("alert")).to_contain_text("There is no such session")
+    asked = [one for one in tab.addresses[before:] if "/v1/" in one]
+    assert [one for one in asked if not re.search(r"/v1/(nodes|pools|sessions\?)", one)] == []
+    page.get_by_role("link", name="All sessions").click()
+    expect(page.locator(".overview")).to_be_visible()
+
+
+def test_new_output_is_told_only_where_there_is_some(tab: Tab, client: Broker) -> None:
+    with client.session("below") as session:
+        session.execute("\n".join(f"x{number} = {number}" for number in range(90)))
+        session.execute("print('line\\n' * 100)")
+        page = tab.session("below")
+        pill = page.get_by_role("button", name="New output")
+        expect(page.locator(".variable").first).to_be_visible()
+        page.evaluate("scrollTo(0, 0)")
+        page.get_by_role("button", name="more lines").click()
+        expect(page.get_by_role("button", name="more lines")).to_have_count(0)
+        frames = "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
+        page.evaluate(frames)
+        expect(pill).to_be_hidden()
+        session.execute("print('news')")
+        expect(pill).to_be_visible()
+        pill.click()
+        expect(pill).to_be_hidden()
+        page.evaluate("scrollTo(0, 0)")
+        page.evaluate(frames)
+        expect(pill).to_be_hidden()
+
+
 def test_files_are_listed_sent_and_taken_home_and_so_is_the_notebook(
     tab: Tab, client: Broker
 ) -> None:
@@ -489,22 +635,6 @@ def test_another_tenant_sees_nothing_of_these_sessions(tab: Tab, client: Broker)
     page.goto(f"{tab.broker.url}/#/s/private")
     expect(page.locator(".following.ended")).to_be_visible()
     expect(page.locator(".cell")).to_have_count(0)
-
-
-def test_the_operator_opens_another_tenants_session_by_its_link(tab: Tab) -> None:
-    token = made_token(tab.broker, tenant="acme", scopes=["run"])
-    with Broker(tab.broker.url, token).session("theirs") as session:
-        session.execute("1")
-    page = tab.open()
-    page.get_by_label("Tenant", exact=True).select_option("acme")
-    page.locator(".row", has_text="theirs").get_by_role("link").click()
-    expect(page.locator(".runner.off")).to_contain_text("another tenant's session")
-
-
-def test_an_address_that_is_written_badly_is_a_session_that_is_not_there(tab: Tab) -> None:
-    page = tab.open("/s/100%")
-    expect(page.locator("h1")).to_have_text("100%")
-    expect(page.locator(".following.ended")).to_be_visible()
 
 
 # Strangers' outputs
@@ -678,6 +808,42 @@ def test_the_frame_and_the_policy_hold_without_the_cleaning(
     provoke(page)
     assert page.locator("iframe").count() >= len(MARKUP)
     nothing_happened(page, broker, elsewhere)
+
+
+TURNED = """
+from IPython.display import Markdown, display
+turn = chr(0x202E) + "gnp.exe" + chr(0x2069)
+print(turn, chr(27) + "[31m" + turn)
+display(Markdown(turn))
+display({"text/plain": turn}, raw=True)
+display({"application/json": {turn: turn}}, raw=True)
+columns = [{"name": turn, "dtype": turn}]
+table = {"columns": columns, "rows": [[turn]], "shape": [1, 1]}
+display({"application/vnd.broker.dataframe+json": table}, raw=True)
+open(turn, "w").close()
+# \N{RIGHT-TO-LEFT OVERRIDE}turned
+raise ValueError(turn)
+"""
+
+
+def test_what_turns_the_direction_of_text_is_shown_as_a_sign(tab: Tab, client: Broker) -> None:
+    with client.session("turned") as session:
+        session.execute(TURNED)
+    page = tab.session("turned")
+    expect(page.locator(".failure strong")).to_contain_text("[U+202E]gnp.exe[U+2069]")
+    for part in (".code", ".stdout", ".markdown", ".plain", "td", "th", ".failure pre"):
+        expect(page.locator(f".cell {part}").first).to_contain_text("[U+202E]")
+    expect(page.locator(".variable", has_text="turn").first).to_contain_text("gnp.exe")
+    page.get_by_role("tab", name="Files").click()
+    expect(page.locator(".file .name").first).to_contain_text("[U+202E]")
+    page.get_by_role("tab", name="About").click()
+    expect(page.locator(".about li").last).to_be_visible()
+    found = page.evaluate(
+        "[document.body.innerText, ...[...document.querySelectorAll('*')].flatMap("
+        "(one) => [...one.attributes].map((own) => own.value))]"
+        ".filter((one) => /[\u202a-\u202e\u2066-\u2069]/.test(one))"
+    )
+    assert found == []
 
 
 def test_a_policy_keeps_the_page_from_making_markup_of_text(tab: Tab) -> None:
