@@ -92,14 +92,6 @@ function signIn(trouble) {
   input.focus();
 }
 
-function decoded(text) {
-  try {
-    return decodeURIComponent(text);
-  } catch {
-    return "";
-  }
-}
-
 // What cannot be a session's name is asked of nobody: a browser gives `..` a meaning of its own.
 function nowhere() {
   document.title = "No such session – kernel-broker";

@@ -1,6 +1,6 @@
 // All sessions, and what serves them; looked at each few seconds, while somebody looks.
 
-import { ask, at, get, ofTenant } from "./api.js";
+import { ask, at, get } from "./api.js";
 import { confirmed } from "./ask.js";
 import { button, el, note, say } from "./dom.js";
 import { count } from "./format.js";
