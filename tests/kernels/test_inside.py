@@ -342,8 +342,9 @@ async def test_a_forked_child_ends_with_its_cell(talk: Talk, ends: str, status: 
     said += await asyncio.gather(*(talk.run(str(number)) for number in range(20)))
     said += [await talk.run("os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])")]
     assert [each.value for each in said] == ["", *map(str, range(20)), str(status)]
-    for _ in range(100):  # what a child prints comes by the descriptors, and may come later
-        words = "".join(each.text("stderr") for each in said)
+    for _ in range(100):  # what a child prints comes by the descriptors, also after its cell's end
+        messages = [one for each in said for one in (*each.messages, *each.late)]
+        words = "".join(one.content["text"] for one in messages if one.type == "stream")
         if "child" not in ends or "ValueError: from the child" in words:
             break
         said.append(await talk.run("import time; time.sleep(0.05)"))
