@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -9,7 +10,7 @@ from typing import Any
 from urllib.parse import urljoin
 
 from tests.faces.transcripts import Transcript, normal, transcript
-from tests.faces.wire import LEGACY, V1, Answer, Place, Socket, asked, socket
+from tests.faces.wire import LEGACY, TIMEOUT, V1, Answer, Place, Socket, asked, socket
 
 Step = Callable[["Client"], Awaitable[None]]
 STEPS: dict[str, Step] = {}
@@ -75,6 +76,27 @@ class Client:
         answer = await asked(self.place, method, path, body)
         self.told.append((f"{method} {normal(path)}", answer.status, shape(answer)))
         return answer
+
+    async def awake(self) -> None:
+        """Wait until the kernel answers: what is sent during a restart, a server may lose."""
+        async with asyncio.timeout(TIMEOUT):
+            while True:
+                asked_for = await self.one.send("shell", "kernel_info_request", {})
+                try:
+                    await asyncio.wait_for(self.one.done(asked_for), TIMEOUT / 10)
+                except TimeoutError:
+                    continue
+                return
+
+    async def rest_of_idle(self) -> None:
+        """Ask for the kernel's model once it says `idle`: of that, a server may hear late."""
+        async with asyncio.timeout(TIMEOUT):
+            while True:
+                model = (await asked(self.place, "GET", self.path)).body
+                if model.get("execution_state") == "idle":
+                    break
+                await asyncio.sleep(0.05)  # there is no event for it
+        await self.rest("GET", self.path)
 
     async def transcript(self) -> Transcript:
         """Return what came, once nothing more can come of what was asked."""
@@ -279,8 +301,9 @@ async def interrupts(client: Client) -> None:
 async def restart(client: Client) -> None:
     await client.run("before", "x = 1")
     await client.rest("POST", f"{client.path}/restart")
+    await client.awake()
     await client.run("after", "'x' in globals()")
-    await client.rest("GET", client.path)
+    await client.rest_of_idle()
     # By these, a page takes it that the kernel has died.
     states = [
         one["content"]["execution_state"]
@@ -313,7 +336,7 @@ async def same_session_twice(client: Client) -> None:
 @step
 async def models(client: Client) -> None:
     await client.rest("GET", "/api")
-    await client.rest("GET", client.path)
+    await client.rest_of_idle()
     made = await client.rest("POST", "/api/kernels")
     location = urljoin(f"{client.place.url}/api/kernels", made.headers["location"])
     assert location == f"{client.place.url}/api/kernels/{made.body['id']}"
