@@ -150,7 +150,7 @@ async def test_openhands_keeps_state_and_loses_no_output_to_an_early_reply(place
             shown = await client.execute("for n in range(500): print(n)\nx * 7")
             assert shown == "".join(f"{n}\n" for n in range(500)) + "42"
         assert "ZeroDivisionError" in await client.execute("1 / 0")
-        assert await client.execute("x") == "6"  # the cell that failed has ended: what is busy is next
+        assert await client.execute("x") == "6"  # so the cell that failed has ended
         running = asyncio.create_task(client.execute("while True: pass"))
         await until_busy(place, client.kernel)
         await client.interrupt()
