@@ -437,7 +437,7 @@ def test_a_body_far_over_the_bound_is_refused_unread(
 def test_no_route_and_no_method_are_told_as_json(broker: RunningBroker) -> None:
     for method, path, status in (
         ("GET", "/v1/nothing", 404),
-        ("GET", "/", 404),
+        ("GET", "/console/nothing", 404),
         ("PUT", "/v1/sessions", 405),
         ("POST", "/v1/sessions//execute", 404),
         ("GET", "/v1/sessions/a/ws", 426),
