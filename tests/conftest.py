@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import signal
 
-# Whoever starts the tests in the background may have them ignore Ctrl-C, and with them all that they
-# start, which some tests end by it.
+# Whoever starts the tests in the background may have them ignore Ctrl-C, and with them all that
+# they start, some of which is ended by it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     with contextlib.suppress(ValueError):  # not in the main thread
         signal.signal(signal.SIGINT, signal.default_int_handler)
