@@ -464,7 +464,7 @@ def test_metrics_are_prometheus_text_and_count(broker: RunningBroker) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/console/absent", "/v1", "/v1/absent", "/v1/sessions/a/b/c", "/V1/sessions"]
+    "path", ["/absent", "/v1", "/v1/absent", "/v1/sessions/a/b/c", "/V1/sessions"]
 )
 def test_what_is_no_route_is_404_as_json(broker: RunningBroker, path: str) -> None:
     answer = bare(broker, path)
