@@ -1,10 +1,8 @@
 """What a session has run: its last cells with their outputs, as far as they are worth keeping.
 
-A cell is kept from its events, as they are sent, and costs no more than that while it runs; once it
-has ended and the store has it, no memory is held for it here. What is kept of each has a bound, and
-so have all of them together: the oldest go. What somebody types into an `input()`, and the values
-of environment variables and inputs, are never among it; where code or its outputs show a value that
-is a secret, a note stands in its place.
+A cell is kept from its events; once it has ended and the store has it, no memory is held for it
+here. Each has a bound, and so have all together: the oldest go. What is typed into an `input()`,
+and values of the environment and of inputs, are never kept; in a secret's place stands a note.
 """
 
 from __future__ import annotations
