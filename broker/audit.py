@@ -35,6 +35,8 @@ TEXT_MOST = 300  # characters of anything else
 PENDING_MOST = 4 << 20  # bytes that wait to be written
 GATHER = 0.1  # s in which lines are gathered for one write
 REFUSALS = 20  # in a second; more are counted, so that nobody fills the disk by guessing
+LOOK_AGAIN = 60.0  # s in which the same look is noted once: pages and tables look all the time
+LOOKS = 10_000  # that are remembered
 SHORTEST = ("at", "event", "tenant", "token", "ip", "session")
 
 
@@ -131,6 +133,7 @@ class Audit:
         self._clock = clock
         self._bound: WeakKeyDictionary[Session, int] = WeakKeyDictionary()  # generations told of
         self._second, self._refusals, self._untold = 0.0, 0, 0
+        self._looks: dict[tuple[object, ...], float] = {}  # when each was noted, the oldest first
         self.on = log or file is not None
 
     async def aclose(self) -> None:
@@ -181,6 +184,19 @@ class Audit:
             return
         untold, self._untold = self._untold, 0
         self.record("refused", who, ip, **more, untold=untold or None)
+
+    def looked(
+        self, event: str, who: Principal | None, ip: str | None, **about: str | None
+    ) -> None:
+        """Note that somebody has looked at something; the same again only after a while."""
+        key, now = (event, who, ip, *about.values()), self._clock()
+        if now - self._looks.get(key, 0.0) < LOOK_AGAIN:
+            return
+        self._looks.pop(key, None)
+        self._looks[key] = now
+        if len(self._looks) > LOOKS:
+            del self._looks[next(iter(self._looks))]
+        self.record(event, who, ip, **about)
 
     def session_changed(self, session: Session) -> None:
         """Note that a session has got a kernel, has lost one, or has ended: call it on each change.

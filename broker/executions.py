@@ -17,7 +17,7 @@ from broker.execution import Event, Execution, are_akin
 from broker.marks import Running
 from broker.orders import Runs, executions_of, surrounded
 from broker.place import Place
-from broker.requests import Configure
+from broker.requests import Configure, marked
 from broker.resumption import UNTOLD, Greeting, note, resumed
 from broker.roles import Client, SessionKernel
 from broker.strays import Strays
@@ -146,15 +146,20 @@ class Executions:
 
     # Requests
 
-    def submit(self, request: Runs, owner: Client, *, answers: bool = False) -> None:
+    def submit(
+        self, request: Runs, owner: Client, *, answers: bool = False, origin: str = ""
+    ) -> None:
         """Queue what is to run: all of it, or none; its owner answers what it asks, or cannot.
 
+        `origin` is where it comes from, whatever it says of that itself.
         Raises QueueFull, StoreUnavailable, and BadMessage, for an id in use for one.
         """
         limits, now = self._place.limits, time.monotonic()
         executions = executions_of(request, owner, now, limits, self._around.wanted)
         for execution in executions:
             execution.answers = answers
+            if origin:
+                execution.request = marked(execution.request, origin)
         self._check(request.id, len(executions))
         self._enqueue(executions)
 

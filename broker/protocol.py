@@ -34,13 +34,15 @@ SUBPROTOCOLS = (MSGPACK, JSON)  # best first
 class OpenQuery:
     """How a client attaches to a session. `after` is the last sequence number it has seen.
 
-    `limits` are the bounds it asks for instead of the profile's, by name.
+    `limits` are the bounds it asks for instead of the profile's, by name. Who `joins` attaches to a
+    session of this node, and has none made or taken up.
     """
 
     profile: str | None = None
     after: int | None = None
     mode: Literal["run", "watch"] = "run"
     create: bool = True
+    joins: bool = False
     limits: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -196,7 +198,7 @@ def check_session_name(text: str) -> str:
 def open_query(args: Mapping[str, str]) -> OpenQuery:
     """Return how to attach, from the query of the URL; raises BadMessage naming the field.
 
-    `token` may stand there too and belongs to auth.
+    `token` and `tenant` may stand there too: who asks, and whose session it is, others say.
     """
     _only(args, "profile", "after", "mode", "create")
     profile = args.get("profile")
@@ -231,7 +233,7 @@ def execute_query(args: Mapping[str, str], profile: str | None) -> OpenQuery:
 
 
 def _only(args: Mapping[str, str], *names: str) -> None:
-    known = (*names, *ASKED, "token")
+    known = (*names, *ASKED, "token", "tenant")
     for name in args:
         if name not in known:
             raise unknown_field(name, known, "query parameter")

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, get_args
 
 import msgspec
+from msgspec.structs import replace
 
 MAX_TIMEOUT = 7 * 86400.0  # seconds; more is a mistake of units, and infinity is no deadline
 MAX_SEQ = 2**63 - 1
@@ -39,6 +40,11 @@ def origin_of(metadata: Mapping[str, Any]) -> str:
     """Return where a request says that it comes from, such as `attach`; empty if it does not."""
     told = metadata.get("origin")
     return told if isinstance(told, str) and ORIGIN.fullmatch(told) else ""
+
+
+def marked(request: Execute, origin: str) -> Execute:
+    """Return the request with where it comes from, whatever it says of that itself."""
+    return replace(request, metadata={**request.metadata, "origin": origin})
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

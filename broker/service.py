@@ -105,13 +105,13 @@ class Service:
     async def open(self, tenant: str, name: str, query: OpenQuery) -> Session:
         """Return the session, made if need be; its kernel may still be on its way.
 
-        Who only watches starts nothing: a session that is here is joined as it is. Raises
+        Who only watches starts nothing, and who joins makes nothing. Raises
         UnknownProfile, UnknownSession, SessionElsewhere, QuotaExceeded, Draining, StoreUnavailable.
         """
         key, watches = (tenant, name), query.mode == "watch"
         there = self.pools.profiles
         profile = self.quotas.profile(tenant, query.profile, self.default_profile, there)
-        if key not in self.sessions and watches:
+        if key not in self.sessions and (watches or query.joins):
             await self.claims.refuse_elsewhere(tenant, name)
             if key not in self.sessions:
                 raise UnknownSession(f"no session {name!r} is served")

@@ -95,6 +95,7 @@ ROWS: list[list[str]] = [
         "broker.proof",
     ],
     ["broker.doctor", "broker.supply", "broker.workspaces"],
+    ["broker.web.tenants"],
     [
         "broker.web.audited",
         "broker.web.door",

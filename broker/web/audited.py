@@ -13,11 +13,19 @@ from broker.requests import (
     Call,
     Cancel,
     Close,
+    Complete,
+    Configure,
     Execute,
     ExecuteRequest,
+    History,
+    InputReply,
+    Inspect,
     Interrupt,
     Request,
     Restart,
+    ToolResult,
+    Tools,
+    Variables,
 )
 
 # Of a WebSocket's requests; what is not here asks, answers, or keeps the connection alive.
@@ -31,6 +39,18 @@ ASKED: dict[type[Any], str] = {
     Restart: "restarted",
     Close: "closed",
 }
+# Of another tenant's session these are noted, too: what its visitor learns, and has it believe.
+VISITED: dict[type[Any], str] = {
+    Complete: "read",
+    Inspect: "read",
+    Variables: "read",
+    History: "read",
+    InputReply: "answered",
+    ToolResult: "answered",
+    Tools: "configured",
+    Configure: "configured",
+}
+READ = "read"
 REFUSED = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 
 
@@ -39,6 +59,7 @@ class Asker(Protocol):
 
     request: Any
     principal: Any
+    visited: str | None  # another tenant, whose session it is
 
 
 def ended(audit: Audit, handler: RequestHandler) -> None:
@@ -48,13 +69,17 @@ def ended(audit: Audit, handler: RequestHandler) -> None:
     request, status = handler.request, handler.get_status()
     who, ip = getattr(handler, "principal", None), request.remote_ip
     session = handler.path_kwargs.get("session") or getattr(handler, "concerns", None)
+    visited = getattr(handler, "visited", None)
+    where = {"method": request.method, "path": request.path}  # no query: a token may stand there
     if status in REFUSED:
-        path = request.path  # without the query, where a token may stand
-        audit.refused(who, ip, status=status, method=request.method, path=path, session=session)
+        audit.refused(who, ip, status=status, **where, session=session, subject=visited)
     elif status < HTTPStatus.BAD_REQUEST and getattr(handler, "changed", True):
         names = handler.settings["audited"]
-        name = names.get((type(handler), str(request.method).lower()))
-        if name:
+        name, seen = names.get((type(handler), str(request.method).lower()), ("", ""))
+        if visited and (name or seen):
+            note = audit.record if name else audit.looked
+            note(name or seen, who, ip, session=session, subject=visited, **where)
+        elif name:
             parts = (handler.path_kwargs.get(part) for part in ("token_id", "path", "node"))
             subject = getattr(handler, "subject", None) or next(filter(None, parts), None)
             audit.record(name, who, ip, session=session, subject=subject)
@@ -62,11 +87,17 @@ def ended(audit: Audit, handler: RequestHandler) -> None:
 
 def asked(audit: Audit, asker: Asker, session: str, request: Request) -> None:
     """Note a request that was taken."""
-    if audit.on and (name := ASKED.get(type(request))):
-        about = {"session": session, "id": request.id}
+    if not audit.on:
+        return
+    kind, who, ip = type(request), asker.principal, asker.request.remote_ip
+    about = {"session": session, "subject": asker.visited}
+    if name := ASKED.get(kind):
         codes = [audit.code(text) for text in _sources(request)]
         for told in codes or [{}]:
-            audit.record(name, asker.principal, asker.request.remote_ip, **about, **told)
+            audit.record(name, who, ip, **about, id=request.id, **told)
+    elif asker.visited and (name := VISITED.get(kind)):
+        note = audit.looked if name == READ else audit.record
+        note(name, who, ip, **about, method=kind.__name__.lower())
 
 
 def _sources(request: Request) -> list[str]:

@@ -45,6 +45,7 @@ class Asker(Client, Protocol):
 
     session: Session
     watches: bool  # it may see everything, and do nothing
+    origin: str  # of its cells, whatever they say themselves; empty where that is theirs to say
 
     @property
     def service(self) -> Service:
@@ -80,7 +81,7 @@ def _ack(asker: Asker, request: Ack) -> Fields:
 
 
 def _submit(asker: Asker, request: Runs) -> Fields:
-    asker.session.work.submit(request, asker, answers=True)
+    asker.session.work.submit(request, asker, answers=True, origin=asker.origin)
     return None
 
 

@@ -28,7 +28,7 @@ from broker.scribe import Scribe
 from broker.service import Service
 from broker.store import NodeRecord
 from broker.tokens import Tokens
-from broker.web import audited
+from broker.web import audited, tenants
 from broker.web.places import Places, Turns
 
 logger = logging.getLogger(__name__)
@@ -125,9 +125,12 @@ class Face(web.RequestHandler):
     """A handler that answers errors in the one form, and lets nobody in without a token."""
 
     public = False
+    every_tenant = False  # whether it may be about the sessions of all
     principal: Principal
-    # For audits: what the request is about and which session, where its path does not say, and
-    # whether it has changed anything.
+    tenant: str  # whose sessions it is about
+    # For audits: which other tenant it is about; what and which session, where its path does not
+    # say; and whether it has changed anything.
+    visited: str | None = None
     subject: str | None = None
     concerns: str | None = None
     changed = True
@@ -146,6 +149,8 @@ class Face(web.RequestHandler):
         if not self.public:
             self.principal = await admit(self)
         check_query(self)
+        if not self.public:
+            self.tenant = tenants.whose(self, self.principal, every=self.every_tenant)
 
     def set_default_headers(self) -> None:
         """Keep answers out of caches, and the server's make to itself."""

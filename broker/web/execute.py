@@ -30,6 +30,7 @@ from broker.roles import Envelope
 from broker.session import Session
 from broker.web import audited
 from broker.web.door import Face, described
+from broker.web.tenants import ORIGIN, joining
 
 Event = dict[str, Any]
 Body = ExecuteBody | CallBody
@@ -142,7 +143,8 @@ class ExecuteOnce(Face):
             release()
 
     async def _follow(self, session: Session, body: Body) -> None:
-        async with follow(session, body) as follower:
+        origin = ORIGIN if self.visited else ""
+        async with follow(session, body, origin) as follower:
             self._follower = follower
             if self._is_left:  # while the session was opened
                 self.on_connection_close()
@@ -193,15 +195,17 @@ class ExecuteInSession(ExecuteOnce):
         """Run the body's code in the session."""
         name = check_session_name(session)
         body = self._body()
-        key = self.principal.tenant, name
-        if key not in self.service.sessions:  # else a session would be made for a refusal
-            self.service.quotas.check(self.principal.tenant)
-        found = await self.service.open(*key, self._query(body))
+        key, query = (self.tenant, name), self._query(body)
+        if self.visited:
+            query = joining(query)
+        elif key not in self.service.sessions:  # else a session would be made for a refusal
+            self.service.quotas.check(self.tenant)
+        found = await self.service.open(*key, query)
         await self._run(found, body)
 
 
 @asynccontextmanager
-async def follow(session: Session, body: Body) -> AsyncIterator[Follower]:
+async def follow(session: Session, body: Body, origin: str = "") -> AsyncIterator[Follower]:
     """Submit an execution and follow it while the block lasts, at most to its end.
 
     If it has not ended by then, nobody waits for it: it is interrupted, or does not begin.
@@ -209,7 +213,7 @@ async def follow(session: Session, body: Body) -> AsyncIterator[Follower]:
     follower = Follower(uuid.uuid4().hex)
     session.attach(follower)
     try:
-        session.work.submit(body.request(follower.id), follower)
+        session.work.submit(body.request(follower.id), follower, origin=origin)
         yield follower
     finally:
         abandon(session, follower.id)

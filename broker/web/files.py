@@ -48,8 +48,8 @@ class FileFace(Face):
 
     async def hold(self, session: str) -> Holding:
         """Return the session's files, this request's until it ends."""
-        key = (self.principal.tenant, check_session_name(session))
-        may_start = self.principal.may(Deed.RUN)
+        key = (self.tenant, check_session_name(session))
+        may_start = self.principal.may(Deed.RUN) and not self.visited
         self._holding = await hold(self.service, key, may_start=may_start)
         return self._holding
 

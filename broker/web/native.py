@@ -29,6 +29,7 @@ from broker.web.backlog import Backlog
 from broker.web.door import Face, House, admit, check_query, described
 from broker.web.handshake import check_handshake, clipped
 from broker.web.outbox import BINARY, TEXT
+from broker.web.tenants import ORIGIN, joining, whose
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +43,7 @@ class NativeSocket(websocket.WebSocketHandler):
     """One client of one session. Its own `Client`, as sessions see it."""
 
     principal: Principal
+    visited: str | None = None  # another tenant, whose session it is
     session: Session
     codec: Codec
     backlog: Backlog
@@ -51,6 +53,7 @@ class NativeSocket(websocket.WebSocketHandler):
         self.house = house
         self._query = OpenQuery()
         self.watches = False
+        self.origin = ""
         self._bad = 0
         self._attached = False
         self._release: Callable[[], None] = lambda: None  # of the token that let it in
@@ -81,13 +84,16 @@ class NativeSocket(websocket.WebSocketHandler):
         if self.request.method != "GET":  # else the handshake would be what is wrong
             raise web.HTTPError(405)
         check_query(self)
+        tenant = whose(self, self.principal)
         name = check_session_name(self.path_kwargs["session"])
         query = {key: self.get_query_argument(key) for key in self.request.query_arguments}
         self._query = open_query(query)
+        if self.visited:
+            self._query, self.origin = joining(self._query), ORIGIN
         self.watches = self._query.mode == "watch"
         check_handshake(self)
         if choose_subprotocol(offered) is not None:  # else `open` closes it
-            self.session = await self.service.open(self.principal.tenant, name, self._query)
+            self.session = await self.service.open(tenant, name, self._query)
 
     def select_subprotocol(self, subprotocols: list[str]) -> str | None:
         """Choose the best one that the client offers; never one that holds its token."""

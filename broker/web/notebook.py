@@ -12,6 +12,7 @@ from broker.principal import Deed
 from broker.protocol import check_session_name
 from broker.web.door import Face
 from broker.web.route import Answer, Operation, Route
+from broker.web.terms import OF
 
 NBFORMAT = "application/x-ipynb+json"
 
@@ -21,7 +22,7 @@ class SessionNotebook(Face):
 
     async def get(self, session: str) -> None:
         """Return the session's last cells as `.ipynb`, also after it has ended."""
-        key = (self.principal.tenant, check_session_name(session))
+        key = (self.tenant, check_session_name(session))
         live = self.service.sessions.get(key)
         record = await self.service.store.get(*key) if live is None else None
         kept = await self.house.scribe.cells(key, self.house.most_cells)
@@ -53,6 +54,7 @@ ROUTE = Route(
             "Read what a session has run, also after its end, as a notebook.",
             {200: Answer("The last cells.", {NBFORMAT: answers.Notebook})},
             scope=Deed.READ,
+            query=(OF,),
             errors=(errors.UnknownSession, errors.StoreUnavailable),
         )
     },

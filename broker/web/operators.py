@@ -16,16 +16,15 @@ from broker.errors import BadMessage, UnknownSession
 from broker.faults import bad_field
 from broker.orders import surrounded
 from broker.pool import Pool
-from broker.principal import TENANT_WORDS, Deed, is_tenant
 from broker.protocol import check_session_name, open_body, opening_query
 from broker.surroundings import NONE
 from broker.web.door import Face
 from broker.web.queries import chosen, flag, number, whole
+from broker.web.tenants import EVERY, joining
 from kernels.state import SessionState
 
 Json = dict[str, Any]
 STATES = {"", "all", *(state.value for state in SessionState)}
-EVERY = "*"  # in place of a tenant
 MOST_MEASURED = 100  # kernels that are named
 KILLED = "killed by operator"  # why, unless the one who ends a session says something else
 
@@ -36,10 +35,12 @@ LINE_BREAKERS = ("Cc", "Zl", "Zp")
 class Sessions(Face):
     """`GET /v1/sessions`."""
 
+    every_tenant = True
+
     async def get(self) -> None:
         """List sessions: those that the filters let through, in their order."""
         wanted = listing.Wanted(
-            self._tenants(),
+            None if self.tenant == EVERY else self.tenant,
             session=self.principal.session,
             state=chosen(self, "state", STATES, ""),
             idle=number(self, "idle", 0.0),
@@ -65,13 +66,6 @@ class Sessions(Face):
         self.set_header("Content-Type", "application/json")
         self.finish(msgspec.json.encode(body))  # a thousand rows would hold others up for 6 ms
 
-    def _tenants(self) -> str | None:
-        """Return the tenant that is meant, None for all."""
-        if self.get_query_argument("tenant", None) != EVERY:
-            return _tenant(self)
-        self.principal.require(Deed.OPERATE)
-        return None
-
 
 def _is_after(row: Json, after: str, wanted: listing.Wanted) -> bool:
     if wanted.tenant is not None:
@@ -90,7 +84,7 @@ class OneSession(Face):
 
     async def get(self, session: str) -> None:
         """Describe it."""
-        key = (_tenant(self), check_session_name(session))
+        key = (self.tenant, check_session_name(session))
         self.answer(await listing.described(self.service, key))
 
     async def post(self, session: str) -> None:
@@ -98,18 +92,20 @@ class OneSession(Face):
         name = check_session_name(session)
         body = open_body(self.request.body, self.house.bounds)
         configure = body.configure("-")
-        service, tenant = self.service, self.principal.tenant
-        if (tenant, name) not in service.sessions:  # what will be refused opens nothing
+        service, tenant, query = self.service, self.tenant, opening_query(body)
+        if self.visited:
+            query = joining(query)
+        elif (tenant, name) not in service.sessions:  # what will be refused opens nothing
             default, there = service.default_profile, service.pools.profiles
             profile = service.quotas.profile(tenant, body.profile, default, there)
             surrounded(NONE, configure, service.session_limits[profile])
-        found = await service.open(tenant, name, opening_query(body))
+        found = await service.open(tenant, name, query)
         found.work.configure(configure)
         self.answer(await listing.row(self.service, found.key))
 
     async def delete(self, session: str) -> None:
         """End it; `reason` is what its next client is told."""
-        key = (_tenant(self), check_session_name(session))
+        key = (self.tenant, check_session_name(session))
         reason = _reason(self)
         generation = await self.service.end(key, reason)
         self.answer({"session": session, "generation": generation, "reason": reason})
@@ -120,7 +116,7 @@ class InterruptSession(Face):
 
     async def post(self, session: str) -> None:
         """Interrupt what runs."""
-        found = await _live(self, _tenant(self), session)
+        found = await _live(self, session)
         self.answer({"interrupted": found.work.interrupt()})
 
 
@@ -130,7 +126,7 @@ class RestartSession(Face):
     async def post(self, session: str) -> None:
         """Give it a new kernel; `keep_files=false` without the files of the old one."""
         keep = flag(self, "keep_files", default=True)
-        found = await _live(self, self.principal.tenant, session)
+        found = await _live(self, session)
         generation = await self.service.restart(found, keep_files=keep)
         self.answer({"session": session, "generation": generation})
 
@@ -242,20 +238,8 @@ class MetricsPage(Face):
         self.finish(text)
 
 
-def _tenant(handler: Face) -> str:
-    """Return whose sessions are meant: one's own, or for the operator `tenant`'s."""
-    own = handler.principal.tenant
-    asked = handler.get_query_argument("tenant", own)
-    if not is_tenant(asked):
-        raise BadMessage(f"tenant: expected {TENANT_WORDS}", field="tenant")
-    if asked != own:
-        handler.principal.require(Deed.OPERATE)
-        handler.subject = asked  # for the audit
-    return asked
-
-
-async def _live(handler: Face, tenant: str, name: str) -> Any:
-    key = (tenant, check_session_name(name))
+async def _live(handler: Face, name: str) -> Any:
+    key = (handler.tenant, check_session_name(name))
     session = handler.service.sessions.get(key)
     if session is None:
         await handler.service.claims.refuse_elsewhere(*key)

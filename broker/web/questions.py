@@ -15,6 +15,7 @@ from broker.requests import MAX_NAME, MAX_VARIABLES, Variables
 from broker.web.door import Face
 from broker.web.queries import whole
 from broker.web.route import Operation, Parameter, Route, answer
+from broker.web.terms import OF
 
 Most = Annotated[int, Meta(ge=1, le=MAX_VARIABLES)]
 
@@ -24,7 +25,7 @@ class SessionVariables(Face):
 
     async def get(self, session: str) -> None:
         """Tell the session's variables; `names` (a,b) selects, `max` bounds them."""
-        key = (self.principal.tenant, check_session_name(session))
+        key = (self.tenant, check_session_name(session))
         found = self.service.sessions.get(key)
         if found is None:
             raise UnknownSession(f"no session {session!r} on this node")
@@ -56,6 +57,7 @@ ROUTE = Route(
             answer("Variables in the order of their making.", answers.VariableRows),
             scope=Deed.RUN,
             query=(
+                OF,
                 Parameter("names", "Only these, with commas between them."),
                 Parameter("max", "At most so many.", Most),
             ),

@@ -59,6 +59,7 @@ class Operation:
     body: Mapping[str, Any] | None = None
     errors: tuple[type[BrokerError], ...] = ()
     audited: str = ""  # what the audit calls it once it is done; empty for what changes nothing
+    visited: str = "read"  # what it calls that where it is another tenant's
 
     def queries(self) -> frozenset[str]:
         """Return the names of all that the query may hold."""

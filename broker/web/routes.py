@@ -31,7 +31,7 @@ DEEDS = {
 }
 
 AUDITED = {
-    (route.handler, method): operation.audited
+    (route.handler, method): (operation.audited, operation.visited)
     for route in ALL
     for method, operation in route.operations.items()
 }

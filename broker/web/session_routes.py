@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
@@ -11,9 +12,20 @@ from broker.principal import TENANT, Deed
 from broker.requests import CallBody, ExecuteBody, FileBody, OpenBody, ProfileName, Seq
 from broker.web import call, execute, files, native, notebook, operators, questions
 from broker.web.route import ANY, BYTES, JSON, NDJSON, Answer, Operation, Parameter, Route, answer
-from broker.web.terms import BODY, BOUNDS, BUSY, FULL, Flag, Line, Number, Positive, Sort, State
+from broker.web.terms import (
+    BODY,
+    BOUNDS,
+    BUSY,
+    FULL,
+    OF,
+    Flag,
+    Line,
+    Number,
+    Positive,
+    Sort,
+    State,
+)
 
-TenantName = Annotated[str, Meta(pattern=f"^{TENANT}$")]
 Tenants = Annotated[str, Meta(pattern=rf"^({TENANT}|\*)$")]
 Page = Annotated[int, Meta(ge=1, le=files.MAX_PAGE)]
 FILES = (
@@ -49,7 +61,11 @@ def _runs(summary: str, told: dict[int, Answer], body: type[Struct]) -> Operatio
     return Operation(summary, told, scope=Deed.RUN, query=BOUNDS, body={JSON: body}, errors=errors_)
 
 
-OF = Parameter("tenant", "Whose it is, for the operator; one's own by default.", TenantName)
+def _visitable(operation: Operation) -> Operation:
+    """Return what runs something in a session, which notes itself for the audit, as anybody's."""
+    errors_ = (*operation.errors, errors.UnknownSession)
+    return replace(operation, query=(OF, *operation.query), errors=errors_, visited="")
+
 
 ROUTES: list[Route] = [
     Route(
@@ -65,6 +81,7 @@ ROUTES: list[Route] = [
                 scope=Deed.RUN,
                 audited="attached",
                 query=(
+                    OF,
                     Parameter("profile", "The profile of its kernels, if it is new.", ProfileName),
                     Parameter("after", "The last sequence number seen.", Seq),
                     Parameter("mode", "watch: see all, run nothing.", Literal["run", "watch"]),
@@ -78,12 +95,12 @@ ROUTES: list[Route] = [
     Route(
         "/v1/sessions/{session}/execute",
         execute.ExecuteInSession,
-        {"post": _runs("Run code in a session and wait.", EXECUTED, ExecuteBody)},
+        {"post": _visitable(_runs("Run code in a session and wait.", EXECUTED, ExecuteBody))},
     ),
     Route(
         "/v1/sessions/{session}/call",
         call.CallInSession,
-        {"post": _runs("Call a function in a session and wait.", CALLED, CallBody)},
+        {"post": _visitable(_runs("Call a function in a session and wait.", CALLED, CallBody))},
     ),
     Route(
         "/v1/sessions/{session}/interrupt",
@@ -108,7 +125,7 @@ ROUTES: list[Route] = [
                 answer("The next generation.", answers.Restarted),
                 scope=Deed.RUN,
                 audited="restarted",
-                query=(Parameter("keep_files", "Whether the files of the old one stay.", Flag),),
+                query=(OF, Parameter("keep_files", "Whether the files of the old one stay.", Flag)),
                 errors=(*FULL, errors.UnknownSession),
             )
         },
@@ -122,6 +139,7 @@ ROUTES: list[Route] = [
                 answer("Files by path.", answers.FileRows),
                 scope=Deed.READ,
                 query=(
+                    OF,
                     Parameter("path", "The directory; the workspace itself by default."),
                     Parameter("recursive", "Whether with what is in its directories.", Flag),
                     Parameter("limit", "At most so many.", Page),
@@ -135,13 +153,18 @@ ROUTES: list[Route] = [
         "/v1/sessions/{session}/files/{+path}",
         files.OneFile,
         {
-            "get": Operation("Read a file, or a part of it.", SENT, scope=Deed.READ, errors=FILES),
-            "head": Operation("Ask about a file.", SENT, scope=Deed.READ, errors=FILES),
+            "get": Operation(
+                "Read a file, or a part of it.", SENT, scope=Deed.READ, query=(OF,), errors=FILES
+            ),
+            "head": Operation(
+                "Ask about a file.", SENT, scope=Deed.READ, query=(OF,), errors=FILES
+            ),
             "put": Operation(
                 "Write a file; with `If-None-Match: *` only a new one.",
                 CHANGED,
                 scope=Deed.RUN,
                 audited="file_written",
+                query=(OF,),
                 body={BYTES: None},
                 errors=(*FILES, errors.FileExists, errors.WorkspaceFull),
             ),
@@ -150,6 +173,7 @@ ROUTES: list[Route] = [
                 CHANGED,
                 scope=Deed.RUN,
                 audited="file_moved",
+                query=(OF,),
                 body={JSON: FileBody},
                 errors=(*FILES, *BODY, errors.FileExists, errors.WorkspaceFull),
             ),
@@ -158,7 +182,7 @@ ROUTES: list[Route] = [
                 answer("It is not there any more.", answers.Removed),
                 scope=Deed.RUN,
                 audited="file_removed",
-                query=(Parameter("recursive", "Whether with what is in it.", Flag),),
+                query=(OF, Parameter("recursive", "Whether with what is in it.", Flag)),
                 errors=FILES,
             ),
         },
@@ -180,8 +204,10 @@ ROUTES: list[Route] = [
                 "Open a session, or join it, with an environment and a directory for what runs.",
                 answer("The session.", answers.SessionRow),
                 scope=Deed.RUN,
+                visited="joined",
+                query=(OF,),
                 body={JSON: OpenBody},
-                errors=(*FULL, *BODY, errors.UnknownProfile),
+                errors=(*FULL, *BODY, errors.UnknownProfile, errors.UnknownSession),
             ),
             "delete": Operation(
                 "End a session and its kernel.",

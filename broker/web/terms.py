@@ -9,6 +9,7 @@ from msgspec import Meta
 from broker import errors
 from broker.bounds import ASKED
 from broker.listing import SORTS
+from broker.principal import TENANT
 from broker.web.route import Parameter
 from kernels.state import SessionState
 
@@ -18,6 +19,9 @@ Positive = Annotated[int, Meta(ge=1, lt=10**12)]
 Line = Annotated[str, Meta(pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*$")]
 Sort = Literal[*SORTS]  # type: ignore[valid-type]
 State = Literal["", "all", *(state.value for state in SessionState)]  # type: ignore[valid-type]
+
+TenantName = Annotated[str, Meta(pattern=f"^{TENANT}$")]
+OF = Parameter("tenant", "Whose it is, for the operator; one's own by default.", TenantName)
 
 EVERYBODY = ""  # without a token
 BUSY = (errors.SessionElsewhere, errors.Draining, errors.StoreUnavailable)

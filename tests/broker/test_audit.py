@@ -102,6 +102,25 @@ def test_refusals_have_a_bound_in_each_second_and_the_rest_are_counted() -> None
     assert "untold" not in lines.told[-1]
 
 
+def test_the_same_look_is_noted_once_in_a_while_and_another_at_once() -> None:
+    audit, lines, clock = made()
+    for path in ("/a", "/a", "/b", "/a"):
+        audit.looked("read", WHO, "10.0.0.9", path=path)
+    audit.looked("read", Principal("acme", token_id="another"), "10.0.0.9", path="/a")
+    assert [line["path"] for line in lines.told] == ["/a", "/b", "/a"]
+    clock.now += module.LOOK_AGAIN
+    audit.looked("read", WHO, "10.0.0.9", path="/a")
+    assert len(lines.lines) == 4
+
+
+def test_so_many_looks_are_remembered_and_what_is_forgotten_is_noted_again() -> None:
+    audit, lines, _ = made()
+    for path in (*range(module.LOOKS + 1), module.LOOKS, 0):
+        audit.looked("read", WHO, "10.0.0.9", path=str(path))
+    assert len(lines.lines) == module.LOOKS + 2
+    assert lines.told[-1]["path"] == "0"
+
+
 def test_without_a_place_to_go_nothing_is_noted() -> None:
     audit = audit_of(load().config.audit)
     assert not audit.on

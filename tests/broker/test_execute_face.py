@@ -36,7 +36,7 @@ class Work:
     def __init__(self, events: list[Event]) -> None:
         self._events = events
 
-    def submit(self, request: Any, owner: Follower) -> None:
+    def submit(self, request: Any, owner: Follower, *, origin: str) -> None:
         for event in [*self._events, DONE]:
             owner.deliver(Envelope({**event, "id": request.id}))
 

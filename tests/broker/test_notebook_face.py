@@ -39,7 +39,7 @@ async def test_a_notebook_is_made_beside_the_loop() -> None:
         most_cells=9,
         walks=Turns(1, share=1),
     )
-    face.principal = SimpleNamespace(tenant="t")
+    face.principal, face.tenant = SimpleNamespace(tenant="t"), "t"
     face.set_header = lambda name, value: None
     sent: list[str] = []
     face.finish = sent.append

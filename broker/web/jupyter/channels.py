@@ -47,6 +47,7 @@ class Channels(websocket.WebSocketHandler):
     """One connection of a Jupyter client: the way out of its place in the session's exchange."""
 
     principal: Principal
+    visited: str | None = None  # a kernel's id has no tenant beside one's own
     session: Session
     exchange: Exchange
     follower: Follower
