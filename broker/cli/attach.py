@@ -16,7 +16,7 @@ import click
 
 from .cells import Event, newest, read
 from .group import NEXT_STEP, RefusedByBroker
-from .options import complete_profile, complete_session, connection
+from .options import complete_profile, complete_session, connection, of_tenant
 from .printer import Printer
 from .run import ask_on, interrupting, note_id, tell_of_outages
 from .screen import Screen, calm
@@ -47,11 +47,13 @@ MOST_HELD = 1000  # events of others that wait for the end of our own cell; more
     "--save-images", type=click.Path(path_type=Path, file_okay=False),
     help="Write images here rather than to a temporary directory.",
 )  # fmt: skip
+@of_tenant
 @connection
 def attach(
     broker: Broker,
     *,
     session: str,
+    tenant: str | None,
     watch: bool,
     create: bool,
     profile: str | None,
@@ -62,10 +64,12 @@ def attach(
 
     Tab completes, the arrow keys go back to what the session has run. Ctrl-C interrupts one's own
     cell, Ctrl-D leaves; the session stays. Cells of others appear as they run. What is run here is
-    noted as such (`origin` attach) in the session's transcript.
+    noted as such (`origin` attach, in another tenant's session operator) in its transcript.
     """
     if watch and create:
         raise click.UsageError("give either --watch or --create: who only watches starts nothing")
+    if create and tenant:
+        raise click.UsageError("--create is for your own: another tenant's session is not made")
     if profile and not create:
         raise click.UsageError("--profile needs --create: a session keeps the one it has")
     if not watch and not sys.stdin.isatty():
@@ -75,9 +79,10 @@ def attach(
     with images(save_images) as directory:
         teller = Teller(Printer(screen.out, screen.err, directory), screen.out, full=True)
         if watch:
-            look_on(broker, session, teller, last)
+            look_on(broker, session, teller, last, tenant)
         else:
-            visit(broker, session, Visit(screen, teller), last, create=create, profile=profile)
+            how = {"create": create, "profile": profile, "tenant": tenant}
+            visit(broker, session, Visit(screen, teller), last, **how)
 
 
 @contextmanager
@@ -94,14 +99,16 @@ def images(wanted: Path | None) -> Iterator[Path]:
             shutil.rmtree(made, ignore_errors=True)
 
 
-def look_on(broker: Broker, name: str, teller: Teller, last: int) -> None:
+def look_on(
+    broker: Broker, name: str, teller: Teller, last: int, tenant: str | None = None
+) -> None:
     """Tell what others run, until Ctrl-C or the end of the session."""
     from broker.client import SessionGone
 
     from .follow import follow
 
     try:
-        for event in follow(broker, name, lambda cells: teller.cells(newest(cells, last))):
+        for event in follow(broker, name, lambda cells: teller.cells(newest(cells, last)), tenant):
             teller.event(event)
     except SessionGone as gone:
         click.echo(f"broker: {calm(gone.message)}", err=True)
@@ -182,9 +189,11 @@ def visit(broker: Broker, name: str, here: Visit, last: int, **how: Any) -> None
         try:
             session.attach()
             told = session.history(HISTORY)["cells"]
-            before = newest(read(broker.notebook(name)), last)
+            before = newest(read(broker.notebook(name, tenant=session.tenant)), last)
         except UnknownSession as error:
             hint = f"{NEXT_STEP['UnknownSession']}, --create starts one"
+            if session.tenant:
+                hint = f"`broker ls --tenant {session.tenant}` shows the sessions"
             raise click.ClickException(f"{error.message} ({hint})") from error
         here.count = max((cell["execution_count"] or 0 for cell in told), default=0)
         here.lines = Lines(session, [str(cell["code"]) for cell in told])

@@ -45,8 +45,9 @@ def complete_path(ctx: click.Context, _: click.Parameter, incomplete: str) -> It
     from broker.client.wire import session_path
 
     folder, slash, _name = incomplete.rpartition("/")
-    session = str((ctx.parent or ctx).params.get("session") or "")
-    query = {"path": folder or None, "limit": MOST}
+    above = (ctx.parent or ctx).params
+    session, tenant = str(above.get("session") or ""), ctx.params.get("tenant")
+    query = {"path": folder or None, "limit": MOST, "tenant": tenant or above.get("tenant")}
     found = _ask(ctx, session_path(session, "/files"), query).get("files", ())
     shown = [f"{one['path']}{'/' * (one['type'] == 'directory')}" for one in found]
     hidden = incomplete[len(folder) + len(slash) :].startswith(".")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .completing import complete_path
-from .options import as_json, complete_session, connection
+from .options import as_json, complete_session, connection, of_tenant
 from .text import age, console, printable, size, table
 
 if TYPE_CHECKING:
@@ -27,7 +27,8 @@ SIGNS = {"directory": "/", "symlink": "@", "other": "="}  # as `ls -F` has them
 
 @click.group()
 @click.argument("session", shell_complete=complete_session)
-def files(session: str) -> None:
+@of_tenant
+def files(session: str, tenant: str | None) -> None:
     """List, fetch, send, remove and rename a session's files."""
 
 
@@ -35,11 +36,14 @@ def files(session: str) -> None:
 @click.argument("path", default="", shell_complete=complete_path)
 @click.option("-r", "--recursive", is_flag=True, help="Go into directories.")
 @click.option("-a", "--all", "every", is_flag=True, help="Show names that begin with a dot.")
+@of_tenant
 @connection
 @as_json
-def list_files(broker: Broker, path: str, recursive: bool, every: bool, as_json: bool) -> None:
+def list_files(
+    broker: Broker, *, tenant: str | None, path: str, recursive: bool, every: bool, as_json: bool
+) -> None:
     """List a directory."""
-    found = _files(broker).list(path, recursive=recursive)
+    found = _files(broker, tenant).list(path, recursive=recursive)
     if not every:
         found = [one for one in found if not _is_hidden(one.path, path)]
     if as_json:
@@ -59,14 +63,15 @@ def list_files(broker: Broker, path: str, recursive: bool, every: bool, as_json:
 @files.command()
 @click.argument("path", shell_complete=complete_path)
 @click.argument("local", required=False, type=click.Path(path_type=Path))
+@of_tenant
 @connection
-def get(broker: Broker, path: str, local: Path | None) -> None:
+def get(broker: Broker, tenant: str | None, path: str, local: Path | None) -> None:
     """Fetch a file, to LOCAL (a file, a directory, or - for the standard output)."""
     with _progress(path) as tell, _local_faults():
         if local is not None and str(local) == "-":
-            _files(broker).download(path, sys.stdout.buffer, on_progress=tell)
+            _files(broker, tenant).download(path, sys.stdout.buffer, on_progress=tell)
             return
-        fetched = _files(broker).download(path, local, on_progress=tell)
+        fetched = _files(broker, tenant).download(path, local, on_progress=tell)
     click.echo(f"{printable(path)} -> {fetched}", err=True)
 
 
@@ -74,8 +79,9 @@ def get(broker: Broker, path: str, local: Path | None) -> None:
 @click.argument("local", type=click.Path(path_type=Path))
 @click.argument("path", required=False, shell_complete=complete_path)
 @click.option("--new", is_flag=True, help="Do not replace a file that is there.")
+@of_tenant
 @connection
-def put(broker: Broker, local: Path, path: str | None, new: bool) -> None:
+def put(broker: Broker, tenant: str | None, local: Path, path: str | None, new: bool) -> None:
     """Send a local file, or - for the standard input, to PATH in the workspace."""
     from_input = str(local) == "-"
     if from_input and not path:
@@ -84,28 +90,30 @@ def put(broker: Broker, local: Path, path: str | None, new: bool) -> None:
         path += local.name
     with _progress(str(local)) as tell, _local_faults():
         source: Any = sys.stdin.buffer if from_input else local
-        made = _files(broker).upload(source, path, replace=not new, on_progress=tell)
+        made = _files(broker, tenant).upload(source, path, replace=not new, on_progress=tell)
     click.echo(f"{local} -> {printable(made.path)}, {size(made.size)}", err=True)
 
 
 @files.command()
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...", shell_complete=complete_path)
 @click.option("-r", "--recursive", is_flag=True, help="Remove directories with what is in them.")
+@of_tenant
 @connection
-def rm(broker: Broker, paths: tuple[str, ...], recursive: bool) -> None:
+def rm(broker: Broker, tenant: str | None, paths: tuple[str, ...], recursive: bool) -> None:
     """Remove files."""
     for path in paths:
-        _files(broker).delete(path, recursive=recursive)
+        _files(broker, tenant).delete(path, recursive=recursive)
 
 
 @files.command()
 @click.argument("path", shell_complete=complete_path)
 @click.argument("to", shell_complete=complete_path)
 @click.option("-f", "--replace", is_flag=True, help="Replace a file that is there.")
+@of_tenant
 @connection
-def mv(broker: Broker, path: str, to: str, replace: bool) -> None:
+def mv(broker: Broker, tenant: str | None, path: str, to: str, replace: bool) -> None:
     """Rename a file or a directory within the workspace."""
-    _files(broker).move(path, to, replace=replace)
+    _files(broker, tenant).move(path, to, replace=replace)
 
 
 def _is_hidden(path: str, folder: str) -> bool:
@@ -117,9 +125,11 @@ def _is_hidden(path: str, folder: str) -> bool:
     return any(name.startswith(".") for name in below)
 
 
-def _files(broker: Broker) -> Files:
-    context = click.get_current_context().parent
-    return broker.files(str(context.params["session"] if context else ""))
+def _files(broker: Broker, tenant: str | None) -> Files:
+    """Return the files that are meant; --tenant may stand before the session, or behind it all."""
+    above = click.get_current_context().parent
+    given: dict[str, Any] = above.params if above else {}
+    return broker.files(str(given.get("session", "")), tenant=tenant or given.get("tenant"))
 
 
 @contextmanager

@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 
 
 def follow(
-    broker: Broker, name: str, before: Callable[[list[Cell]], object]
+    broker: Broker,
+    name: str,
+    before: Callable[[list[Cell]], object],
+    tenant: str | None = None,
 ) -> Generator[Event, None, None]:
     """Yield a live session's events from now on, those of the running cell from its beginning.
 
@@ -21,10 +24,10 @@ def follow(
     gone, a `session` event says which in `missed`. Raises UnknownSession, and SessionGone when the
     session ends.
     """
-    session = broker.session(name)
+    session = broker.session(name, tenant=tenant)
     with closing(session.watch()) as watch:
         now = next(watch)  # how far it is, and what runs
-    ended = read(broker.notebook(name))
+    ended = read(broker.notebook(name, tenant=tenant))
     before(ended)
     last, running = int(now.get("seq") or 0), set(now.get("open") or ())
     known = {(cell.id, cell.count) for cell in ended if cell.id in running}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .cells import Cell, Event, Recording, newest, read
-from .options import as_json, complete_session, connection
+from .options import as_json, complete_session, connection, of_tenant
 from .printer import Printer
 from .run import tell_of_outages
 from .screen import Screen, calm
@@ -28,12 +28,14 @@ if TYPE_CHECKING:
 @click.option(
     "--save-images", type=click.Path(path_type=Path, file_okay=False), help="Write images here."
 )
+@of_tenant
 @connection
 @as_json
 def logs(
     broker: Broker,
     *,
     session: str,
+    tenant: str | None,
     follow: bool,
     last: int | None,
     full: bool,
@@ -53,9 +55,9 @@ def logs(
     try:
         if follow:
             tell_of_outages()
-            _follow(broker, session, last, None if as_json else teller)
+            _follow(broker, session, last, None if as_json else teller, tenant)
             return
-        cells = newest(read(broker.notebook(session)), last)
+        cells = newest(read(broker.notebook(session, tenant=tenant)), last)
         if as_json:
             told = [cell.told() for cell in cells]
             click.echo(json.dumps({"session": session, "cells": told}, indent=2))
@@ -67,7 +69,9 @@ def logs(
         sys.stdout.flush()
 
 
-def _follow(broker: Broker, name: str, last: int | None, teller: Teller | None) -> None:
+def _follow(
+    broker: Broker, name: str, last: int | None, teller: Teller | None, tenant: str | None
+) -> None:
     from broker.client import SessionGone, UnknownSession
 
     from .follow import follow
@@ -82,7 +86,7 @@ def _follow(broker: Broker, name: str, last: int | None, teller: Teller | None) 
                 lines.put(cell.told())
 
     try:
-        for event in follow(broker, name, before):
+        for event in follow(broker, name, before, tenant):
             if teller is None:
                 lines.take(event)
                 continue

@@ -28,7 +28,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 
 
-of_tenant = click.option("--tenant", help="Whose sessions, for the operator; your own by default.")
+of_tenant = click.option("--tenant", help="Whose session, for the operator; your own by default.")
 of_tenants = click.option(
     "--tenant", help="Whose sessions, for the operator, * for all; your own by default."
 )

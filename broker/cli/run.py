@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .answer import answer
-from .options import as_json, complete_profile, complete_session, connection
+from .options import as_json, complete_profile, complete_session, connection, of_tenant
 from .printer import Printer, exit_status
 from .screen import calm
 from .text import Duration
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 @click.option(
     "--save-images", type=click.Path(path_type=Path, file_okay=False), help="Write images here."
 )
+@of_tenant
 @connection
 @as_json
 def run(
@@ -57,6 +58,7 @@ def run(
     *,
     code: str | None,
     name: str,
+    tenant: str | None,
     file: Path | None,
     profile: str | None,
     timeout: float | None,
@@ -88,7 +90,7 @@ def run(
         raise click.UsageError("--json needs code: a prompt is for people")
     printer = None if as_json else Printer(sys.stdout, sys.stderr, save_images)
     asked = {limit: text for limit, text in limits.items() if text is not None}
-    session = broker.session(name, profile, limits=asked)
+    session = broker.session(name, profile, limits=asked, tenant=tenant)
     try:
         if source is None and printer is not None:
             from .prompt import converse

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from .options import as_json, complete_session, connection
+from .options import as_json, complete_session, connection, of_tenant
 from .text import console, size, table
 
 if TYPE_CHECKING:
@@ -20,10 +20,11 @@ if TYPE_CHECKING:
     "-o", "--output", type=click.File("w", encoding="utf-8", lazy=True), default="-",
     help="Write to this file.",
 )  # fmt: skip
+@of_tenant
 @connection
-def export(broker: Broker, session: str, output: TextIO) -> None:
+def export(broker: Broker, session: str, output: TextIO, tenant: str | None) -> None:
     """Write a session's last cells as a Jupyter notebook."""
-    made = broker.notebook(session)
+    made = broker.notebook(session, tenant=tenant)
     json.dump(made, output, indent=1, ensure_ascii=True)
     output.write("\n")
 
@@ -31,11 +32,14 @@ def export(broker: Broker, session: str, output: TextIO) -> None:
 @click.command(name="vars")
 @click.argument("session", shell_complete=complete_session)
 @click.argument("names", nargs=-1, metavar="[NAME]...")
+@of_tenant
 @connection
 @as_json
-def variables(broker: Broker, session: str, names: tuple[str, ...], as_json: bool) -> None:
+def variables(
+    broker: Broker, session: str, names: tuple[str, ...], tenant: str | None, as_json: bool
+) -> None:
     """List a session's variables, also while it runs."""
-    told = broker.variables(session, names=names or None)
+    told = broker.variables(session, names=names or None, tenant=tenant)
     if as_json:
         click.echo(json.dumps(told, indent=2))
         return

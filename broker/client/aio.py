@@ -48,11 +48,13 @@ class AsyncSession:
         profile: str | None = None,
         limits: Limits | None = None,
         *,
+        tenant: str | None = None,
         reconnect: float = RECONNECT,
         on_lost: OnLost = "result",
         ping_interval: float = PING_INTERVAL,
     ) -> None:
         self.name = name
+        self.tenant = tenant
         self.profile = profile
         self.limits = limits
         self.on_lost = on_lost
@@ -60,7 +62,8 @@ class AsyncSession:
         self._reconnect = reconnect
         self._ping_interval = ping_interval
         self.tools = AsyncToolServer(
-            place, lambda: socket_url(place.url, name, profile=profile, limits=limits)
+            place,
+            lambda: socket_url(place.url, name, profile=profile, limits=limits, tenant=tenant),
         )
         self._line = AsyncLine(name, self._dialler())
 
@@ -72,7 +75,8 @@ class AsyncSession:
     @property
     def files(self) -> AsyncFiles:
         """Return the session's files; the session starts, or is joined, at their first use."""
-        return AsyncFiles(Files(Door(self._place), self.name), self.attach)
+        files = Files(Door(self._place), self.name, tenant=self.tenant)
+        return AsyncFiles(files, self.attach)
 
     async def execute(
         self,
@@ -197,7 +201,7 @@ class AsyncSession:
 
     async def notebook(self) -> Row:
         """Return what the session has run as a notebook (nbformat 4.5)."""
-        return await asyncio.to_thread(Door(self._place).notebook, self.name)
+        return await asyncio.to_thread(Door(self._place).notebook, self.name, self.tenant)
 
     async def restart(self, *, keep_files: bool = True) -> Any:
         """Give the session a new kernel: generation + 1, no variables, its files or none."""
@@ -277,11 +281,10 @@ class AsyncSession:
 
     def _dialler(self, *, watch: bool = False) -> AsyncDialler:
         def address(url: str, after: int | None) -> str:
-            asked = None if watch else self.limits
-            profile = None if watch else self.profile
-            return socket_url(
-                url, self.name, profile=profile, after=after, limits=asked, watch=watch
-            )
+            asked: dict[str, Any] = {"after": after, "watch": watch, "tenant": self.tenant}
+            if not watch:
+                asked |= {"profile": self.profile, "limits": self.limits}
+            return socket_url(url, self.name, **asked)
 
         return AsyncDialler(
             self._place.url,

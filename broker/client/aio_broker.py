@@ -40,6 +40,7 @@ class AsyncBroker:
         name: str,
         profile: str | None = None,
         *,
+        tenant: str | None = None,
         limits: Limits | None = None,
         reconnect: float = RECONNECT,
         on_lost: OnLost = "result",
@@ -51,9 +52,16 @@ class AsyncBroker:
         `limits` lowers the profile's bounds: `memory`, `processes`, `cpu`, `cpu_time`,
         `execution_timeout`, such as {"memory": "256M", "cpu_time": 5}. `reconnect` and `on_lost`
         are those of `Session`; `env` and `cwd` are set as `configure` does, at its first use.
+        `tenant` is for the operator: another tenant's session is joined, and never made.
         """
         session = AsyncSession(
-            self.place, name, profile, limits, reconnect=reconnect, on_lost=on_lost
+            self.place,
+            name,
+            profile,
+            limits,
+            tenant=tenant,
+            reconnect=reconnect,
+            on_lost=on_lost,
         )
         session._line.link.surround(env, cwd)
         return session
@@ -114,21 +122,23 @@ class AsyncBroker:
         """Interrupt what a session runs, without attaching to it; raises NotRunning."""
         return await asyncio.to_thread(self._door.interrupt, name, tenant)
 
-    def files(self, name: str) -> AsyncFiles:
+    def files(self, name: str, *, tenant: str | None = None) -> AsyncFiles:
         """Return the files of a session that is there already."""
-        return AsyncFiles(Files(self._door, name))
+        return AsyncFiles(Files(self._door, name, tenant=tenant))
 
     async def kill(self, name: str, *, reason: str | None = None, tenant: str | None = None) -> Row:
         """End a session's kernel; raises UnknownSession."""
         return await asyncio.to_thread(self._door.kill, name, reason, tenant)
 
-    async def notebook(self, name: str) -> Row:
+    async def notebook(self, name: str, *, tenant: str | None = None) -> Row:
         """Return what a session has run, also one that has ended, as a notebook (nbformat 4.5)."""
-        return await asyncio.to_thread(self._door.notebook, name)
+        return await asyncio.to_thread(self._door.notebook, name, tenant)
 
-    async def variables(self, name: str, names: Sequence[str] | None = None) -> Row:
+    async def variables(
+        self, name: str, names: Sequence[str] | None = None, *, tenant: str | None = None
+    ) -> Row:
         """Return a live session's variables, without attaching to it."""
-        return await asyncio.to_thread(self._door.variables, name, names)
+        return await asyncio.to_thread(self._door.variables, name, names, tenant)
 
     async def drain(self, node: str, *, keep: bool = False, undo: bool = False) -> Row:
         """Empty the node that answers; see `Broker.drain`."""

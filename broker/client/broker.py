@@ -39,6 +39,7 @@ class Broker:
         name: str,
         profile: str | None = None,
         *,
+        tenant: str | None = None,
         limits: Limits | None = None,
         reconnect: float = RECONNECT,
         on_lost: OnLost = "result",
@@ -50,8 +51,10 @@ class Broker:
         `limits` lowers the profile's bounds: `memory`, `processes`, `cpu`, `cpu_time`,
         `execution_timeout`, such as {"memory": "256M", "cpu_time": 5}. `reconnect` and `on_lost`
         are those of `Session`; `env` and `cwd` are set as `configure` does, at its first use.
+        `tenant` is for the operator: another tenant's session is joined, and never made.
         """
-        session = Session(self.place, name, profile, limits, reconnect=reconnect, on_lost=on_lost)
+        options: dict[str, Any] = {"reconnect": reconnect, "on_lost": on_lost}
+        session = Session(self.place, name, profile, limits, tenant=tenant, **options)
         session._line.link.surround(env, cwd)
         return session
 
@@ -114,21 +117,23 @@ class Broker:
         """Interrupt what a session runs, without attaching to it; raises NotRunning."""
         return self._door.interrupt(name, tenant)
 
-    def files(self, name: str) -> Files:
+    def files(self, name: str, *, tenant: str | None = None) -> Files:
         """Return the files of a session that is there already."""
-        return Files(self._door, name)
+        return Files(self._door, name, tenant=tenant)
 
     def kill(self, name: str, *, reason: str | None = None, tenant: str | None = None) -> Row:
         """End a session's kernel; raises UnknownSession."""
         return self._door.kill(name, reason, tenant)
 
-    def notebook(self, name: str) -> Row:
+    def notebook(self, name: str, *, tenant: str | None = None) -> Row:
         """Return what a session has run, also one that has ended, as a notebook (nbformat 4.5)."""
-        return self._door.notebook(name)
+        return self._door.notebook(name, tenant)
 
-    def variables(self, name: str, names: Sequence[str] | None = None) -> Row:
+    def variables(
+        self, name: str, names: Sequence[str] | None = None, *, tenant: str | None = None
+    ) -> Row:
         """Return a live session's variables, without attaching to it."""
-        return self._door.variables(name, names)
+        return self._door.variables(name, names, tenant)
 
     def drain(self, node: str, *, keep: bool = False, undo: bool = False) -> Row:
         """Empty the node that answers: it takes no new sessions, and ends each that is idle.

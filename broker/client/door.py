@@ -51,7 +51,6 @@ class Door:
         """
         from http.client import HTTPException
 
-        asked = {key: value for key, value in (query or {}).items() if value is not None}
         headers = {"Accept": "application/json"}
         if self.place.token:
             headers["Authorization"] = f"Bearer {self.place.token}"
@@ -59,7 +58,7 @@ class Door:
         if body is not None:
             headers["Content-Type"] = "application/json"
             content = _json({k: v for k, v in body.items() if v is not None})
-        target = path + (f"?{urlencode(asked, errors='surrogateescape')}" if asked else "")
+        target = _target(path, query)
         connection = self._connect(None if wait else self.timeout)
         try:
             if stay is not None:
@@ -79,6 +78,7 @@ class Door:
         method: str,
         path: str,
         *,
+        query: Mapping[str, Any] | None = None,
         body: Iterable[bytes] = (),
         length: int | None = 0,
         headers: Mapping[str, str] | None = None,
@@ -99,7 +99,7 @@ class Door:
         connection = self._connect(self.timeout)
         try:
             try:
-                connection.putrequest(method, self._prefix() + path)
+                connection.putrequest(method, self._prefix() + _target(path, query))
                 for name, value in told.items():
                     connection.putheader(name, value)
                 connection.endheaders()
@@ -168,14 +168,18 @@ class Door:
         answer: Row = self.call("DELETE", session_path(name), query=query)
         return answer
 
-    def notebook(self, name: str) -> Row:
+    def notebook(self, name: str, tenant: str | None = None) -> Row:
         """Return what a session has run, as a notebook of nbformat 4.5."""
-        answer: Row = self.call("GET", session_path(name, "/notebook"))
+        answer: Row = self.call("GET", session_path(name, "/notebook"), query={"tenant": tenant})
         return answer
 
-    def variables(self, name: str, names: Sequence[str] | None = None) -> Row:
+    def variables(
+        self, name: str, names: Sequence[str] | None = None, tenant: str | None = None
+    ) -> Row:
         """Return a live session's variables: `variables`, and `more` or `missing`."""
-        query = None if names is None else {"names": ",".join(names), "max": max(1, len(names))}
+        query: dict[str, Any] = {"tenant": tenant}
+        if names is not None:
+            query |= {"names": ",".join(names), "max": max(1, len(names))}
         answer: Row = self.call("GET", session_path(name, "/variables"), query=query)
         return answer
 
@@ -244,6 +248,11 @@ class Door:
         if timeout is None:
             connection.sock.settimeout(None)
         return connection
+
+
+def _target(path: str, query: Mapping[str, Any] | None) -> str:
+    asked = {key: value for key, value in (query or {}).items() if value is not None}
+    return path + (f"?{urlencode(asked, errors='surrogateescape')}" if asked else "")
 
 
 def _is_wanted(connection: socket.socket) -> bool:

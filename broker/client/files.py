@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
@@ -42,8 +42,16 @@ class Files:
     any request may raise. Safe to share between threads.
     """
 
-    def __init__(self, door: Door, session: str, begin: Callable[[], object] | None = None) -> None:
+    def __init__(
+        self,
+        door: Door,
+        session: str,
+        begin: Callable[[], object] | None = None,
+        *,
+        tenant: str | None = None,
+    ) -> None:
         self.session = session
+        self.tenant = tenant  # whose, for the operator
         self._door = door
         self._begin = begin  # brings the session about
 
@@ -95,7 +103,7 @@ class Files:
         self._ready()
         where = file_path(self.session, path)
         with self._door.exchange(
-            "PUT", where, body=body, length=length, headers=headers
+            "PUT", where, query=self._whose, body=body, length=length, headers=headers
         ) as response:
             return _info(json.loads(b"".join(self._door.pieces(response, PIECE))))
 
@@ -153,11 +161,20 @@ class Files:
         if self._begin is not None:
             self._begin()
 
-    def _call(self, method: str, path: str | None, **rest: Any) -> Any:
+    @property
+    def _whose(self) -> dict[str, Any]:
+        return {"tenant": self.tenant}
+
+    def _call(
+        self, method: str, path: str | None, query: Mapping[str, Any] | None = None, **rest: Any
+    ) -> Any:
         self._ready()
+        asked = self._whose | {**(query or {})}
         if path is None:
-            return self._door.call(method, session_path(self.session, "/files"), **rest)
-        return self._door.call(method, file_path(self.session, path), **rest)
+            return self._door.call(
+                method, session_path(self.session, "/files"), query=asked, **rest
+            )
+        return self._door.call(method, file_path(self.session, path), query=asked, **rest)
 
     def _fetch(self, path: str, file: BinaryIO, on_progress: Progress | None) -> None:
         done = 0
@@ -177,7 +194,8 @@ class Files:
             return  # HTTP has no way to ask for nothing
         last = "" if end is None else str(end - 1)
         headers = {"Range": f"bytes={start}-{last}"} if start or last else {}
-        with self._door.exchange("GET", file_path(self.session, path), headers=headers) as answer:
+        where = file_path(self.session, path)
+        with self._door.exchange("GET", where, query=self._whose, headers=headers) as answer:
             total = answer.length
             for piece in self._door.pieces(answer, size):
                 yield piece, total

@@ -41,6 +41,8 @@ class Session:
     StateLost or OutputLost. With `reconnect=0` a lost connection is ConnectionLost, and made anew
     by the next call. `ping_interval` is in seconds: a peer that vanished is missed after two.
 
+    `tenant` is for the operator: another tenant's session is joined, and never made.
+
     `on_lost="raise"` makes StateLost of a result that is lost, and of the first after a loss that
     was not raised yet and no restart of one's own; otherwise its `state` or `status` says so.
     """
@@ -52,11 +54,13 @@ class Session:
         profile: str | None = None,
         limits: Limits | None = None,
         *,
+        tenant: str | None = None,
         reconnect: float = RECONNECT,
         on_lost: OnLost = "result",
         ping_interval: float = PING_INTERVAL,
     ) -> None:
         self.name = name
+        self.tenant = tenant
         self.profile = profile
         self.limits = limits
         self.on_lost = on_lost
@@ -64,7 +68,8 @@ class Session:
         self._reconnect = reconnect
         self._ping_interval = ping_interval
         self.tools = ToolServer(
-            place, lambda: socket_url(place.url, name, profile=profile, limits=limits)
+            place,
+            lambda: socket_url(place.url, name, profile=profile, limits=limits, tenant=tenant),
         )
         self._line = Line(name, self._dialler())
         self._watches: set[Watch] = set()
@@ -77,7 +82,7 @@ class Session:
     @property
     def files(self) -> Files:
         """Return the session's files; the session starts, or is joined, at their first use."""
-        return Files(Door(self._place), self.name, self.attach)
+        return Files(Door(self._place), self.name, self.attach, tenant=self.tenant)
 
     def execute(
         self,
@@ -206,7 +211,7 @@ class Session:
 
     def notebook(self) -> Row:
         """Return what the session has run as a notebook (nbformat 4.5)."""
-        return Door(self._place).notebook(self.name)
+        return Door(self._place).notebook(self.name, self.tenant)
 
     def restart(self, *, keep_files: bool = True) -> Any:
         """Give the session a new kernel: generation + 1, no variables, its files or none."""
@@ -280,11 +285,10 @@ class Session:
 
     def _dialler(self, *, watch: bool = False) -> Dialler:
         def address(url: str, after: int | None) -> str:
-            asked = None if watch else self.limits
-            profile = None if watch else self.profile
-            return socket_url(
-                url, self.name, profile=profile, after=after, limits=asked, watch=watch
-            )
+            asked: dict[str, Any] = {"after": after, "watch": watch, "tenant": self.tenant}
+            if not watch:
+                asked |= {"profile": self.profile, "limits": self.limits}
+            return socket_url(url, self.name, **asked)
 
         return Dialler(
             self._place.url,

@@ -17,21 +17,22 @@ def visit(
     *,
     profile: str | None = None,
     create: bool = False,
+    tenant: str | None = None,
 ) -> Session:
     """Return a session that is not made unless `create` says so.
 
-    `others` gets each event that is not of our own requests, in the order of all, and the error
-    that ends the connection for good. It is called by the thread that reads: what takes its time
-    there holds the connection back.
+    `tenant` is whose it is, for the operator. `others` gets each event that is not of our own
+    requests, in the order of all, and the error that ends the connection for good. It is called by
+    the thread that reads: what takes its time there holds the connection back.
     """
 
     def address(url: str, after: int | None) -> str:
-        return socket_url(url, name, profile=profile, after=after, create=create)
+        return socket_url(url, name, profile=profile, after=after, create=create, tenant=tenant)
 
     dialler = Dialler(
         place.url, address, place.token, reconnect=RECONNECT, ping_interval=PING_INTERVAL
     )
-    session = Session(place, name, profile)
+    session = Session(place, name, profile, tenant=tenant)
     session._line = Line(name, dialler)
     session._line.link.others = others
     return session

@@ -50,6 +50,7 @@ def socket_url(
     limits: Limits | None = None,
     watch: bool = False,
     create: bool = True,
+    tenant: str | None = None,
 ) -> str:
     """Return the WebSocket address of a session on the broker at `url`.
 
@@ -59,7 +60,7 @@ def socket_url(
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise BadRequest(f"not an http(s) address: {url!r}", code="bad_message", field="url")
-    asked = {"profile": profile, "after": after, **(limits or {})}
+    asked = {"tenant": tenant, "profile": profile, "after": after, **(limits or {})}
     if watch:
         asked["mode"] = "watch"
     if watch or not create:
