@@ -58,13 +58,21 @@ export function isSessionName(text) {
   return /^[\w.:@-]{1,128}$/.test(text) && !/^\.\.?$/.test(text);
 }
 
+// `session` is a name, or {name, tenant}, where the tenant is null for one's own.
 export function at(session, rest = "") {
-  return `/v1/sessions/${encodeURIComponent(session)}${rest}`;
+  const { name, tenant } = typeof session === "string" ? { name: session } : session;
+  const whose = tenant ? `${rest.includes("?") ? "&" : "?"}tenant=${encodeURIComponent(tenant)}` : "";
+  return `/v1/sessions/${encodeURIComponent(name)}${rest}${whose}`;
 }
 
-// What an address ends with that is about another tenant's session.
-export function ofTenant(tenant, me) {
-  return tenant && tenant !== me.tenant ? `?tenant=${encodeURIComponent(tenant)}` : "";
+// A tenant, or null where that is one's own.
+export function other(tenant, me) {
+  return tenant && tenant !== me.tenant ? tenant : null;
+}
+
+// What follows `#/`, or a session's name there, where it is about another tenant.
+export function ofTenant(tenant) {
+  return tenant ? `?tenant=${encodeURIComponent(tenant)}` : "";
 }
 
 // Of a path, each segment by itself: its slashes stand as they are.

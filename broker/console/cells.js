@@ -23,6 +23,8 @@ const ENDS = {
   lost: "lost",
 };
 
+const ORIGINS = { __proto__: null, console: "run from a console", operator: "run by the operator" };
+
 export class Cell {
   constructor({ id, code, count, origin, state, python = true }) {
     this.id = id;
@@ -54,7 +56,7 @@ export class Cell {
     this.state = state ?? this.state;
     if (origin) {
       this.origin.hidden = false;
-      say(this.origin, origin === "console" ? "run from a console" : `run from ${clip(String(origin), 40)}`);
+      say(this.origin, ORIGINS[origin] ?? `run from ${clip(String(origin), 40)}`);
       this.element.classList.add("by-hand");
     }
     say(this.number, `[${this.state === "running" ? "*" : this.count ?? " "}]`);

@@ -11,7 +11,7 @@ const LARGE = 256 << 20; // bytes that are held in memory on their way to the di
 
 export class Files {
   constructor(session, mayWrite) {
-    this.session = session;
+    this.session = session; // {name, tenant}
     this.mayWrite = mayWrite;
     this.list = el("div", { class: "list" });
     this.input = el("input", { type: "file", multiple: true, hidden: true, onchange: () => this.send([...this.input.files]) });
@@ -62,7 +62,7 @@ export class Files {
   }
 
   async load(one, name) {
-    if (one.size > LARGE && !(await confirmed({ title: `Download ${name}?`, text: [`It is ${bytes(one.size)}, and goes through this browser's memory. broker files ${this.session} get does without.`], act: "Download", danger: false })))
+    if (one.size > LARGE && !(await confirmed({ title: `Download ${name}?`, text: [`It is ${bytes(one.size)}, and goes through this browser's memory. broker files ${this.session.name} get${this.session.tenant ? ` --tenant ${this.session.tenant}` : ""} does without.`], act: "Download", danger: false })))
       return;
     try {
       await download(filePath(this.session, one), name);
@@ -85,7 +85,7 @@ export class Files {
   }
 
   async remove(one) {
-    const agreed = await confirmed({ title: "Remove this file?", text: [one.path, "It cannot be brought back."], act: "Remove" });
+    const agreed = await confirmed({ title: "Remove this file?", text: [one.path, this.session.tenant && `It is in ${this.session.name} of tenant ${this.session.tenant}.`, "It cannot be brought back."].filter(Boolean), act: "Remove" });
     if (!agreed) return;
     try {
       await ask("DELETE", filePath(this.session, one));

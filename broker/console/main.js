@@ -113,10 +113,11 @@ async function route() {
   if (mine !== turn) return undefined;
   shut();
   drawBar();
-  const [, coded, query] = location.hash.match(/^#\/s\/([^?]+)(\?.*)?$/) ?? [];
+  const [, coded, query] = location.hash.match(/^#\/(?:s\/([^?]+))?(\?.*)?$/) ?? [];
   const name = coded && decoded(coded);
   if (coded && !api.isSessionName(name)) return nowhere();
-  page = name ? new SessionPage(me, name, new URLSearchParams(query).get("tenant")) : new Overview(me);
+  const tenant = new URLSearchParams(query).get("tenant");
+  page = name ? new SessionPage(me, name, tenant) : new Overview(me, tenant);
   main.replaceChildren(page.element);
   scrollTo({ top: 0 });
   page.begin();

@@ -1,6 +1,6 @@
 // All sessions, and what serves them; looked at each few seconds, while somebody looks.
 
-import { ask, at, get } from "./api.js";
+import { ask, at, get, ofTenant, other } from "./api.js";
 import { confirmed } from "./ask.js";
 import { button, el, note, say } from "./dom.js";
 import { count } from "./format.js";
@@ -16,12 +16,13 @@ const PAGE = 1000;
 const MOST = 20000; // sessions
 
 export class Overview {
-  constructor(me) {
+  // `tenant` is whose sessions are shown, `*` for all.
+  constructor(me, tenant) {
     this.me = me;
     this.rows = [];
     this.memory = new Map();
     this.sort = { key: "session", down: false };
-    this.tenant = me.tenant;
+    this.tenant = tenant || me.tenant;
     const may = (scope) => me.scopes.includes(scope);
     this.may = { interrupt: may("run"), kill: may("run") || may("admin"), open: true };
     this.nodes = me.operator ? nodesOf(me) : null;
@@ -97,19 +98,24 @@ export class Overview {
   tenants() {
     const box = el("select", { "aria-label": "Tenant", onchange: () => {
       this.tenant = box.value;
+      history.replaceState(null, "", `/#/${ofTenant(other(this.tenant, this.me))}`);
       this.look();
     } });
+    const known = new Set([this.tenant]);
     const fill = (names) => {
       box.hidden = names.length < 2;
       box.replaceChildren(...names.map((name) => el("option", { value: name }, name === "*" ? "All tenants" : `Tenant ${name}`)));
       box.value = this.tenant;
     };
-    fill([this.tenant]);
+    const others = () => {
+      const names = [...known].filter((name) => name !== this.me.tenant && name !== "*").sort();
+      fill(names.length || this.tenant === "*" ? [this.me.tenant, "*", ...names] : [this.me.tenant]);
+    };
+    others();
     get("/v1/tokens").then(
       ({ tokens }) => {
-        const others = new Set(tokens.map((one) => one.tenant));
-        others.delete(this.me.tenant);
-        if (others.size) fill([this.me.tenant, "*", ...[...others].sort()]);
+        for (const one of tokens) known.add(one.tenant);
+        others();
       },
       () => {},
     );
@@ -200,15 +206,13 @@ export class Overview {
   }
 
   open(row) {
-    if (row.tenant === this.me.tenant) location.hash = `#/s/${encodeURIComponent(row.session)}`;
-    else note(`${row.session}: ${pageOf(row)}.`);
+    location.hash = pageOf(row, this.me.tenant);
   }
 
   async interrupt(row) {
     const name = nameOf(row, this.me.tenant);
     try {
-      const tenant = row.tenant === this.me.tenant ? "" : `?tenant=${encodeURIComponent(row.tenant)}`;
-      const told = await ask("POST", at(row.session, `/interrupt${tenant}`));
+      const told = await ask("POST", at({ name: row.session, tenant: other(row.tenant, this.me) }, "/interrupt"));
       note(told.interrupted ? `${name}: interrupted` : `${name}: nothing runs in it`);
     } catch (error) {
       note(`${name}: ${explained(error)}`, "error");

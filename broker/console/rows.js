@@ -1,5 +1,6 @@
 // Sessions as rows of a list of which only those in view are in the page.
 
+import { ofTenant } from "./api.js";
 import { el, say, soon, straight } from "./dom.js";
 import { bytes, clip, count, span } from "./format.js";
 
@@ -27,8 +28,9 @@ export function errorOf(row) {
   return row.last_error || row.reason || "";
 }
 
-export function pageOf(row) {
-  return `its page takes a token of tenant ${row.tenant}`;
+// Where a session's page is, for who is of `tenant`.
+export function pageOf(row, tenant) {
+  return `#/s/${encodeURIComponent(row.session)}${ofTenant(row.tenant === tenant ? null : row.tenant)}`;
 }
 
 // A session as it is named to who is of `tenant`.
@@ -41,8 +43,8 @@ export function keyOf(row) {
 }
 
 export class Rows {
-  // `acts` are {open, interrupt, kill}, each of a row; `may` says which of them are there. Sessions
-  // of `tenant` alone have a page here.
+  // `acts` are {open, interrupt, kill}, each of a row; `may` says which of them are there; `tenant` is
+  // that of who looks.
   constructor(acts, may, tenant) {
     this.acts = acts;
     this.tenant = tenant;
@@ -121,11 +123,10 @@ export class Rows {
   made(row) {
     const cell = (name, ...more) => el("div", { role: "gridcell", class: name }, ...more);
     const act = (name, title, text) => this.may[name] && el("button", { type: "button", class: "small", "data-act": name, "aria-label": `${title} ${nameOf(row, this.tenant)}`, tabindex: "-1" }, text);
-    const own = row.tenant === this.tenant;
     const node = el(
       "div",
       { role: "row", class: "row", tabindex: "-1" },
-      cell("session", own ? el("a", { href: `#/s/${encodeURIComponent(row.session)}`, tabindex: "-1" }) : el("span")),
+      cell("session", el("a", { href: pageOf(row, this.tenant), tabindex: "-1" })),
       cell("state", el("span", { class: "dot", "aria-hidden": "true" }), el("span")),
       ...["generation", "idle", "memory", "cpu", "executions", "clients"].map((name) => cell(`${name} number`)),
       cell("error", el("span"), el("span", { class: "acts" }, act("interrupt", "Interrupt", "Interrupt"), act("kill", "Kill", "Kill…"))),
@@ -145,7 +146,7 @@ export class Rows {
     const own = row.tenant === this.tenant;
     const name = parts.session.firstChild;
     say(name, own ? row.session : `${row.session} · ${row.tenant}`);
-    name.title = `${row.session}, tenant ${row.tenant}, node ${row.node}, profile ${row.profile}${own ? "" : `; ${pageOf(row)}`}`;
+    name.title = `${row.session}, tenant ${row.tenant}, node ${row.node}, profile ${row.profile}`;
     parts.state.className = `state ${row.state}`;
     say(parts.state.lastChild, row.state === "busy" && row.cell?.seconds !== undefined ? `busy ${span(row.cell.seconds)}` : row.state);
     say(parts.generation, count(row.generation));

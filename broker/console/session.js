@@ -1,6 +1,6 @@
 // One session as a notebook: what it has run, what it runs, and a cell of one's own.
 
-import { ask, at, download, get, ofTenant } from "./api.js";
+import { ask, at, download, get, ofTenant, other } from "./api.js";
 import { confirmed } from "./ask.js";
 import { button, el, note, say } from "./dom.js";
 import { count, span } from "./format.js";
@@ -8,7 +8,7 @@ import * as keys from "./keys.js";
 import { Link } from "./link.js";
 import { Notebook } from "./notebook.js";
 import { killed } from "./overview.js";
-import { idleOf } from "./rows.js";
+import { idleOf, nameOf } from "./rows.js";
 import { Runner } from "./runner.js";
 import { Side } from "./side.js";
 import { Refused, explained } from "./words.js";
@@ -22,19 +22,20 @@ export class SessionPage {
   constructor(me, name, tenant) {
     this.me = me;
     this.name = name;
-    this.query = ofTenant(tenant, me);
-    const own = this.query === "";
-    this.mayRun = own && me.scopes.includes("run");
+    this.session = { name, tenant: other(tenant, me) };
+    this.row = { session: name, tenant: tenant || me.tenant };
+    this.called = nameOf(this.row, me.tenant);
+    this.all = `#/${ofTenant(this.session.tenant)}`;
+    this.mayRun = me.scopes.includes("run");
     this.mayKill = me.scopes.includes("run") || me.scopes.includes("admin");
     this.book = new Notebook(this.mayRun ? (event, value, cell) => this.answer(event, value, cell) : null);
-    this.link = own ? new Link(name, (event) => this.take(event), (told) => this.connected(told)) : null;
-    const why = own ? "This token may watch, and not run." : "The notebook of another tenant's session is not shown here: sign in with a token of that tenant.";
-    this.runner = new Runner((code) => this.run(code), this.mayRun ? null : why);
-    this.side = new Side(name, { mayRun: this.mayRun, query: this.query });
+    this.link = new Link(this.session, (event) => this.take(event), (told) => this.connected(told));
+    this.runner = new Runner((code) => this.run(code), this.mayRun ? null : "This token may watch, and not run.");
+    this.side = new Side(this.session, this.mayRun);
     this.element = el(
       "div",
       { class: "session-page" },
-      this.header(own),
+      this.header(),
       el("div", { class: "columns" }, el("div", { class: "main" }, this.book.element, this.runner.element), this.side.element),
       this.newer(),
     );
@@ -45,22 +46,22 @@ export class SessionPage {
     };
   }
 
-  header(own) {
+  header() {
     this.pill = el("span", { class: "pill" }, "…");
-    this.facts = el("span", { class: "facts" });
+    this.facts = el("span", { class: "facts" }, this.session.tenant ? `tenant ${this.session.tenant}` : "");
     this.live = el("span", { class: "following", role: "status" }, "connecting");
     this.stop = this.mayRun && button("Interrupt", () => this.interrupt(), { title: "Interrupt what runs (i)" });
     this.ends = [this.mayRun && button("Restart…", () => this.restart()), this.mayKill && button("Kill…", () => this.kill(), { class: "danger-text" })].filter(Boolean);
     return el(
       "div",
       { class: "session-head" },
-      el("div", { class: "title" }, el("a", { href: "#/", class: "back", "aria-label": "All sessions" }, "←"), el("h1", {}, this.name), this.pill, own && this.live, this.facts),
+      el("div", { class: "title" }, el("a", { href: this.all, class: "back", "aria-label": "All sessions" }, "←"), el("h1", {}, this.name), this.pill, this.live, this.facts),
       el(
         "div",
         { class: "acts" },
         this.stop,
         ...this.ends,
-        own && button("Download .ipynb", () => this.save()),
+        button("Download .ipynb", () => this.save()),
         button("Variables, files", () => this.element.classList.toggle("side-open"), { class: "side-toggle" }),
       ),
     );
@@ -72,7 +73,7 @@ export class SessionPage {
   }
 
   async begin() {
-    document.title = `${this.name} – kernel-broker`;
+    document.title = `${this.called} – kernel-broker`;
     document.addEventListener("visibilitychange", this.visible);
     addEventListener("scroll", this.scrolled, { passive: true });
     keys.use([
@@ -83,16 +84,15 @@ export class SessionPage {
       { key: "k", act: () => this.step(-1) },
       { key: "G", does: "to the end", act: () => this.toEnd() },
       { key: "x", does: "kill the session", act: () => this.mayKill && this.kill() },
-      { key: "d", does: "download the notebook", act: () => this.link && this.save() },
-      { key: "u", does: "back to all sessions", act: () => (location.hash = "#/") },
+      { key: "d", does: "download the notebook", act: () => this.save() },
+      { key: "u", does: "back to all sessions", act: () => (location.hash = this.all) },
     ]);
     this.ticking = setInterval(() => this.book.tick(), 250);
     this.growth = new ResizeObserver(() => this.grown());
     this.growth.observe(this.book.element);
     this.look();
-    if (!this.link) return;
     try {
-      await this.book.load(await get(at(this.name, "/notebook")));
+      await this.book.load(await get(at(this.session, "/notebook")));
     } catch (error) {
       if (!(error instanceof Refused)) throw error;
       this.book.empty.hidden = false;
@@ -110,7 +110,7 @@ export class SessionPage {
     clearTimeout(this.settling);
     clearInterval(this.ticking);
     this.growth?.disconnect();
-    this.link?.close();
+    this.link.close();
     document.removeEventListener("visibilitychange", this.visible);
     removeEventListener("scroll", this.scrolled);
   }
@@ -151,9 +151,9 @@ export class SessionPage {
   async look() {
     clearTimeout(this.timer);
     try {
-      const row = await get(at(this.name, this.query));
+      const row = await get(at(this.session));
       this.state(row.state);
-      const facts = [`generation ${count(row.generation)}`, row.profile, row.state === "ready" && `idle ${span(idleOf(row))}`];
+      const facts = [this.session.tenant && `tenant ${this.session.tenant}`, `generation ${count(row.generation)}`, row.profile, row.state === "ready" && `idle ${span(idleOf(row))}`];
       say(this.facts, facts.filter(Boolean).join(" · "));
     } catch (error) {
       if (error.status === 404) this.state("closed");
@@ -186,7 +186,7 @@ export class SessionPage {
 
   async interrupt() {
     try {
-      await ask("POST", at(this.name, "/interrupt"));
+      await ask("POST", at(this.session, "/interrupt"));
     } catch (error) {
       note(explained(error), "error");
     }
@@ -194,10 +194,10 @@ export class SessionPage {
 
   async restart() {
     const text = ["It gets a new kernel: all variables are gone, for the chat, too. Its files stay."];
-    if (!(await confirmed({ title: `Restart ${this.name}?`, text, act: "Restart" }))) return;
+    if (!(await confirmed({ title: `Restart ${this.called}?`, text, act: "Restart" }))) return;
     try {
-      const told = await ask("POST", at(this.name, "/restart"));
-      note(`${this.name}: generation ${told.generation}`);
+      const told = await ask("POST", at(this.session, "/restart"));
+      note(`${this.called}: generation ${told.generation}`);
       this.link.again();
     } catch (error) {
       note(explained(error), "error");
@@ -206,12 +206,12 @@ export class SessionPage {
   }
 
   async kill() {
-    if (await killed({ session: this.name, tenant: new URLSearchParams(this.query).get("tenant") ?? this.me.tenant }, this.me)) this.look();
+    if (await killed(this.row, this.me)) this.look();
   }
 
   async save() {
     try {
-      await download(at(this.name, "/notebook"), `${this.name}.ipynb`);
+      await download(at(this.session, "/notebook"), `${this.name}.ipynb`);
     } catch (error) {
       note(explained(error), "error");
     }

@@ -8,15 +8,14 @@ import { Variables } from "./variables.js";
 import { because, explained } from "./words.js";
 
 class About {
-  constructor(session, query) {
+  constructor(session) {
     this.session = session;
-    this.query = query;
     this.element = el("div", { class: "panel about" });
   }
 
   async read() {
     try {
-      this.draw(await get(at(this.session, this.query)));
+      this.draw(await get(at(this.session)));
     } catch (error) {
       this.element.replaceChildren(el("p", { class: "remark" }, explained(error)));
     }
@@ -53,11 +52,11 @@ class About {
 }
 
 export class Side {
-  constructor(session, { mayRun, query }) {
+  constructor(session, mayRun) {
     this.panels = {
       ...(mayRun && { Variables: new Variables(session) }),
-      ...(query === "" && { Files: new Files(session, mayRun) }),
-      About: new About(session, query),
+      Files: new Files(session, mayRun),
+      About: new About(session),
     };
     this.tabs = Object.keys(this.panels).map((name) =>
       button(name, () => this.open(name), { role: "tab", id: `tab-${name}`, "aria-controls": "side-panel", tabindex: "-1" }),

@@ -303,45 +303,6 @@ def test_sessions_are_found_opened_and_killed_from_the_keyboard(tab: Tab, client
     expect(page.locator("h1")).to_have_text("key-1")
 
 
-def test_a_row_of_another_tenant_is_no_link_and_its_acts_go_to_that_tenant(
-    tab: Tab, client: Broker
-) -> None:
-    token = made_token(tab.broker, tenant="beta", scopes=["run"])
-    theirs = Broker(tab.broker.url, token)
-    for one in (client, theirs):
-        with one.session("namesake") as session:
-            session.execute("1")
-    page = tab.open()
-    page.get_by_label("Tenant").select_option("*")
-    rows = page.locator(".rows .row", has_text="namesake")
-    expect(rows).to_have_count(2)
-    own, other = rows.filter(has=page.locator("a")), rows.filter(has_not=page.locator("a"))
-    expect(own).to_have_count(1)
-    expect(other.locator(".session")).to_contain_text("beta")
-    title = "its page takes a token of tenant beta"
-    expect(other.get_by_title(re.compile(title))).to_be_visible()
-    other.locator(".state").click()
-    page.keyboard.press("Enter")
-    expect(page.locator(".note").last).to_contain_text(title)
-    assert page.url == f"{tab.broker.url}/"
-    with page.expect_request("**/interrupt?*") as asked:
-        other.get_by_role("button", name="Interrupt").dispatch_event("click")
-    assert asked.value.url.endswith("/v1/sessions/namesake/interrupt?tenant=beta")
-    expect(page.locator(".note").last).to_have_text(
-        re.compile("^namesake of tenant beta: Nothing is running")
-    )
-    page.keyboard.press("x")
-    expect(page.get_by_role("dialog").get_by_role("heading")).to_have_text(
-        "Kill session namesake of tenant beta?"
-    )
-    page.keyboard.press("Enter")
-    expect(rows).to_have_count(1)
-    expect(own).to_have_count(1)
-    assert "namesake" in tab.broker.sessions()
-    with theirs.session("namesake") as session:
-        assert session.execute("1").generation == 2
-
-
 def test_a_node_is_drained_after_a_question_and_taken_back(tab: Tab) -> None:
     page = tab.open()
     page.get_by_role("button", name="Drain…").click()
