@@ -82,7 +82,8 @@ def ended(audit: Audit, handler: RequestHandler) -> None:
         elif name:
             parts = (handler.path_kwargs.get(part) for part in ("token_id", "path", "node"))
             subject = getattr(handler, "subject", None) or next(filter(None, parts), None)
-            audit.record(name, who, ip, session=session, subject=subject)
+            about = getattr(handler, "about", {})
+            audit.record(name, who, ip, session=session, subject=subject, **about)
 
 
 def asked(audit: Audit, asker: Asker, session: str, request: Request) -> None:

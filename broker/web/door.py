@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from http.client import responses
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from tornado import web
@@ -134,6 +135,7 @@ class Face(web.RequestHandler):
     subject: str | None = None
     concerns: str | None = None
     changed = True
+    about: Mapping[str, str] = MappingProxyType({})  # and what else it says
 
     def initialize(self, house: House) -> None:
         """Take what the handlers share."""

@@ -32,7 +32,9 @@ class AllTokens(Face):
         except orjson.JSONDecodeError:
             raise BadFrame('not JSON; expected such as {"scopes": ["run"]}') from None
         token, record = await self.house.tokens.create(self.principal, grant_of(message))
-        self.subject = record.digest[:ID]  # for the audit
+        # For the audit: what the token does is noted under its own tenant and id.
+        self.subject, self.concerns = record.digest[:ID], record.session or None
+        self.about = {"speaks_for": record.tenant}
         self.answer({"token": token, **row(record)}, 201)
 
 

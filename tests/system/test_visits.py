@@ -11,9 +11,13 @@ from typing import Any, NamedTuple
 import pytest
 from websockets.exceptions import InvalidStatus
 
+from broker.jupyter.names import kernel_id
 from broker.web.route import Operation
 from broker.web.routes import ROUTES
+from tests.faces.wire import V1, socket
+from tests.faces.wire import Place as JupyterPlace
 from tests.system.conftest import RunningBroker
+from tests.system.jupyter_peer import ask as ask_jupyter
 from tests.system.peer import Answer, ask_until, attached, call, execute, gate, new_name, open_gate
 from tests.system.test_audit import line, lines
 from tests.system.test_quotas import refusal
@@ -330,3 +334,52 @@ def test_looking_at_the_files_of_a_session_starts_no_kernel(broker: RunningBroke
     assert (found.status, found.text) == (200, "kept")
     row = call(holder, "GET", f"/v1/sessions/{name}").body
     assert (row["generation"], row["kernel"]) == (1, "")
+
+
+def through_jupyter(broker: RunningBroker, token: str) -> JupyterPlace:
+    return JupyterPlace(f"{broker.url}/jupyter", token)
+
+
+async def test_a_token_for_the_one_session_opens_it_as_a_kernel(broker: RunningBroker) -> None:
+    name, beside = new_name(), new_name()
+    holder = in_acme(broker, name)
+    execute(holder, beside, "x = 1")
+    options = ("--tenant", "acme", "--session", name, "--expires", "1h", "--name", "debugging")
+    created = broker.cli("token", "create", *options, "--scope", "run", "--json")
+    bound = Holder(broker.url, *(json.loads(created.stdout)[one] for one in ("token", "id")))
+    [kernel] = ask_jupyter(bound, "GET", "/api/kernels").body
+    assert kernel["id"] == kernel_id("acme", name)
+    async with socket(through_jupyter(broker, bound.token), kernel["id"], V1, "me") as notebook:
+        cell = await notebook.execute("print(x * 2 + 2)")
+        assert (await notebook.output(cell, "stream"))["content"]["text"] == "42\n"
+        assert (await notebook.done(cell))["content"]["status"] == "ok"
+    other = kernel_id("acme", beside)
+    assert ask_jupyter(bound, "GET", f"/api/kernels/{other}").status == 404
+    cells = call(holder, "GET", f"/v1/sessions/{name}/notebook").body["cells"]
+    assert cells[-1]["metadata"]["broker"]["origin"] == "jupyter"
+    made_by = line(broker, event="token_created", subject=bound.id)
+    assert (made_by["tenant"], made_by["token"]) == ("default", "static")
+    assert (made_by["speaks_for"], made_by["session"]) == ("acme", name)
+    done = line(broker, event="executed", token=bound.id)
+    assert (done["tenant"], done["session"]) == ("acme", name)
+
+
+async def test_a_token_that_only_watches_it_runs_nothing(broker: RunningBroker) -> None:
+    name = new_name()
+    holder = in_acme(broker, name)
+    bound = made(broker, "watch", tenant="acme", session=name)
+    id_ = kernel_id("acme", name)
+    async with socket(through_jupyter(broker, bound.token), id_, V1, "me") as notebook:
+        execute(holder, name, "print('seen')")
+        await notebook.until(
+            lambda one: one["content"].get("text") == "seen\n", "what the chat prints"
+        )
+    assert ask_jupyter(bound, "POST", f"/api/kernels/{id_}/restart").status == 403
+
+
+def test_the_operators_own_token_has_no_kernels_of_others(broker: RunningBroker) -> None:
+    name = new_name()
+    in_acme(broker, name)
+    for query in ("", "?tenant=acme"):
+        told = ask_jupyter(broker, "GET", f"/api/kernels/{kernel_id('acme', name)}{query}")
+        assert told.status == 404
