@@ -114,17 +114,18 @@ async def test_a_session_keeps_its_profile() -> None:
 
 
 @on_manual_time
-async def test_who_watches_opens_nothing_and_is_sent_to_where_the_session_is() -> None:
-    house, watch = House(), OpenQuery(mode="watch")
-    with pytest.raises(UnknownSession):
-        await house.service.open(*KEY, watch)
-    house.store.records[KEY] = replace(foreign(), leased=False)
-    with pytest.raises(UnknownSession):
-        await house.service.open(*KEY, watch)
-    house.store.records[KEY] = foreign()
-    with pytest.raises(SessionElsewhere):
-        await house.service.open(*KEY, watch)
-    assert (house.service.sessions, house.pool.given) == ({}, [])
+async def test_who_watches_or_joins_makes_nothing_and_is_sent_to_where_the_session_is() -> None:
+    for query in (OpenQuery(mode="watch"), OpenQuery(joins=True)):
+        house = House()
+        with pytest.raises(UnknownSession):
+            await house.service.open(*KEY, query)
+        house.store.records[KEY] = replace(foreign(), leased=False)
+        with pytest.raises(UnknownSession):
+            await house.service.open(*KEY, query)
+        house.store.records[KEY] = foreign()
+        with pytest.raises(SessionElsewhere):
+            await house.service.open(*KEY, query)
+        assert (house.service.sessions, house.pool.given) == ({}, [])
 
 
 @on_manual_time
