@@ -16,7 +16,7 @@ from broker.redaction import Redaction
 
 from .cells import Cell, Event, NotANotebook, Recording, read_file
 from .compare import REDACTED, Verdict, judge
-from .options import as_json, complete_profile, complete_session, connection, of_tenant
+from .options import as_json, complete_profile, complete_session, connection
 from .printer import exit_status
 from .run import interrupting, note_id, read_env, tell_of_outages
 from .screen import calm
@@ -41,7 +41,9 @@ WIDTH = 60  # characters of a cell's first line that are shown
 @click.option("--stop-on-error", is_flag=True, help="End at a cell that fails and did not before.")
 @click.option("--timeout", type=Duration(), help="Stop each cell after this time, such as 30s.")
 @click.option("--env", multiple=True, metavar="NAME=VALUE", help="Set a variable; repeatable.")
-@of_tenant
+@click.option(
+    "--tenant", help="Whose session, for the operator; with --into, for none is made for others."
+)
 @connection
 @as_json
 def replay(
@@ -63,8 +65,6 @@ def replay(
     (nothing was recorded of it). Compared are texts and errors, without addresses, times and
     colours, and of images that they are there and how large. The exit status is 0 if nothing
     differs, 1 if something does, 130 when interrupted. The session stays.
-
-    With --tenant it takes --into: another tenant's session is there already, and none is made.
     """
     if tenant and not into:
         raise click.UsageError("--tenant needs --into: another tenant's session is not made")

@@ -285,6 +285,20 @@ async def test_the_operator_follows_and_runs_over_a_socket(broker: RunningBroker
     }
 
 
+async def test_who_answers_the_chats_question_is_noted(broker: RunningBroker) -> None:
+    name = new_name()
+    holder = in_acme(broker, name)
+    async with attached(holder, name) as chat, attached(broker, name, tenant="acme") as peer:
+        await chat.send({"type": "execute", "id": "asks", "code": "print(input('who? '))"})
+        await peer.until("input_request", id="asks")
+        await peer.send({"type": "input_reply", "value": "Ann"})
+        assert (await chat.until("stream", text="Ann\n"))["id"] == "asks"
+        await chat.until("done", id="asks")
+    noted = line(broker, event="answered", session=name)
+    assert (noted["tenant"], noted["subject"]) == ("default", "acme")
+    assert "Ann" not in str(lines(broker, session=name))
+
+
 @pytest.mark.parametrize("mode", ["run", "watch"])
 async def test_no_socket_makes_anothers_session_or_tells_of_it(
     broker: RunningBroker, mode: str
