@@ -69,10 +69,11 @@ class Scribe:
         here = ended if live is None else [*ended, live]
         waiting = [kept for session in here for kept in session.transcript.unwritten]
         stored = await self._cells.read(key, most)
-        new = set(stored)  # or not: it was written meanwhile
+        there = set(stored)
+        # They are written in order: what stands before one that is there was written, too.
+        written = max((n for n, kept in enumerate(waiting, 1) if kept.packed in there), default=0)
         found = [Kept(None, 0, packed) for packed in stored]
-        found += [kept for kept in waiting if kept.packed not in new]
-        return found[-most:]
+        return [*found, *waiting[written:]][-most:]
 
     def _changed(self, session: Session) -> None:
         transcript = session.transcript

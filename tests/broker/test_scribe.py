@@ -134,6 +134,23 @@ async def test_a_cell_is_told_once_while_it_is_being_written() -> None:
 
 
 @on_manual_time
+async def test_the_last_cells_are_the_last_also_where_more_were_written_meanwhile() -> None:
+    scene = Scene()
+    read = scene.cells.read
+
+    async def late(owner: Any, most: int) -> list[bytes]:
+        await elapse(2 * WRITE_BEHIND)  # in which all that waits is written
+        return await read(owner, most)
+
+    async with scene.scribe:
+        session = await scene.open()
+        for code in "abc":
+            scene.ran(session, code)
+        scene.cells.read = late  # type: ignore[method-assign]
+        assert await scene.told(most=2) == ["b", "c"]
+
+
+@on_manual_time
 async def test_what_a_session_has_run_is_kept_from_its_end_on() -> None:
     scene = Scene()
     async with scene.scribe:
