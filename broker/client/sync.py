@@ -45,6 +45,8 @@ class Session:
 
     `on_lost="raise"` makes StateLost of a result that is lost, and of the first after a loss that
     was not raised yet and no restart of one's own; otherwise its `state` or `status` says so.
+
+    `line` is the connection that it goes by, in place of one made of the rest.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class Session:
         reconnect: float = RECONNECT,
         on_lost: OnLost = "result",
         ping_interval: float = PING_INTERVAL,
+        line: Line | None = None,
     ) -> None:
         self.name = name
         self.tenant = tenant
@@ -71,7 +74,7 @@ class Session:
             place,
             lambda: socket_url(place.url, name, profile=profile, limits=limits, tenant=tenant),
         )
-        self._line = Line(name, self._dialler())
+        self._line = line or Line(name, self._dialler())
         self._watches: set[Watch] = set()
 
     @property

@@ -32,7 +32,6 @@ def visit(
     dialler = Dialler(
         place.url, address, place.token, reconnect=RECONNECT, ping_interval=PING_INTERVAL
     )
-    session = Session(place, name, profile, tenant=tenant)
-    session._line = Line(name, dialler)
-    session._line.link.others = others
-    return session
+    line = Line(name, dialler)
+    line.link.others = others
+    return Session(place, name, profile, tenant=tenant, line=line)
