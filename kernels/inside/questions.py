@@ -21,6 +21,7 @@ from typing import Any
 from jupyter_client.session import DELIM
 
 from . import variables
+from .completing import IPCompleter
 
 REQUEST = b'"question_request"'
 EACH = 0.15  # s that one variable's own code may take
@@ -269,8 +270,6 @@ class Questions:
     def _own_completer(self) -> Any:
         # Not the shell's: that keeps what it is at, and may be at something for a cell.
         if self._completer is None:
-            from IPython.core.completer import IPCompleter
-
             shell = self._kernel.shell
             self._completer = IPCompleter(
                 shell=shell,

@@ -14,6 +14,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from traitlets import Instance, Type, observe
 
 from .cells import Compiler, DisplayHook, Transformer, may_await
+from .completing import IPCompleter
 from .displays import Displays
 from .formatters import add_form
 from .streams import CellStream, flush
@@ -72,6 +73,20 @@ class Shell(ZMQInteractiveShell):
         """Make what turns results into MIME bundles."""
         self.display_formatter = PlainFirst(parent=self)
         self.configurables.append(self.display_formatter)  # type: ignore[arg-type]
+
+    def init_completer(self) -> None:
+        """Make what completes, which fails in silence."""
+        super().init_completer()
+        before: Any = self.Completer
+        self.Completer = IPCompleter(
+            shell=self,
+            namespace=self.user_ns,
+            global_namespace=self.user_global_ns,
+            parent=self,
+        )
+        self.Completer.custom_completers = before.custom_completers
+        configurables: list[Any] = self.configurables
+        configurables[configurables.index(before)] = self.Completer
 
     def init_display_pub(self) -> None:
         """Make what publishes displays, and remember it."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
 from kernels.launch import Launcher
+from kernels.messages import Message
 from tests.kernels.talk import Talk, talking
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -42,6 +45,9 @@ class Hangs:
         while True: pass
     def __getattr__(self, name):
         while True: pass
+class Fails:
+    def __dir__(self): raise ValueError('no')
+    def __getattr__(self, name): raise SystemExit('no')
 """
 
 
@@ -50,6 +56,24 @@ async def ask(talk: Talk, kind: str, **fields: Any) -> dict[str, Any]:
     await talk.until(lambda: said.reply is not None)
     assert said.reply is not None
     return said.reply.content
+
+
+@contextmanager
+def told(talk: Talk) -> Iterator[list[Message]]:
+    """Collect all that is published meanwhile, whoever's it is."""
+    messages: list[Message] = []
+    take = talk.kernel.channels.receiver
+
+    def heard(channel: str, message: Message) -> bool | None:
+        if channel == "iopub":
+            messages.append(message)
+        return None if take is None else take(channel, message)
+
+    talk.kernel.channels.receiver = heard
+    try:
+        yield messages
+    finally:
+        talk.kernel.channels.receiver = take
 
 
 async def rows(talk: Talk, **fields: Any) -> dict[str, dict[str, Any]]:
@@ -245,6 +269,46 @@ async def test_objects_that_hang_are_stopped(talk: Talk, kind: str, code: str) -
     assert time.monotonic() - began < 2
     assert await talk.value("1 + 1") == "2"
     assert "slow" in await rows(talk, names=["slow"])
+
+
+@pytest.mark.parametrize("beside", ["", BUSY])
+@pytest.mark.parametrize("code", ["print(hangs.", "print(fails.", "%time hangs."])
+async def test_a_completion_that_is_stopped_or_fails_says_nothing(
+    talk: Talk, code: str, beside: str
+) -> None:
+    await fresh(talk, "hangs, fails = Hangs(), Fails()")
+    with told(talk) as messages:
+        cell = talk.start(beside or "print('in')")
+        await talk.until(lambda: "in" in cell.text())
+        if not beside:
+            await talk.end(cell)
+        answer = await ask(talk, "complete", code=code, cursor=len(code))
+        if beside:
+            await talk.interrupt()
+            await talk.end(cell)
+        await talk.run("print('after')")
+    assert (answer["status"], answer["matches"]) == ("ok", [])
+    texts = [one.content["text"] for one in messages if one.type == "stream"]
+    assert texts == ["in\n", "after\n"]
+    errors = [one.content["ename"] for one in messages if one.type == "error"]
+    assert errors == ["KeyboardInterrupt"] * bool(beside)
+
+
+async def test_a_completion_of_jupyters_that_is_interrupted_says_nothing(talk: Talk) -> None:
+    await fresh(
+        talk,
+        "class Told:\n    def __dir__(self):\n        display('in')\n        while True: pass\nhangs = Told()",
+    )
+    with told(talk) as messages:
+        asked = talk.ask("complete_request", {"code": "print(hangs.", "cursor_pos": 12})
+        await talk.until(lambda: bool(asked.contents("display_data")))
+        await talk.interrupt(asked)
+        await talk.end(asked)
+        await talk.run("print('after')")
+    assert asked.reply is not None
+    assert (asked.status, asked.reply.content["matches"]) == ("ok", [])
+    kinds = [one.type for one in messages if one.type not in ("status", "execute_input")]
+    assert kinds == ["display_data", "stream"]
 
 
 async def test_questions_change_nothing_of_the_session(talk: Talk) -> None:
