@@ -262,6 +262,10 @@ class Kernel(ParentsApart, IPythonKernel):
         finally:
             self._interruptible = False
 
+    def should_handle(self, stream: Any, msg: Any, idents: Any) -> bool:
+        """Let what is of no known type pass without a word in the session's output."""
+        return msg["header"]["msg_type"] in self.shell_handlers
+
     def pre_handler_hook(self) -> None:
         """Leave the signal handler as it is."""
 
@@ -287,7 +291,8 @@ class Kernel(ParentsApart, IPythonKernel):
             self._aim.serving = ""
             if not self.shell_stream.release():
                 with suppress(ValueError, TypeError, KeyError):  # no request at all
-                    self.session.answer(self.shell_stream, msg, self._failure(BROKEN_OFF))
+                    failure, known = self._failure(BROKEN_OFF), self.shell_handlers
+                    self.session.answer(self.shell_stream, msg, failure, known)
 
     def _stand_apart(self) -> OutputBudget:
         """Have what is shown from here on told of this request, and counted by itself."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import uuid
+from collections.abc import Container
 from datetime import UTC, datetime
 from hmac import compare_digest
 from typing import Any
@@ -65,9 +66,12 @@ class KernelSession(Session):
             stream.send_multipart(frames)
         return message
 
-    def answer(self, stream: Any, frames: list[bytes], content: Json) -> None:
-        """Answer a request of which there is nothing but the frames.
+    def answer(
+        self, stream: Any, frames: list[bytes], content: Json, known: Container[str]
+    ) -> None:
+        """Answer a request of which there is nothing but the frames, if it is of a known type.
 
+        Any other gets no reply, as from every kernel of Jupyter's.
         Raises ValueError, TypeError or KeyError if they are none, or are not signed.
         """
         idents, parts = self.feed_identities(frames)
@@ -75,7 +79,7 @@ class KernelSession(Session):
             raise ValueError("no message, or one with a wrong signature")
         header = json.loads(parts[1])
         kind = header["msg_type"]
-        if kind.endswith("_request"):
+        if kind in known and kind.endswith("_request"):
             reply = kind.removesuffix("request") + "reply"
             self.send(stream, reply, content, {"header": header}, idents)
 

@@ -244,6 +244,15 @@ async def about_code(client: Client) -> None:
 
 
 @step
+async def unknown_types(client: Client) -> None:
+    for channel in ("shell", "control"):
+        for kind in ("nonsense_request", "nonsense"):
+            sent = await client.one.send(channel, kind, {"code": "1"})
+            await client.one.idle(client.named(f"{kind} on {channel}", sent))
+    await client.run("after", "'goes on'")
+
+
+@step
 async def comms(client: Client) -> None:
     await client.run("target", ECHO)
     await client.ask("comm_info")

@@ -373,6 +373,18 @@ async def test_completion_and_inspection_are_answered(talk: Talk) -> None:
     assert said.reply.content["found"] is True
 
 
+@pytest.mark.parametrize("kind", ["nonsense", "nonsense_request"])
+async def test_what_is_of_no_known_type_gets_no_reply_and_is_not_spoken_of(
+    talk: Talk, kind: str
+) -> None:
+    asked = talk.ask(kind, {"code": "1"})
+    await talk.until(lambda: asked.idle)
+    said = await talk.run("print('after')")
+    assert asked.reply is None
+    assert [one.type for one in asked.messages + asked.late] == ["status", "status"]
+    assert (said.text(), said.text("stderr")) == ("after\n", "")
+
+
 async def test_an_interrupt_ends_a_completion_that_never_would(talk: Talk) -> None:
     await talk.run("class Slow:\n  def __dir__(self):\n    print('in', flush=True)\n    while 1: 0")
     await talk.run("slow = Slow()")
