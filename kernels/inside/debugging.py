@@ -1,16 +1,32 @@
-"""ipykernel's debugger, for which nothing is there until it is used, and nobody else waits."""
+"""ipykernel's debugger, for which nothing is there until it is used, and nobody else waits.
+
+What it has the user's objects do has an end: debugpy where they are evaluated at a breakpoint, and
+a thread like that of the questions where ipykernel itself would have the control thread ask them.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import sys
+from collections.abc import Coroutine
 from contextvars import ContextVar
 from functools import partial
 from typing import Any
 
 from ipykernel.compiler import get_tmp_directory
 from jupyter_client.session import DELIM
+
+from .evaluations import stop_evaluations
+from .interrupts import Aim
+from .questions import BUSY, Questions
+
+LIMIT = 5.0  # s that one request may take, but for these, which run nobody's code
+STARTING, START_LIMIT = ("initialize", "attach", "configurationDone", "disconnect"), 30.0
+GRACE = 2.0  # s from then on until it is given up; meanwhile, what is evaluated is stopped
+AGAIN = 0.1  # s between two stops
+# Those that ipykernel serves itself, by the user's objects: always, and where nothing is stopped.
+OWN, OWN_AT_REST = ("inspectVariables", "modules"), ("richInspectVariables", "variables")
 
 QUIET = "PYDEVD_DISABLE_FILE_VALIDATION"  # else debugpy prints into the next cell's output
 
@@ -73,10 +89,14 @@ class Debugging:
     output of the cell that it waits for.
     """
 
-    def __init__(self, kernel: Any) -> None:
+    def __init__(self, kernel: Any, aim: Aim) -> None:
         self._kernel = kernel
+        self._aim = aim
+        self._questions = Questions(kernel)  # apart from those that others wait for
         self._lock = asyncio.Lock()
         self._hook: Any = None  # debugpy's, for `breakpoint()`
+        self._stuck: asyncio.Task[Any] | None = None  # a request that never came to its end
+        self._is_left = False  # debugpy, which takes nobody else then
 
     def stand_by(self) -> None:
         """Leave `breakpoint()` to pdb until a debugger comes; debugpy has it do nothing."""
@@ -96,6 +116,8 @@ class Debugging:
         debugger = self._kernel.debugger
         if debugger is None:
             return "debugpy is not installed"
+        if request["command"] == "initialize" and self._is_left:
+            return "debugpy could not be stopped, and was left; restart the kernel to debug again"
         if request["command"] == "initialize" and not debugger.debugpy_initialized:
             try:
                 os.makedirs(get_tmp_directory(), 0o700, exist_ok=True)  # for the cells' sources
@@ -107,6 +129,54 @@ class Debugging:
             debugger.debugpy_initialized = True
             sys.breakpointhook = self._hook or sys.breakpointhook
         return ""
+
+    async def answer(self, request: dict[str, Any], served: Coroutine[Any, Any, Any]) -> Any:
+        """Return the debugger's answer to a request, or a refusal once that took too long."""
+        command = request["command"]
+        if self._stuck is not None and not self._stuck.done():
+            served.close()
+            if command == "disconnect":
+                return self._break_off(request, self._stuck)
+            return refusal(request, "an earlier request keeps the debugger, and cannot be stopped")
+        at_rest = not self._kernel.debugger.stopped_threads
+        if command in OWN or (command in OWN_AT_REST and at_rest):
+            told = await self._questions.find(lambda: _driven(served), LIMIT)
+            return refusal(request, f"{command} took too long") if told is BUSY else told
+        task = asyncio.create_task(served)
+        limit = START_LIMIT if command in STARTING else LIMIT
+        if not (await asyncio.wait([task], timeout=limit))[0]:
+            await self._stop(task)
+        if task.done():
+            return task.result()
+        self._stuck = task
+        return refusal(request, f"{command} took more than {limit:g} s, and cannot be stopped")
+
+    def _break_off(self, request: dict[str, Any], stuck: asyncio.Task[Any]) -> dict[str, Any]:
+        """Leave debugpy for good; what it has stopped goes on once it can."""
+        stuck.cancel()
+        self._is_left = True
+        debugger = self._kernel.debugger
+        debugger.stop()
+        debugger.is_started, debugger.breakpoint_list = False, {}
+        debugger.stopped_threads = set()
+        return {**refusal(request, ""), "success": True}
+
+    async def _stop(self, task: asyncio.Task[Any]) -> None:
+        for _ in range(int(GRACE / AGAIN)):
+            if stop_evaluations():
+                self._aim.wake()
+            if (await asyncio.wait([task], timeout=AGAIN))[0]:
+                return
+
+
+def _driven(served: Coroutine[Any, Any, Any]) -> Any:
+    """Run what waits for nothing."""
+    try:
+        served.send(None)
+    except StopIteration as ended:
+        return ended.value
+    served.close()
+    return None
 
 
 def refusal(request: dict[str, Any], why: str) -> dict[str, Any]:

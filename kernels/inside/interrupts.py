@@ -13,6 +13,7 @@ from typing import Any
 
 REPEAT_AFTER = 0.02  # s from an interrupt to the next, if nothing came of it; then twice as long
 REPEAT_UNTIL = 1.0  # s
+NOBODY = "nobody"  # no request's id
 
 
 class Aim:
@@ -40,6 +41,12 @@ class Aim:
         if self._are_ours:  # else nobody would take it from here
             self._meant = serving
         return True
+
+    def wake(self) -> None:
+        """Wake the main thread from a sleep, for what awaits it there; this interrupts nothing."""
+        if self._are_ours:
+            self._meant, self._heard = NOBODY, True
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
     def follow(self) -> None:
         """Interrupt again, as long as nothing shows that the signal was noticed.

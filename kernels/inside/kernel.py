@@ -86,9 +86,9 @@ class Kernel(ParentsApart, IPythonKernel):
         self.shell_channel_thread = Requests(self, self.shell_stream)
         self.asking, self.tools = Asking(self), ToolBox()
         self.debugpy_stream = LazyStream(self)
-        self._debugging = Debugging(self)
         self._parcels = Parcels(self)
         self._questions = Questions(self)
+        self._debugging = Debugging(self, self._aim)
         self._init_debugger()
         self._debugging.stand_by()
         self.comm_manager = comm.get_comm_manager()
@@ -157,7 +157,7 @@ class Kernel(ParentsApart, IPythonKernel):
         """Serve a request to the debugger."""
         if why := await self._debugging.obstacle(msg):
             return refusal(msg, why)
-        return await super().do_debug_request(msg)
+        return await self._debugging.answer(msg, super().do_debug_request(msg))
 
     def _publish_status_and_flush(self, *args: Any, **options: Any) -> None:
         flush()

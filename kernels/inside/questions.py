@@ -46,9 +46,17 @@ class Stopped(BaseException):
 class Question:
     """One question on its way. The answer grows while it is worked on."""
 
-    def __init__(self, content: Json, reply: Callable[[Json], None]) -> None:
+    def __init__(
+        self,
+        content: Json,
+        reply: Callable[[Json], None],
+        work: Callable[[], Json | None] | None = None,
+        seconds: float = LIMIT,
+    ) -> None:
         self.content = content
         self.reply = reply
+        self.work = work  # that finds the answer, if it is no client's question
+        self.seconds = seconds  # that this may take
         self.answer: Json | None = None  # as good as it is by now
         self.done = False
         self._lock = threading.Lock()
@@ -135,13 +143,22 @@ class Questions:
         def reply(answer: Json) -> None:
             session.send(self._kernel.control_stream, "question_reply", answer, message, idents)
 
+        self._take(Question(content, reply))
+        return True
+
+    async def find(self, work: Callable[[], Json | None], seconds: float) -> Json:
+        """Return the answer that `work` finds, by the user's objects; BUSY if it takes too long."""
+        answered: asyncio.Future[Json] = asyncio.get_running_loop().create_future()
+        self._take(Question({}, answered.set_result, work, seconds))
+        return await answered
+
+    def _take(self, question: Question) -> None:
         self._loop = asyncio.get_running_loop()
         if len(self._waiting) >= MOST_WAITING or len(self._left) > MOST_LEFT:
-            reply(BUSY)
-            return True
-        self._waiting.append(Question(content, reply))
+            question.reply(BUSY)
+            return
+        self._waiting.append(question)
         self._next()
-        return True
 
     def _next(self) -> None:
         while self._current is None and self._waiting:
@@ -156,7 +173,7 @@ class Questions:
                 self._worker = worker
             self._current = question
             self._worker.questions.put(question)
-            self._look(question, time.monotonic() + LIMIT)
+            self._look(question, time.monotonic() + question.seconds)
 
     def _look(self, question: Question, end: float) -> None:
         """Stop what takes too long, and in the end whoever does not stop."""
@@ -191,7 +208,9 @@ class Questions:
 
     def _work(self, question: Question) -> None:
         kind = question.content.get("kind")
-        if kind == "variables":
+        if question.work is not None:
+            question.limited(lambda: self._find(question), question.seconds)
+        elif kind == "variables":
             self._tell_variables(question)
         elif kind == "complete":
             question.limited(lambda: self._complete(question), LIMIT)
@@ -199,6 +218,10 @@ class Questions:
             question.limited(lambda: self._inspect(question), LIMIT)
         else:
             question.answer = {"status": "error", "message": "no such question"}
+
+    def _find(self, question: Question) -> None:
+        if question.work is not None:
+            question.answer = question.work()
 
     def _tell_variables(self, question: Question) -> None:
         shell = self._kernel.shell

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -128,6 +128,24 @@ class Talk:
 
     async def value(self, code: str) -> str:
         return (await self.run(code)).value
+
+
+@contextmanager
+def overheard(talk: Talk) -> Iterator[list[Message]]:
+    """Collect all that is published meanwhile, whoever's it is."""
+    messages: list[Message] = []
+    take = talk.kernel.channels.receiver
+
+    def heard(channel: str, message: Message) -> bool | None:
+        if channel == "iopub":
+            messages.append(message)
+        return None if take is None else take(channel, message)
+
+    talk.kernel.channels.receiver = heard
+    try:
+        yield messages
+    finally:
+        talk.kernel.channels.receiver = take
 
 
 class Request(NamedTuple):

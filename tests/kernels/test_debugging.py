@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
 
+from kernels.inside.debugging import GRACE, LIMIT
 from kernels.launch import Launcher
 from kernels.spec import KernelSpec
-from tests.kernels.talk import Said, Talk, Visitor
+from tests.kernels.talk import Said, Talk, Visitor, overheard, talking
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -18,12 +20,51 @@ def spec() -> KernelSpec:
     return KernelSpec(preload=(), env=(("PYDEVD_DISABLE_FILE_VALIDATION", "mine"),))
 
 
-def request(command: str) -> dict[str, Any]:
-    return {"type": "request", "seq": 1, "command": command, "arguments": {}}
+ENDLESS = "[one for one in iter(int, 1) if one]"
+OBJECTS = """
+class Slow:
+    def __repr__(self):
+        while True: pass
+class Deaf:
+    def __repr__(self):
+        import hashlib
+        return str(hashlib.pbkdf2_hmac('sha512', b'', b'', 15 * 10**6))
+"""
 
 
-def ask(talk: Talk, command: str) -> Said:
-    return talk.ask("debug_request", request(command), "control")
+def request(command: str, **arguments: Any) -> dict[str, Any]:
+    return {"type": "request", "seq": 1, "command": command, "arguments": arguments}
+
+
+def ask(talk: Talk, command: str, **arguments: Any) -> Said:
+    return talk.ask("debug_request", request(command, **arguments), "control")
+
+
+async def told(talk: Talk, command: str, **arguments: Any) -> dict[str, Any]:
+    """Return what the debugger answers."""
+    said = await talk.end(ask(talk, command, **arguments))
+    assert said.reply is not None
+    return said.reply.content
+
+
+async def attached(talk: Talk) -> None:
+    for command in ("initialize", "attach", "configurationDone"):
+        answered = await told(talk, command, clientID="test", adapterID="python", pathFormat="path")
+        assert answered["success"], answered
+
+
+async def stopped(talk: Talk, code: str, line: int) -> tuple[Said, int, int]:
+    """Run code up to a breakpoint; return the cell, and the thread and frame that stand there."""
+    path = (await told(talk, "dumpCell", code=code))["body"]["sourcePath"]
+    at = {"source": {"path": path}, "breakpoints": [{"line": line}]}
+    assert (await told(talk, "setBreakpoints", **at))["success"]
+    with overheard(talk) as messages:
+        cell = talk.start(code)
+        await talk.until(lambda: any(one.content.get("event") == "stopped" for one in messages))
+    [event] = [one for one in messages if one.content.get("event") == "stopped"]
+    thread = event.content["body"]["threadId"]
+    frames = (await told(talk, "stackTrace", threadId=thread))["body"]["stackFrames"]
+    return cell, thread, frames[0]["id"]
 
 
 def answer(said: Said) -> tuple[str, bool]:
@@ -56,6 +97,89 @@ async def test_a_request_without_an_answer_holds_up_no_interrupt(talk: Talk) -> 
     await talk.end(asked)
     assert [content["execution_state"] for content in asked.contents("status")] == ["busy", "idle"]
     assert (await talk.end(cell)).status == "error"
+
+
+@pytest.mark.parametrize("expression", [ENDLESS, "__import__('time').sleep(1000)", "slow"])
+async def test_what_is_evaluated_at_a_breakpoint_has_an_end(
+    launcher: Launcher, expression: str
+) -> None:
+    async with talking(launcher) as talk:
+        await talk.run(OBJECTS)
+        await attached(talk)
+        cell, thread, frame = await stopped(talk, "slow = Slow()\ny = 20\ny + 22", 3)
+        began = time.monotonic()
+        answered = await told(talk, "evaluate", expression=expression, frameId=frame)
+        assert LIMIT <= time.monotonic() - began < LIMIT + GRACE + 2
+        assert "TookTooLong" in str(answered) or "Slow object at" in str(answered), answered
+        good = await told(talk, "evaluate", expression="y + 1", frameId=frame)
+        assert (good["success"], good["body"]["result"]) == (True, "21")
+        assert (await told(talk, "continue", threadId=thread))["success"]
+        assert (await talk.end(cell)).value == "42"
+
+
+async def test_who_leaves_at_a_breakpoint_has_the_cell_go_on_and_may_come_back(
+    launcher: Launcher,
+) -> None:
+    async with talking(launcher) as talk:
+        for value in ("42", "43"):
+            await attached(talk)
+            cell, _, _ = await stopped(talk, f"x = 1\n{value}", 2)
+            assert (await told(talk, "disconnect", terminateDebuggee=False))["success"]
+            assert (await talk.end(cell)).value == value
+            info = (await told(talk, "debugInfo"))["body"]
+            assert (info["isStarted"], info["stoppedThreads"]) == (False, [])
+            assert info["breakpoints"] == []
+
+
+async def test_what_is_evaluated_where_nothing_runs_has_an_end(launcher: Launcher) -> None:
+    async with talking(launcher) as talk:
+        await attached(talk)
+        answered = await told(talk, "evaluate", expression=ENDLESS)
+        assert "TookTooLong" in str(answered), answered
+        assert await talk.value("20 + 22") == "42"
+
+
+async def test_what_cannot_be_stopped_is_refused_and_so_is_what_comes_after_it(
+    launcher: Launcher,
+) -> None:
+    async with talking(launcher) as talk:
+        await talk.run(OBJECTS)
+        await attached(talk)
+        cell, thread, frame = await stopped(talk, "deaf = Deaf()\n42", 2)
+        answered = await told(talk, "evaluate", expression="deaf", frameId=frame)
+        assert not answered["success"]
+        assert "cannot be stopped" in answered["message"]
+        answered = await told(talk, "continue", threadId=thread)
+        assert not answered["success"]
+        assert "keeps the debugger" in answered["message"]
+        asked = talk.ask("kernel_info_request", {}, "control")  # nobody else waits for it
+        assert (await talk.end(asked)).status == "ok"
+        assert (await told(talk, "disconnect"))["success"]
+        info = (await told(talk, "debugInfo"))["body"]
+        assert (info["isStarted"], info["stoppedThreads"], info["breakpoints"]) == (False, [], [])
+        assert (await talk.end(cell)).value == "42"  # once the C code has ended
+        assert "restart the kernel" in (await told(talk, "initialize"))["message"]
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments"),
+    [("inspectVariables", {}), ("richInspectVariables", {"variableName": "slow"})],
+)
+async def test_what_is_shown_where_nothing_is_stopped_has_an_end(
+    launcher: Launcher, command: str, arguments: dict[str, Any]
+) -> None:
+    async with talking(launcher) as talk:
+        await talk.run(OBJECTS)
+        await attached(talk)
+        await talk.run("slow, x = Slow(), 20")
+        await told(talk, command, **arguments)  # in whichever words
+        await talk.run("del slow")
+        shown = (await told(talk, "inspectVariables"))["body"]["variables"]
+        assert "20" in [one["value"] for one in shown]
+        cell = talk.start(ENDLESS)
+        await talk.until(lambda: bool(cell.contents("execute_input")))
+        await talk.interrupt(cell)  # heard, for the control thread is free
+        assert (await talk.end(cell)).status == "error"
 
 
 async def test_who_lacks_the_key_starts_no_debugger(talk: Talk, launcher: Launcher) -> None:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
 from kernels.launch import Launcher
-from kernels.messages import Message
-from tests.kernels.talk import Talk, talking
+from tests.kernels.talk import Talk, overheard, talking
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -56,24 +53,6 @@ async def ask(talk: Talk, kind: str, **fields: Any) -> dict[str, Any]:
     await talk.until(lambda: said.reply is not None)
     assert said.reply is not None
     return said.reply.content
-
-
-@contextmanager
-def told(talk: Talk) -> Iterator[list[Message]]:
-    """Collect all that is published meanwhile, whoever's it is."""
-    messages: list[Message] = []
-    take = talk.kernel.channels.receiver
-
-    def heard(channel: str, message: Message) -> bool | None:
-        if channel == "iopub":
-            messages.append(message)
-        return None if take is None else take(channel, message)
-
-    talk.kernel.channels.receiver = heard
-    try:
-        yield messages
-    finally:
-        talk.kernel.channels.receiver = take
 
 
 async def rows(talk: Talk, **fields: Any) -> dict[str, dict[str, Any]]:
@@ -277,7 +256,7 @@ async def test_a_completion_that_is_stopped_or_fails_says_nothing(
     talk: Talk, code: str, beside: str
 ) -> None:
     await fresh(talk, "hangs, fails = Hangs(), Fails()")
-    with told(talk) as messages:
+    with overheard(talk) as messages:
         cell = talk.start(beside or "print('in')")
         await talk.until(lambda: "in" in cell.text())
         if not beside:
@@ -297,9 +276,10 @@ async def test_a_completion_that_is_stopped_or_fails_says_nothing(
 async def test_a_completion_of_jupyters_that_is_interrupted_says_nothing(talk: Talk) -> None:
     await fresh(
         talk,
-        "class Told:\n    def __dir__(self):\n        display('in')\n        while True: pass\nhangs = Told()",
+        "class Told:\n    def __dir__(self):\n        display('in')\n        while True: pass\n"
+        "hangs = Told()",
     )
-    with told(talk) as messages:
+    with overheard(talk) as messages:
         asked = talk.ask("complete_request", {"code": "print(hangs.", "cursor_pos": 12})
         await talk.until(lambda: bool(asked.contents("display_data")))
         await talk.interrupt(asked)
