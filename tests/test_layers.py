@@ -82,7 +82,13 @@ ROWS: list[list[str]] = [
     ["broker.service"],
     ["broker.jupyter", "broker.jupyter.frames", "broker.jupyter.names"],
     ["broker.jupyter.follower", "broker.jupyter.recall", "broker.jupyter.translation"],
-    ["broker.jupyter.passage", "broker.jupyter.voice", "broker.jupyter.parents"],
+    ["broker.jupyter.request", "broker.jupyter.debuggers"],
+    [
+        "broker.jupyter.held",
+        "broker.jupyter.passage",
+        "broker.jupyter.voice",
+        "broker.jupyter.parents",
+    ],
     ["broker.jupyter.room"],
     ["broker.jupyter.exchange"],
     [

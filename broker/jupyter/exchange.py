@@ -10,24 +10,25 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Iterator
 from typing import Any
 
 from broker.errors import BrokerError, Forbidden, KernelBusy, NotRunning
-from broker.execution import STATUS, Event
-from broker.jupyter.follower import Follower, Request
+from broker.execution import Event
+from broker.jupyter.debuggers import DEBUG, Debuggers
+from broker.jupyter.follower import Follower
 from broker.jupyter.frames import Asked, Packet
+from broker.jupyter.held import Held
 from broker.jupyter.parents import Parents
 from broker.jupyter.passage import INFO, Passage
 from broker.jupyter.recall import told_again
+from broker.jupyter.request import Request, Said, State
 from broker.jupyter.room import Room
-from broker.jupyter.translation import execution_of, failure, refusal, stderr
+from broker.jupyter.translation import ended, execution_of, refusal, state_of, stderr
 from broker.jupyter.voice import EXECUTE, Voice, utterance
 from broker.requests import ExecuteRequest, InputReply
 from broker.session import Session
 from kernels.messages import Message
 
-PATIENCE = 10.0  # s that a reply waits for the `idle` before it
 ABSENCE = 600.0  # s that the place of a client that has gone is kept
 SETTLED = 10.0  # s after which a kernel's end is not its start's
 MOST_AWAY = 8  # such places of a session; who has been away for longest loses it
@@ -48,6 +49,8 @@ class Exchange:
         self._away: dict[str, asyncio.TimerHandle] = {}
         self._executions: dict[str, Request] = {}  # by the execution's id
         self._passage = Passage(session, self._refuse)
+        self._held = Held(session, self._release)
+        self._debuggers = Debuggers(session)
         self._parents = Parents(session)
         self._bound_at = self._loop.time()
         self._is_asked = True  # the kernel has been asked something, or was before
@@ -96,6 +99,7 @@ class Exchange:
         for packet in kept:
             follower.send(packet)
         self._session.attach(follower)
+        self._debuggers.came(follower)
         opened = self._session.work.open
         for request in [*self._executions.values()]:
             if request.follower is follower and request.execution not in opened:
@@ -109,6 +113,7 @@ class Exchange:
         """Note that a client's connection is gone."""
         follower.wire = None
         self._session.detach(follower)
+        self._debuggers.left(follower)
         session_id = next(key for key, one in self._followers.items() if one is follower)
         if not comes_back:
             self._forget(session_id)
@@ -124,6 +129,8 @@ class Exchange:
         for timer in self._away.values():
             timer.cancel()
         self._away.clear()
+        self._held.clear()
+        self._debuggers.forget_all()
         for _ in self._passage.take_all():
             pass  # their clients are gone
 
@@ -131,6 +138,7 @@ class Exchange:
         self._away.pop(session_id, None)
         follower = self._followers.pop(session_id)
         follower.is_gone = True
+        self._debuggers.forget(follower)
         self._passage.forget(follower)
         for request in [one for one in self._executions.values() if one.follower is follower]:
             del self._executions[request.execution]
@@ -162,6 +170,8 @@ class Exchange:
                 self._voice.reply(request, {"status": "ok"})
             else:
                 self._passage.send(request)
+                if asked.type == DEBUG:
+                    self._debuggers.note(follower, asked.content)
         except BrokerError as error:
             self._refuse(request, error)
         finally:
@@ -216,9 +226,7 @@ class Exchange:
         if known is None:
             self._passage.send(request)
             return
-        self._voice.status(request, "busy")
-        self._voice.reply(request, known)
-        self._voice.status(request, "idle")
+        self._voice.serve(request, known)
         if self._session.occupied:  # with another's request, and that is busy all the same
             request.follower.send(utterance("iopub", "status", {"execution_state": "busy"}))
 
@@ -232,20 +240,21 @@ class Exchange:
             return self._publish(message, request, parent)
         if request is None or channel == "stdin":
             return channel == "shell" and self._tell_whoever_asked(message, parent)
-        kind, answered = request.asked.type, request.replied or request.reply is not None
-        if answered or message.type != f"{kind.removesuffix('_request')}_reply":
+        kind = request.asked.type
+        if request.is_answered or message.type != f"{kind.removesuffix('_request')}_reply":
             return False
         if self._room.is_large(message):
             self._refuse(request, KernelBusy("the kernel's answer is too large"))
             return True
-        content = message.content  # raises BadFrame if it is not what it is passed on for
-        if kind == INFO and content.get("status") == "ok":
+        # Raises BadFrame if it is not what it is passed on for.
+        if message.content.get("status") == "ok" and kind == INFO:
             self._info = message.content_bytes
-        request.reply = Packet.of(request.asked.channel, message, parent)
-        if channel == "shell" and not request.idle:
-            self._loop.call_later(PATIENCE, self._lose_patience, request)
+        packet = Packet.of(request.asked.channel, message, parent)
+        request.hear(Said.REPLY)
+        if channel == "shell" and request.state is State.HELD:
+            self._held.keep(request, packet)
         else:
-            self._release(request)
+            self._answer(request, packet)
         return True
 
     def _request_of(self, message: Message) -> Request | None:
@@ -275,11 +284,11 @@ class Exchange:
     def _publish(self, message: Message, request: Request | None, parent: bytes) -> bool:
         idle = False
         if message.type == "status":
-            state = "" if len(message.content_bytes) > STATUS else _state(message)
+            state = state_of(message)
             if state in ("", "starting"):  # which it has been for a while when it is told
                 return False
             idle = state == "idle"
-            if idle and request is not None and request.idle:
+            if idle and request is not None and request.is_idle:
                 return False  # once is enough
         # That a request is done is told whatever was published about it.
         if not self._room.affords(message, request, parent) and not (idle and request):
@@ -287,31 +296,39 @@ class Exchange:
         _ = message.content  # raises BadFrame if it is not what it is passed on for
         self._tell_all(Packet.of("iopub", message, parent))
         if request is not None:
-            if not (request.started or request.execution):
+            if request.state is State.SENT and not request.execution:
                 self._passage.started(request)
-            request.started = True
+            request.hear(Said.OUTPUT)
             if idle:
-                request.idle = True
-                request.set_timer(None)  # whether it is answered or not
-                self._release(request)
+                self._end(request)
         return True
 
-    def _lose_patience(self, request: Request) -> None:
-        if request.reply is not None and self._session.pace():
-            # What comes before it is held back for a client that reads slowly.
-            self._loop.call_later(PATIENCE, self._lose_patience, request)
-        elif request.reply is not None:
-            self._release(request)
+    def _end(self, request: Request) -> None:
+        """Note that all was published about a request; the reply that was held follows it."""
+        request.set_timer(None)  # whether it is answered or not
+        packet = self._held.take(request)
+        request.hear(Said.IDLE)
+        if packet is not None:
+            self._send(request, packet)
+        elif request.is_over:
+            self._drop(request)
+        elif not request.execution:
+            self._passage.idle(request)
 
     def _release(self, request: Request) -> None:
-        """Send the reply that has waited, and forget what is answered in full."""
-        if request.reply is not None:
-            packet, request.reply = request.reply, None
-            request.replied = True
-            request.follower.send(packet)
-            request.follower.dispatch()
-        has_reply = request.asked.type.endswith("_request")
-        if request.idle and (request.replied or not has_reply):
+        """Send a reply that was held, without the `idle` before it."""
+        if (packet := self._held.take(request)) is not None:
+            self._answer(request, packet)
+
+    def _answer(self, request: Request, packet: Packet) -> None:
+        if request.state is State.HELD:
+            request.hear(Said.RELEASE)
+        self._send(request, packet)
+
+    def _send(self, request: Request, packet: Packet) -> None:
+        request.follower.send(packet)
+        request.follower.dispatch()
+        if request.is_over:
             self._drop(request)
 
     def _drop(self, request: Request) -> None:
@@ -332,6 +349,7 @@ class Exchange:
     def ended(self, reason: str) -> None:
         """Tell that the kernel is lost, and that another will take its place."""
         self._info = None
+        self._debuggers.forget_all()
         for request in self._passage.take_all():
             self._refuse(request, KernelBusy(f"the kernel ended before it answered: {reason}"))
         if reason not in ("restart", ""):
@@ -341,7 +359,7 @@ class Exchange:
         self._dispatch()
         # One that ends by itself is replaced once somebody asks for something, or none would stay.
         is_worth_it = self._is_asked or self._loop.time() > self._bound_at + SETTLED
-        if is_worth_it and any(one.runs and one.wire for one in self._followers.values()):
+        if is_worth_it and any(one.runs and one.wire for one in self._all()):
             self._session.host.need_kernel(self._session)
 
     def _told(self, follower: Follower, event: Event) -> None:
@@ -356,20 +374,14 @@ class Exchange:
         elif kind == "fault":
             self._refuse(request, event["error"])
         elif kind == "done":
-            status, reason = event["status"], event.get("reason", "")
-            if status in ("aborted", "cancelled"):
-                self._cut_off(request, {"status": "aborted"})
-            else:
-                name = {"lost": "KernelLost", "timeout": "TimeoutError"}.get(status, "KernelLost")
-                self._cut_off(request, failure(name, f"{status}: {reason}"))
+            self._cut_off(request, ended(event))
 
     def _refuse(self, request: Request, error: BrokerError) -> None:
         self._cut_off(request, refusal(error))
 
     def _cut_off(self, request: Request, content: Json) -> None:
         """Answer a request in the kernel's place, as far as it has not, and forget it."""
-        if request.reply is not None:
-            self._release(request)
+        self._release(request)
         self._voice.cut_off(request, content)
         self._drop(request)
 
@@ -381,9 +393,5 @@ class Exchange:
         for follower in self._all():
             follower.dispatch()
 
-    def _all(self) -> Iterator[Follower]:
-        yield from tuple(self._followers.values())
-
-
-def _state(message: Message) -> str:
-    return str(message.content.get("execution_state"))
+    def _all(self) -> tuple[Follower, ...]:
+        return tuple(self._followers.values())

@@ -6,15 +6,13 @@ meanwhile is kept for it, within a bound, and the oldest goes first.
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Protocol
 
 from broker.errors import BrokerError
 from broker.execution import Event
-from broker.jupyter.frames import Asked, Packet
+from broker.jupyter.frames import Packet
 from broker.roles import Envelope
 
 MOST_KEPT = 1 << 20  # bytes that are kept for a client that is away,
@@ -33,40 +31,6 @@ class Wire(Protocol):
 
     def end(self, code: int, reason: str) -> None:
         """Close for the session's own reasons."""
-
-
-@dataclass(slots=True)
-class Allowance:
-    """What has been published about something."""
-
-    bytes: int = 0
-    is_noted: bool = False  # that there was too much
-
-
-@dataclass(slots=True, eq=False)
-class Request:
-    """What a client has asked for and has not been answered in full."""
-
-    follower: Follower
-    asked: Asked
-    execution: str = ""  # the id of the execution that it became; empty for what is passed on
-    started: bool = False  # the kernel has begun with it
-    replied: bool = False
-    idle: bool = False
-    reply: Packet | None = None  # which waits for the `idle` that it is to follow
-    spent: Allowance = field(default_factory=Allowance)
-    timer: asyncio.TimerHandle | None = None  # ends what it has the kernel run
-    is_beside: bool = False  # the kernel serves it beside what it runs
-
-    def lighten(self) -> None:
-        """Keep of what was asked only what its answers need."""
-        self.asked = self.asked.bare()
-
-    def set_timer(self, timer: asyncio.TimerHandle | None) -> None:
-        """Wait for this from now on, or for nothing."""
-        if self.timer is not None:
-            self.timer.cancel()
-        self.timer = timer
 
 
 class Follower:

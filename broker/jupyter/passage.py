@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import takewhile
 
 from broker.errors import BrokerError, KernelBusy, QueueFull, StoreUnavailable
-from broker.jupyter.follower import Follower, Request
+from broker.jupyter.follower import Follower
+from broker.jupyter.request import Request, State
 from broker.session import Session
 from kernels.state import SessionState
 
@@ -16,6 +19,7 @@ MOST_EACH = 64  # and of one client
 MOST_AWAITING = 64  # requests that wait for a kernel,
 MOST_WAITING = 8 << 20  # and their bytes
 AWAIT = 30.0  # s that each of these does
+DOUBT = 10.0  # s that a free kernel has to begin with what it was sent long ago, or to answer it
 INFO = "kernel_info_request"
 # What runs nobody's code, or the debugger's. The rest is served where its time is bounded: code
 # that the control thread runs would keep it from hearing an interrupt.
@@ -72,6 +76,7 @@ class Passage:
         channel = "control" if request.is_beside else "shell"
         subshell = asked.header.get("subshell_id")
         msg_id = kernel.channels.next_id()
+        before = session.work.request_id if session.occupied else None
         self._open[msg_id] = request
         try:
             kernel.channels.send(
@@ -87,21 +92,53 @@ class Passage:
             del self._open[msg_id]
             raise KernelBusy("the kernel reads no more requests") from None
         request.lighten()
+        self._wait(request, before)
 
     def _await_kernel(self, request: Request) -> None:
         size = request.asked.size + sum(one.asked.size for one in self._awaiting)
         if len(self._awaiting) >= MOST_AWAITING or size > MOST_WAITING:
             raise KernelBusy("the session has no kernel yet; ask again")
         self._awaiting.append(request)
-        self._loop.call_later(AWAIT, self._give_up, request)
+        self._loop.call_later(AWAIT, self._leave_waiting, request)
         if request.follower.runs:  # who only watches starts nothing
             self._session.host.need_kernel(self._session)
+
+    def _wait(self, request: Request, before: str | None) -> None:
+        """Bound the time until it begins, or beside a cell, until it is answered.
+
+        `before` is the kernel's id of what it ran when it was sent this, or None.
+        """
+        if seconds := self._session.limits.execution_timeout:
+            act = partial(self._doubt, request, before)
+            if request.is_beside:
+                act = partial(self._give_up, request, "the kernel has not answered in time")
+            request.set_timer(self._loop.call_later(seconds, act))
+
+    def _doubt(self, request: Request, before: str | None) -> None:
+        """Wait on if the kernel has something else to do first; or give it a last moment."""
+        if self._is_behind(request, before):
+            self._wait(request, before)
+        else:
+            request.set_timer(self._loop.call_later(DOUBT, self._expire, request))
+
+    def _is_behind(self, request: Request, before: str | None) -> bool:
+        """Tell whether what it was sent earlier keeps a kernel from a request."""
+        session = self._session
+        if session.occupied and session.work.request_id == before:
+            return True
+        earlier = takewhile(lambda one: one is not request, self._open.values())
+        # Or it has begun, and what it says is held back for a client that reads slowly.
+        return any(not (one.is_beside or one.is_idle) for one in earlier) or session.pace()
 
     def started(self, request: Request) -> None:
         """Bound the time of what runs in a cell's place, as a cell's is."""
         seconds = self._session.limits.execution_timeout
         if seconds and not request.is_beside:
             request.set_timer(self._loop.call_later(seconds, self._expire, request))
+
+    def idle(self, request: Request) -> None:
+        """Wait a little for the reply to what the kernel is done with: it may know of none."""
+        request.set_timer(self._loop.call_later(DOUBT, self.drop, request))
 
     def drop(self, request: Request) -> None:
         """Forget one."""
@@ -128,15 +165,22 @@ class Passage:
             self.drop(request)
             yield request
 
-    def _give_up(self, request: Request) -> None:
+    def _leave_waiting(self, request: Request) -> None:
         if request in self._awaiting:
             self._awaiting.remove(request)
-            self._refuse(request, KernelBusy("the session still has no kernel; ask again"))
-            request.follower.dispatch()
+            self._give_up(request, "the session still has no kernel; ask again")
+
+    def _give_up(self, request: Request, why: str) -> None:
+        self._refuse(request, KernelBusy(why))
+        request.follower.dispatch()
 
     def _expire(self, request: Request) -> None:
         msg_id = next((key for key, one in self._open.items() if one is request), "")
-        if self._session.kernel is not None and msg_id:
-            self._session.kernel.interrupt(msg_id)  # and not what runs beside it
+        kernel = self._session.kernel
+        if kernel is not None and msg_id:
+            kernel.interrupt(msg_id)  # and not what runs beside it
+        if request.state is State.SENT and kernel is not None and not kernel.is_ours:
+            self._give_up(request, "the kernel takes no notice of it")  # others may know no such
+            return
         grace = self._session.limits.interrupt_grace
         request.set_timer(self._loop.call_later(grace, self._session.kill, "timeout"))

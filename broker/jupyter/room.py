@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import inf
 
 from broker.execution import EVENT_COST
-from broker.jupyter.follower import Allowance, Request
+from broker.jupyter.request import Allowance, Request
 from broker.jupyter.voice import Voice
 from broker.session import Session
 from kernels.messages import Message

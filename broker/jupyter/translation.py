@@ -6,9 +6,11 @@ from collections.abc import Collection
 from typing import Any
 
 from broker.errors import BrokerError
+from broker.execution import STATUS
 from broker.faults import bad_field
 from broker.jupyter.frames import Asked
 from broker.requests import ExecuteRequest
+from kernels.messages import Message
 
 MOST_ID = 64  # characters of an execution's id
 MOST_EXPRESSIONS = 256  # of one request
@@ -67,6 +69,20 @@ def failure(name: str, message: str) -> Json:
         "evalue": message,
         "traceback": [f"{name}: {message}"],
     }
+
+
+def state_of(message: Message) -> str:
+    """Return the state that a kernel's status message tells; "" where it tells too much."""
+    is_long = len(message.content_bytes) > STATUS
+    return "" if is_long else str(message.content.get("execution_state"))
+
+
+def ended(done: Json) -> Json:
+    """Return the end of an execution as the content of a reply, where its kernel gave none."""
+    status, reason = done["status"], done.get("reason", "")
+    if status in ("aborted", "cancelled"):
+        return {"status": "aborted"}
+    return failure("TimeoutError" if status == "timeout" else "KernelLost", f"{status}: {reason}")
 
 
 def stderr(text: str) -> Json:

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from broker.jupyter.follower import Request
 from broker.jupyter.frames import EMPTY, Packet, made
+from broker.jupyter.request import Request, Said, State
 from broker.jupyter.translation import stderr
 
 Json = dict[str, Any]
@@ -37,6 +37,12 @@ class Voice:
         """Tell who has asked that the request is served, or that it is done."""
         self._send(request, "iopub", "status", {"execution_state": state})
 
+    def serve(self, request: Request, content: bytes) -> None:
+        """Answer a request that the kernel need not be asked."""
+        self.status(request, "busy")
+        self.status(request, "idle")
+        self.reply(request, content)
+
     def reply(self, request: Request, content: Mapping[str, Any] | bytes) -> None:
         """Answer a request; content may be packed already."""
         asked = request.asked
@@ -48,18 +54,20 @@ class Voice:
         self._send(request, "stdin", "input_request", content)
 
     def cut_off(self, request: Request, content: Json) -> None:
-        """Answer a request in full, as far as the kernel has not."""
-        if not (request.started or request.replied):
+        """Answer a request in full, as far as the kernel has not; its reply follows the rest."""
+        answered, is_idle = request.is_answered, request.is_idle
+        if request.state is State.SENT:
             self.status(request, "busy")
-        if request.asked.type == EXECUTE and not request.replied:
+        if request.asked.type == EXECUTE and not answered:
             if content["status"] == "error":
                 error = {name: content[name] for name in ERROR}
                 self._tell_all(utterance("iopub", "error", error, request.asked.header_bytes))
             content = {**content, "execution_count": None, "user_expressions": {}, "payload": []}
-        if not request.replied and request.asked.type.endswith("_request"):
-            self.reply(request, content)
-        if not request.idle:
+        if not is_idle:
             self.status(request, "idle")
+        if not answered and request.asked.type.endswith("_request"):
+            self.reply(request, content)
+        request.hear(Said.CUT_OFF)
 
     def _send(
         self, request: Request, channel: str, kind: str, content: Mapping[str, Any] | bytes

@@ -9,9 +9,10 @@ import orjson
 
 from broker.execution import OutputLimits
 from broker.faults import Bounds
-from broker.jupyter.exchange import ABSENCE, PATIENCE, Exchange
+from broker.jupyter.exchange import ABSENCE, Exchange
 from broker.jupyter.follower import MOST_PACKETS, Follower
 from broker.jupyter.frames import Packet, decode_legacy
+from broker.jupyter.held import PATIENCE
 from broker.requests import Execute, InputReply
 from kernels.messages import Message
 from tests.broker.pool_fakes import elapse, on_manual_time
@@ -196,8 +197,8 @@ async def test_cells_behind_one_that_failed_are_told_aborted() -> None:
     assert wire.told[2:] == [
         ("shell", "execute_reply", "x", "E"),
         ("iopub", "status", "y", "busy"),
-        ("shell", "execute_reply", "y", "aborted"),
         ("iopub", "status", "y", "idle"),
+        ("shell", "execute_reply", "y", "aborted"),
     ]
 
 
@@ -214,8 +215,8 @@ async def test_what_is_refused_is_an_error_in_the_reply() -> None:
         for told in (
             ("iopub", "status", name, "busy"),
             ("iopub", "error", name, error),
-            ("shell", "execute_reply", name, error),
             ("iopub", "status", name, "idle"),
+            ("shell", "execute_reply", name, error),
         )
     ]
 
@@ -233,11 +234,11 @@ async def test_a_lost_kernel_is_told_as_a_restart_with_its_reason() -> None:
     told = wire.told
     assert told == [
         ("iopub", "error", "x", "KernelLost"),
-        ("shell", "execute_reply", "x", "KernelLost"),
         ("iopub", "status", "x", "idle"),
+        ("shell", "execute_reply", "x", "KernelLost"),
         ("iopub", "status", "c", "busy"),
-        ("shell", "complete_reply", "c", "KernelBusy"),
         ("iopub", "status", "c", "idle"),
+        ("shell", "complete_reply", "c", "KernelBusy"),
         ("iopub", "stream", "", "the kernel has ended: oom; its variables are gone\n"),
         ("iopub", "status", "", "restarting"),
     ]
@@ -305,8 +306,8 @@ async def test_what_a_kernel_is_is_asked_once() -> None:
     assert len(stage.kernel.channels.passed) == 1
     assert wire.told == [
         ("iopub", "status", "j", "busy"),
-        ("shell", "kernel_info_reply", "j", "ok"),
         ("iopub", "status", "j", "idle"),
+        ("shell", "kernel_info_reply", "j", "ok"),
         ("iopub", "status", "", "busy"),  # with what another client runs
     ]
 
@@ -369,8 +370,8 @@ async def test_who_comes_back_gets_what_was_said_meanwhile() -> None:
         ("iopub", "status", "x", "idle"),
         ("shell", "execute_reply", "x", "E"),
         ("iopub", "status", "y", "busy"),
-        ("shell", "execute_reply", "y", "aborted"),
         ("iopub", "status", "y", "idle"),
+        ("shell", "execute_reply", "y", "aborted"),
     ]
 
 

@@ -13,8 +13,9 @@ from broker.errors import BadFrame as BadFrameSent
 from broker.errors import BadMessage, QuotaExceeded, TooLarge
 from broker.execution import OutputLimits
 from broker.faults import Bounds
-from broker.jupyter.exchange import PATIENCE
 from broker.jupyter.frames import decode_legacy, decode_v1
+from broker.jupyter.held import MOST_BYTES, MOST_HELD, PATIENCE
+from broker.jupyter.passage import DOUBT
 from broker.quotas import Quotas
 from kernels.errors import BadFrame
 from kernels.messages import Message
@@ -367,3 +368,104 @@ async def test_a_tenant_that_may_run_nothing_has_nothing_passed_on() -> None:
     stage.ask(one, "kernel_info_request", name="i")
     assert [kind for _, kind, *_ in stage.kernel.channels.passed] == ["kernel_info_request"]
     assert ("debug_reply", "QuotaExceeded") in kinds(wire)
+
+
+@on_manual_time
+async def test_a_free_kernel_that_never_begins_has_no_more_time_than_a_cell() -> None:
+    stage = Stage(execution_timeout=5.0, interrupt_grace=2.0)
+    one, _ = stage.come()
+    stage.ask(one, "comm_msg", name="c", data={})
+    name = stage.kernel.channels.passed[0][3]
+    await elapse(5.0 + DOUBT)
+    assert (stage.kernel.aimed, stage.kernel.killed) == ([name], False)
+    await elapse(2.0)
+    assert stage.kernel.killed
+
+
+@on_manual_time
+async def test_what_waits_for_a_cell_in_the_kernel_has_its_time_from_then_on() -> None:
+    stage = Stage(execution_timeout=0.0)
+    one, wire = stage.come()
+    stage.run(one, "x")
+    stage.status("busy")
+    object.__setattr__(stage.session.limits, "execution_timeout", 5.0)  # of what is passed on
+    for kind in ("complete_request", "inspect_request"):
+        stage.ask(one, kind, name=kind, code="a")
+    await elapse(60.0)
+    assert (stage.kernel.interrupts, stage.kernel.killed) == (0, False)
+    first, second = (one[3] for one in stage.kernel.channels.passed)
+    stage.status("idle")
+    stage.say("shell", "execute_reply", {"status": "ok"})
+    stage.status("busy", first)
+    await elapse(4.0)
+    stage.say("shell", "complete_reply", {"matches": []}, first)
+    stage.status("idle", first)
+    stage.status("busy", second)
+    stage.say("shell", "inspect_reply", {"status": "ok"}, second)
+    stage.status("idle", second)
+    assert ("inspect_reply", "ok") in kinds(wire)
+    await elapse(60.0)
+    assert (stage.kernel.interrupts, stage.kernel.killed) == (0, False)
+
+
+@on_manual_time
+async def test_a_foreign_kernel_that_knows_no_such_request_is_left_alone() -> None:
+    stage = Stage(execution_timeout=5.0)
+    one, wire = stage.come()
+    stage.kernel.is_ours = False
+    stage.ask(one, "history_request", name="h")
+    await elapse(60.0)
+    assert not stage.kernel.killed
+    assert kinds(wire)[-1] == ("history_reply", "KernelBusy")
+    assert repr(stage.exchange).count("0 open")
+
+
+@on_manual_time
+async def test_what_is_asked_beside_a_cell_is_answered_in_the_time_of_one() -> None:
+    stage = Stage(execution_timeout=5.0)
+    one, wire = stage.come()
+    stage.ask(one, "debug_request", channel="control", name="d", command="evaluate")
+    stage.status("busy", stage.kernel.channels.passed[0][3])
+    await elapse(5.0)
+    assert kinds(wire)[-1] == ("debug_reply", "KernelBusy")
+    assert repr(stage.exchange).count("0 open")
+    await elapse(60.0)
+    assert (stage.kernel.interrupts, stage.kernel.killed) == (0, False)
+
+
+@on_manual_time
+async def test_what_gets_no_reply_is_forgotten_once_it_is_idle() -> None:
+    stage = Stage()
+    one, wire = stage.come()
+    stage.ask(one, "nonsense_request", name="n")
+    name = stage.kernel.channels.passed[0][3]
+    stage.status("busy", name)
+    stage.status("idle", name)
+    await elapse(DOUBT)
+    assert repr(stage.exchange).count("0 open")
+    assert kinds(wire) == [("status", "busy"), ("status", "idle")]
+
+
+@on_manual_time
+async def test_replies_that_wait_for_their_idle_are_bounded_in_number() -> None:
+    stage = Stage()
+    one, wire = stage.come()
+    other, _ = stage.come("b")
+    for number in range(MOST_HELD + 2):
+        who = one if number < MOST_HELD // 2 else other
+        stage.ask(who, "complete_request", name=f"c{number}", code="a")
+        stage.say("shell", "complete_reply", {"matches": []}, stage.kernel.channels.passed[-1][3])
+    assert [told[2] for told in wire.told] == ["c0", "c1"]  # the oldest, without theirs
+
+
+@on_manual_time
+async def test_replies_that_wait_for_their_idle_are_bounded_in_bytes() -> None:
+    stage = Stage()
+    one, wire = stage.come()
+    large = {"matches": ["x" * (MOST_BYTES // 3)]}
+    for number in range(3):
+        stage.ask(one, "complete_request", name=f"c{number}", code="a")
+        stage.say("shell", "complete_reply", large, stage.kernel.channels.passed[-1][3])
+    assert [told[2] for told in wire.told] == ["c0"]
+    stage.status("idle", stage.kernel.channels.passed[1][3])
+    assert [told[1] for told in wire.told] == ["status", "complete_reply"]

@@ -1,0 +1,103 @@
+"""Whose the debugger of a session's kernel is, and what comes of it when they have gone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from broker.jupyter.debuggers import DEBUG, GRACE
+from broker.jupyter.follower import Follower
+from tests.broker.pool_fakes import elapse, on_manual_time
+from tests.broker.test_jupyter_exchange import Stage
+
+
+def ask(stage: Stage, one: Follower, *commands: str) -> None:
+    for command in commands:
+        fields = {"type": "request", "seq": 1, "command": command, "arguments": {}}
+        stage.ask(one, DEBUG, channel="control", **fields)
+
+
+def left(stage: Stage) -> list[dict[str, Any]]:
+    """Return what the kernel was asked of debuggers by the broker itself."""
+    asked = [content for _, kind, content, _ in stage.kernel.channels.passed if kind == DEBUG]
+    return [one for one in asked if "terminateDebuggee" in one["arguments"]]
+
+
+@on_manual_time
+async def test_the_debugger_is_left_when_the_last_who_used_it_has_not_come_back() -> None:
+    stage = Stage()
+    one, _ = stage.come()
+    other, _ = stage.come("b")
+    ask(stage, one, "initialize", "attach")
+    ask(stage, other, "debugInfo", "stackTrace")
+    stage.exchange.leave(one, comes_back=True)
+    await elapse(2 * GRACE)
+    assert left(stage) == []  # somebody is there to say that it goes on
+    stage.exchange.leave(other, comes_back=True)
+    await elapse(GRACE - 1)
+    assert left(stage) == []
+    await elapse(1)
+    [asked] = left(stage)
+    assert (asked["command"], asked["arguments"]["terminateDebuggee"]) == ("disconnect", False)
+    await elapse(2 * GRACE)
+    assert len(left(stage)) == 1
+
+
+@on_manual_time
+async def test_who_comes_back_in_time_has_the_debugger_still() -> None:
+    stage = Stage()
+    one, _ = stage.come()
+    ask(stage, one, "initialize", "attach")
+    stage.exchange.leave(one, comes_back=True)
+    await elapse(GRACE - 1)
+    back, _ = stage.come()
+    assert back is one
+    await elapse(2 * GRACE)
+    assert left(stage) == []
+
+
+@on_manual_time
+async def test_of_who_cannot_come_back_the_debugger_is_left_at_once() -> None:
+    stage = Stage()
+    one, _ = stage.come()
+    ask(stage, one, "initialize", "attach")
+    stage.exchange.leave(one, comes_back=False)
+    assert len(left(stage)) == 1
+
+
+@pytest.mark.parametrize("commands", [("debugInfo", "inspectVariables"), ("attach", "disconnect")])
+def test_who_does_not_use_the_debugger_leaves_nothing(commands: tuple[str, ...]) -> None:
+    @on_manual_time
+    async def leaves() -> None:
+        stage = Stage()
+        one, _ = stage.come()
+        ask(stage, one, *commands)
+        stage.exchange.leave(one, comes_back=False)
+        assert left(stage) == []
+
+    leaves()
+
+
+@on_manual_time
+async def test_a_lost_kernel_takes_its_debugger_with_it() -> None:
+    stage = Stage()
+    one, _ = stage.come()
+    ask(stage, one, "initialize", "attach")
+    stage.session.drop_kernel("oom")
+    before = stage.kernel
+    kernel = stage.kernel = type(before)("k2")
+    kernel.channels = type(before.channels)()
+    stage.session.bind(kernel, 2, "lost", "oom")
+    stage.exchange.leave(one, comes_back=False)
+    assert left(stage) == []
+
+
+@on_manual_time
+async def test_a_kernel_that_reads_nothing_is_left_as_it_is() -> None:
+    stage = Stage()
+    one, _ = stage.come()
+    ask(stage, one, "initialize", "attach")
+    stage.kernel.channels.full = True
+    stage.exchange.leave(one, comes_back=False)
+    assert not stage.kernel.killed
