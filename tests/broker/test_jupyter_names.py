@@ -252,6 +252,22 @@ def test_a_shelf_keeps_the_newest_and_each_tenant_has_its_own() -> None:
     assert titles.of("other").spec("k2") is None
 
 
+def test_a_shelf_is_bounded_in_bytes_and_the_oldest_go_first() -> None:
+    shelf = Titles(most_bytes=20_000).of("acme")
+    for number in range(4):
+        shelf.put(Notebook(f"n{number}", "k", "p" * 5000, "", "notebook"))
+        shelf.call(f"k{number}", "s" * 8000)
+    assert [one.id for one in shelf.notebooks()] == ["n1", "n2", "n3"]
+    assert [shelf.spec(f"k{number}") is not None for number in range(4)] == [False] * 2 + [True] * 2
+    for _ in range(9):  # in the place of itself, it costs no more
+        shelf.put(Notebook("n3", "k", "p" * 5000, "", "notebook"))
+    assert [one.id for one in shelf.notebooks()] == ["n1", "n2", "n3"]
+    shelf.put(Notebook("n4", "k", "p" * 30_000, "", "notebook"))
+    assert [*shelf.notebooks()] == []
+    shelf.put(Notebook("n5", "k", "p", "", "notebook"))
+    assert [one.id for one in shelf.notebooks()] == ["n5"]
+
+
 # Bodies
 
 

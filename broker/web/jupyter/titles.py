@@ -6,12 +6,15 @@ again.
 
 from __future__ import annotations
 
+import sys
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
-MOST = 1000  # kernels, and notebooks, of one tenant
+MOST = 1000  # kernels, and notebooks, of one tenant,
+MOST_BYTES = 512 << 10  # and the bytes of these, and of those
+ENTRY = 256  # bytes that each costs beside its texts
 TENANTS = 1000
 V = TypeVar("V")
 
@@ -27,20 +30,43 @@ class Notebook:
     type: str
 
 
+class Table(OrderedDict[str, V]):
+    """What is called by ids, within a bound on its number and its bytes; the oldest go first."""
+
+    def __init__(self, most: int, most_bytes: int, size_of: Callable[[V], int]) -> None:
+        super().__init__()
+        self._most = most
+        self._most_bytes = most_bytes
+        self._size_of = size_of
+        self._size = 0
+
+    def put(self, key: str, value: V) -> None:
+        """Note a value, in the place of the one that its key had."""
+        self.drop(key)
+        self[key] = value
+        self._size += self._size_of(value)
+        while len(self) > self._most or self._size > self._most_bytes:
+            self.drop(next(iter(self)))
+
+    def drop(self, key: str) -> None:
+        """Forget a value, if there is one."""
+        if (value := self.pop(key, None)) is not None:
+            self._size -= self._size_of(value)
+
+
 class Shelf:
     """What the clients of one tenant call things; the oldest are forgotten."""
 
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._specs: OrderedDict[str, str] = OrderedDict()
-        self._notebooks: OrderedDict[str, Notebook] = OrderedDict()
+    def __init__(self, most: int, most_bytes: int) -> None:
+        self._specs = Table[str](most, most_bytes, _text_size)
+        self._notebooks = Table[Notebook](most, most_bytes, _notebook_size)
 
     def __repr__(self) -> str:
         return f"<Shelf: {len(self._specs)} kernels, {len(self._notebooks)} notebooks>"
 
     def call(self, kernel_id: str, spec: str) -> None:
         """Note by which kernelspec a kernel was asked for."""
-        _put(self._specs, kernel_id, spec, self._most)
+        self._specs.put(kernel_id, spec)
 
     def spec(self, kernel_id: str) -> str | None:
         """Return by which kernelspec a kernel was asked for last, if that is known."""
@@ -48,11 +74,11 @@ class Shelf:
 
     def put(self, notebook: Notebook) -> None:
         """Note a notebook, in the place of the one with its id."""
-        _put(self._notebooks, notebook.id, notebook, self._most)
+        self._notebooks.put(notebook.id, notebook)
 
     def drop(self, notebook_id: str) -> None:
         """Forget a notebook, if it is known."""
-        self._notebooks.pop(notebook_id, None)
+        self._notebooks.drop(notebook_id)
 
     def get(self, notebook_id: str) -> Notebook | None:
         """Return the notebook of that id."""
@@ -66,23 +92,27 @@ class Shelf:
 class Titles:
     """The shelves of all tenants; the one used longest ago is forgotten."""
 
-    def __init__(self, most: int = MOST, tenants: int = TENANTS) -> None:
+    def __init__(
+        self, most: int = MOST, tenants: int = TENANTS, most_bytes: int = MOST_BYTES
+    ) -> None:
         self._most = most
-        self._tenants = tenants
-        self._shelves: OrderedDict[str, Shelf] = OrderedDict()
+        self._most_bytes = most_bytes
+        self._shelves = Table[Shelf](tenants, tenants, lambda _: 1)
 
     def __repr__(self) -> str:
         return f"<Titles: {len(self._shelves)} tenants>"
 
     def of(self, tenant: str) -> Shelf:
         """Return a tenant's shelf."""
-        shelf = self._shelves.get(tenant) or Shelf(self._most)
-        _put(self._shelves, tenant, shelf, self._tenants)
+        shelf = self._shelves.get(tenant) or Shelf(self._most, self._most_bytes)
+        self._shelves.put(tenant, shelf)
         return shelf
 
 
-def _put(table: OrderedDict[str, V], key: str, value: V, most: int) -> None:
-    table[key] = value
-    table.move_to_end(key)
-    if len(table) > most:
-        table.popitem(last=False)
+def _text_size(text: str) -> int:
+    return ENTRY + sys.getsizeof(text)
+
+
+def _notebook_size(notebook: Notebook) -> int:
+    texts = notebook.id, notebook.kernel, notebook.path, notebook.name, notebook.type
+    return ENTRY + sum(map(sys.getsizeof, texts))
