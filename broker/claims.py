@@ -59,10 +59,8 @@ class Claims:
             raise await self._elsewhere(name, record.node)
 
     async def _elsewhere(self, name: str, node: str) -> SessionElsewhere:
-        urls = {one.node: one.url for one in await self._store.nodes()}
-        return SessionElsewhere(
-            f"session {name!r} is served by node {node}", node=node, url=urls.get(node, "")
-        )
+        url = await self._store.url_of(node)
+        return SessionElsewhere(f"session {name!r} is served by node {node}", node=node, url=url)
 
 
 def changed_meanwhile(state: SessionState) -> BrokerError:

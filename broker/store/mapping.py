@@ -167,6 +167,10 @@ class Store:
                     found[key] = parsed(NodeRecord, key, values)
         return [found[key] for key in sorted(found)]
 
+    async def url_of(self, node: str) -> str:
+        """Return a live node's address, or "" if it is not known."""
+        return await self._connection.ask("HGET", self._node(node), "url") or ""
+
     async def drop_node(self) -> None:
         """Remove this node's own record."""
         await self._connection.ask("DEL", self._node(self.node))

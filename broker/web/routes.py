@@ -7,6 +7,7 @@ face have a table of their own.
 
 from __future__ import annotations
 
+import time
 from functools import cache
 from typing import Any
 
@@ -71,5 +72,6 @@ def application(house: House, *, jupyter: Jupyter | None = None, **settings: Any
         description=cache(lambda: openapi.document(ROUTES)),  # made when it is first asked for
         jupyter=rules,
         titles=Titles(),
+        started=time.time(),
         **settings,
     )

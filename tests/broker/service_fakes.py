@@ -115,6 +115,9 @@ class MemoryStore:
     async def nodes(self) -> list[NodeRecord]:
         return [*self.others.values()]
 
+    async def url_of(self, node: str) -> str:
+        return self.others[node].url if node in self.others else ""
+
     async def put_node(self, record: NodeRecord) -> None:
         self._answer()
         if self.no_nodes:

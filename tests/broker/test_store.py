@@ -85,6 +85,7 @@ async def test_nodes_come_and_go(make_store, valkey_url: str, prefix: str) -> No
     for record in (second, first):
         await one.put_node(record)
     assert await one.nodes() == [first, second]
+    assert [await one.url_of(node) for node in ("n1", "n3")] == ["http://a:1", ""]
     async with Redis.from_url(valkey_url) as raw:
         assert 14_000 < await raw.pttl(f"{prefix}:node:n1") <= 15_000
     await two.drop_node()

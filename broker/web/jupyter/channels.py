@@ -24,7 +24,7 @@ from broker.web import audited
 from broker.web.backlog import Backlog
 from broker.web.door import House
 from broker.web.handshake import check_handshake, clipped
-from broker.web.jupyter.door import JupyterFace, admit, find
+from broker.web.jupyter.door import JupyterFace, admit, located
 from broker.web.native import BAD_FRAMES, TOKEN_ENDED, TOO_SLOW
 from broker.web.outbox import BINARY, TEXT
 
@@ -76,7 +76,7 @@ class Channels(websocket.WebSocketHandler):
         self._runs = self.principal.may(Deed.RUN)
         if self.request.method != "GET":
             raise web.HTTPError(405)
-        self.session = find(self, self.path_kwargs["kernel_id"])
+        self.session = await located(self, self.path_kwargs["kernel_id"])
         self.concerns = self.session.name
         check_handshake(self)
         if self.session.kernel is None and self._runs:  # it has ended, or is on its way

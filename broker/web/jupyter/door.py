@@ -6,13 +6,14 @@ import asyncio
 import json
 import math
 from collections.abc import Iterator
+from contextlib import suppress
 from http import HTTPStatus
 from http.client import responses
 from typing import Any, Protocol
 
 from tornado import web
 
-from broker.errors import UnknownSession
+from broker.errors import StoreUnavailable, UnknownSession
 from broker.face_settings import Jupyter
 from broker.faults import clip
 from broker.jupyter import names
@@ -117,6 +118,27 @@ def find(handler: Guest, kernel_id: str) -> Session:
             if id_of(session) == wanted:
                 return session
     raise UnknownSession(f"Kernel does not exist: {clip(kernel_id)}")
+
+
+async def located(handler: Guest, kernel_id: str) -> Session:
+    """Return the live session that is this kernel.
+
+    Raises SessionElsewhere where another node is known to serve it, and UnknownSession. Known is it
+    of what Jupyter's clients have made, and of a token's only session: an id tells no other name,
+    and to find one, the store's records would have to be read through.
+    """
+    try:
+        return find(handler, kernel_id)
+    except UnknownSession:
+        tenant, only = handler.principal.tenant, handler.principal.session
+        wanted = names.canonical(kernel_id)
+        made = None if wanted is None else names.name_of(wanted)
+        if only is not None:
+            made = only if names.kernel_id(tenant, only) == wanted else None
+        if made is not None:
+            with suppress(StoreUnavailable):  # then nobody knows
+                await handler.house.service.claims.refuse_elsewhere(tenant, made)
+        raise
 
 
 def live(handler: Guest) -> Iterator[Session]:

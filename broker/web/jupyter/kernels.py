@@ -9,7 +9,7 @@ from broker.jupyter import names
 from broker.jupyter.exchange import Exchange
 from broker.session import Session
 from broker.web.jupyter.bodies import kernel_body
-from broker.web.jupyter.door import JupyterFace, find, id_of, live
+from broker.web.jupyter.door import JupyterFace, id_of, live, located
 from broker.web.jupyter.kernelspecs import kernel_model
 from broker.web.jupyter.opening import opened
 
@@ -36,11 +36,11 @@ class OneKernel(JupyterFace):
 
     async def get(self, kernel_id: str) -> None:
         """Describe it."""
-        self.answer(kernel_model(self, find(self, kernel_id)))
+        self.answer(kernel_model(self, await located(self, kernel_id)))
 
     async def delete(self, kernel_id: str) -> None:
         """End it, if it is the client's to end."""
-        await delete(self, find(self, kernel_id))
+        await delete(self, await located(self, kernel_id))
         no_content(self)
 
 
@@ -49,7 +49,7 @@ class InterruptKernel(JupyterFace):
 
     async def post(self, kernel_id: str) -> None:
         """Interrupt what runs, if anything does; the body is of no account."""
-        session = find(self, kernel_id)
+        session = await located(self, kernel_id)
         self.concerns = session.name
         if isinstance(session.tap, Exchange):
             session.tap.interrupt()
@@ -64,7 +64,7 @@ class RestartKernel(JupyterFace):
 
     async def post(self, kernel_id: str) -> None:
         """Give the session a new kernel, and answer when it is there."""
-        session = find(self, kernel_id)
+        session = await located(self, kernel_id)
         self.concerns = session.name
         await self.service.restart(session)
         self.answer(kernel_model(self, session))

@@ -11,7 +11,7 @@ from broker.jupyter import names
 from broker.session import Session
 from broker.web.jupyter import models
 from broker.web.jupyter.bodies import KernelBody, KernelOf, NotebookBody, notebook_body
-from broker.web.jupyter.door import JupyterFace, find, id_of, live
+from broker.web.jupyter.door import JupyterFace, id_of, live, located
 from broker.web.jupyter.kernels import delete, no_content
 from broker.web.jupyter.kernelspecs import kernel_model
 from broker.web.jupyter.models import Json
@@ -98,7 +98,7 @@ class OneNotebook(JupyterFace):
 async def _kernel(face: JupyterFace, kernel: KernelOf) -> Session | None:
     """Return the session that is to be a notebook's kernel; None if that was refused."""
     if kernel.id is not None:
-        return find(face, kernel.id)
+        return await located(face, kernel.id)
     try:
         return await opened(face, KernelBody(name=kernel.name))
     except UnknownProfile as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from importlib.metadata import version
 
 from broker.errors import BadFrame
@@ -12,7 +11,6 @@ from broker.web.jupyter import models
 from broker.web.jupyter.door import JupyterFace, live
 
 API = "2.21.1"  # the jupyter_server whose kernels API this is
-STARTED = time.time()  # Unix s
 
 
 class Version(JupyterFace):
@@ -30,12 +28,12 @@ class Status(JupyterFace):
 
     async def get(self) -> None:
         """Count what the tenant has here."""
-        sessions = [*live(self)]
+        sessions, started = [*live(self)], float(self.settings["started"])
         used = (max(one.work.last_used, one.created) for one in sessions)
         self.answer(
             {
-                "started": models.stamp(STARTED),
-                "last_activity": models.stamp(max(used, default=STARTED)),
+                "started": models.stamp(started),
+                "last_activity": models.stamp(max(used, default=started)),
                 "connections": sum(len(one.audience.clients) for one in sessions),
                 "kernels": len(sessions),
             }
