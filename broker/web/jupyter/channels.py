@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Callable
+from enum import StrEnum
 from typing import Any
 
 from tornado import web, websocket
@@ -43,6 +44,15 @@ LEFT_OUT = (
 )
 
 
+class Framing(StrEnum):
+    """How messages stand in frames."""
+
+    V1 = "v1"
+    LEGACY = "legacy"
+    TEXT_ALONE = "text alone"  # legacy, without binary data: which is said when some are left out
+    TEXT_TOLD = "text alone, as was said"
+
+
 class Channels(websocket.WebSocketHandler):
     """One connection of a Jupyter client: the way out of its place in the session's exchange."""
 
@@ -66,8 +76,8 @@ class Channels(websocket.WebSocketHandler):
         self._bad = 0
         self._attached = False
         self._runs = False
-        self._is_v1 = self._is_text_alone = self._comes_back = False
-        self._is_noted = False  # that binary data are left out
+        self._comes_back = False
+        self._framing = Framing.LEGACY
         self._release: Callable[[], None] = lambda: None  # of the token that let it in
 
     async def prepare(self) -> None:
@@ -96,9 +106,10 @@ class Channels(websocket.WebSocketHandler):
         if (connection := self.ws_connection) is None or (stream := connection.stream) is None:
             return
         self.set_nodelay(True)
-        self._is_v1 = self.selected_subprotocol == V1
-        agent = self.request.headers.get("User-Agent", "")
-        self._is_text_alone = not self._is_v1 and agent.startswith(TEXT_ALONE)
+        if self.selected_subprotocol == V1:
+            self._framing = Framing.V1
+        elif self.request.headers.get("User-Agent", "").startswith(TEXT_ALONE):
+            self._framing = Framing.TEXT_ALONE
         named = self.get_query_argument("session_id", "")[:MOST_ID]
         self._comes_back = bool(named)
         if not isinstance(self.session.tap, Exchange):
@@ -110,9 +121,8 @@ class Channels(websocket.WebSocketHandler):
         if (before := self.follower.wire) is not None:
             before.end(REPLACED, "another connection has the same session_id")
         audience, most = self.session.audience, self.house.client_backlog
-        self.backlog = Backlog(
-            stream, BINARY if self._is_v1 else TEXT, most, audience, self.follower
-        )
+        opcode = BINARY if self._framing is Framing.V1 else TEXT
+        self.backlog = Backlog(stream, opcode, most, audience, self.follower)
         self.follower.wire = self
         self._attached = True
         self.exchange.attach(self.follower)
@@ -124,7 +134,7 @@ class Channels(websocket.WebSocketHandler):
         if not self._attached:
             return
         try:
-            decode = decode_v1 if self._is_v1 else decode_legacy
+            decode = decode_v1 if self._framing is Framing.V1 else decode_legacy
             asked = decode(message, self.house.bounds)
         except REFUSALS as error:
             self._bad += 1
@@ -175,15 +185,15 @@ class Channels(websocket.WebSocketHandler):
         """Take a message; a client that reads too slowly is let go."""
         if self.ws_connection is None or self.ws_connection.is_closing():
             return
-        if self._is_v1:
+        if self._framing is Framing.V1:
             taken = self.backlog.put(packet.v1)
-        elif self._is_text_alone:
-            if packet.buffers and not self._is_noted:
-                self._is_noted = True
+        elif self._framing is Framing.LEGACY:
+            taken = self.backlog.put(packet.legacy, BINARY if packet.buffers else TEXT)
+        else:
+            if packet.buffers and self._framing is Framing.TEXT_ALONE:
+                self._framing = Framing.TEXT_TOLD
                 self.say(utterance("iopub", "stream", stderr(LEFT_OUT), packet.parent))
             taken = self.backlog.put(packet.text)
-        else:
-            taken = self.backlog.put(packet.legacy, BINARY if packet.buffers else TEXT)
         if not taken:
             logger.info("session=%s/%s Jupyter client too slow", *self.session.key)
             self._let_go(TOO_SLOW, "too slow: reconnect")
