@@ -10,6 +10,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Coroutine
+from contextlib import suppress
 from contextvars import ContextVar
 from functools import partial
 from typing import Any
@@ -141,6 +142,8 @@ class Debugging:
         at_rest = not self._kernel.debugger.stopped_threads
         if command in OWN or (command in OWN_AT_REST and at_rest):
             told = await self._questions.find(lambda: _driven(served), LIMIT)
+            with suppress(ValueError):  # a thread that was given up is at it still
+                served.close()
             return refusal(request, f"{command} took too long") if told is BUSY else told
         task = asyncio.create_task(served)
         limit = START_LIMIT if command in STARTING else LIMIT
@@ -175,7 +178,6 @@ def _driven(served: Coroutine[Any, Any, Any]) -> Any:
         served.send(None)
     except StopIteration as ended:
         return ended.value
-    served.close()
     return None
 
 

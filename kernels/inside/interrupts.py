@@ -44,8 +44,8 @@ class Aim:
 
     def wake(self) -> None:
         """Wake the main thread from a sleep, for what awaits it there; this interrupts nothing."""
-        if self._are_ours:
-            self._meant, self._heard = NOBODY, True
+        if self._are_ours and self._heard:  # else an interrupt is on its way, which wakes it too
+            self._meant = NOBODY
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
     def follow(self) -> None:
