@@ -56,6 +56,7 @@ class OutputBudget:
             self._spill: Spill | None = None
             self._tail: deque[tuple[str, str]] = deque()
             self._tail_size = 0
+            self._noted = 0  # characters that were said to be left out
             self._finished = False
 
     @property
@@ -75,7 +76,7 @@ class OutputBudget:
             if not self.limit:
                 self.shown += len(text)
                 return text
-            room = max(0, self.limit // 2 - self.shown) if not self._tail_size else 0
+            room = max(0, self.limit // 2 - self.shown) if self._spill is None else 0
             head, rest = text[:room], text[room:]
             self.shown += len(head)
             if self._finished:
@@ -91,12 +92,17 @@ class OutputBudget:
             return head
 
     def _keep(self, name: str, text: str) -> None:
-        bound = self.limit // 2
-        text = text[-bound:]
+        bound = min(self.limit // 2, self.limit - self.shown)
+        text = text[max(0, len(text) - bound) :]
+        if not text:
+            return
         self._tail_size += len(text)
         if self._tail and self._tail[-1][0] == name and len(self._tail[-1][1]) < JOIN_BELOW:
             text = self._tail.pop()[1] + text
         self._tail.append((name, text))
+        self._shorten(bound)
+
+    def _shorten(self, bound: int) -> None:
         while self._tail_size > bound or len(self._tail) > MAX_PIECES:
             oldest, kept = self._tail.popleft()
             over = self._tail_size - bound if len(self._tail) < MAX_PIECES else len(kept)
@@ -104,22 +110,37 @@ class OutputBudget:
             if over < len(kept):
                 self._tail.appendleft((oldest, kept[over:]))
 
+    def catch_up(self) -> None:
+        """Send the tail before what must not overtake it: an error, a result.
+
+        What comes after that has an eighth of the room that was left, so that a cell which shows
+        one after the other keeps to its bound.
+        """
+        if self._tail_size:
+            self._send_tail((self.limit - self.shown) * 7 // 8)
+
     def finish(self) -> None:
         """Send the tail, with a note of what is missing before it, and of where that is."""
+        self._send_tail(self.limit, is_last=True)
+
+    def _send_tail(self, most: int, *, is_last: bool = False) -> None:
         for stream in self.streams.values():
             stream.collect()  # of both, before either lets go of a line
         for stream in self.streams.values():
             stream.settle()
         with self._lock:
-            self._head = []
             where = ""
             if self._spill is not None:
                 self._spill.write()
                 where = self._spill.note
+            self._shorten(most)
             tail, self._tail = self._tail, deque()
             self.shown += self._tail_size
-            self._finished = True
-            missing = self.total - self.shown
+            self._tail_size = 0
+            if is_last:
+                self._head, self._finished = [], True
+            missing = self.total - self.shown - self._noted
+            self._noted += missing if tail else 0
         for index, (name, text) in enumerate(tail):
             note = f"\n… {missing} characters left out{where} …\n" if missing and not index else ""
             if name in self.streams:

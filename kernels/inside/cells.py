@@ -18,7 +18,7 @@ from IPython.core.inputtransformer2 import TransformerManager, leading_empty_lin
 
 from .magics import TIMED, Body, body_of, mark, name_of
 from .places import CELLS
-from .streams import flush
+from .streams import CellStream, flush
 
 # `x?` anywhere; a line that begins as a command does; `x = %magic`, `x = !command`. Each of these
 # may be plain Python as well: then IPython looks closer.
@@ -74,6 +74,7 @@ class DisplayHook(ZMQShellDisplayHook):
     def finish_displayhook(self) -> None:
         """Send the result, after all that was printed before it."""
         flush()
+        CellStream.budget.here.catch_up()
         message = self.msg
         if message and message["content"]["data"] and self.session:
             for hook in self._hooks:

@@ -373,6 +373,7 @@ class Kernel(ParentsApart, IPythonKernel):
             "traceback": traceback.format_exception_only(type(error), error),
         }
         if not silent and not told:
+            self.budget.here.catch_up()
             self.send_response(self.iopub_socket, "error", content)
         return self._failure(content)
 

@@ -222,6 +222,7 @@ class Shell(ZMQInteractiveShell):
     def _showtraceback(self, etype: Any, evalue: Any, stb: list[str]) -> None:
         """Send an error, as ipykernel does; with the line of the cell that it came from."""
         flush()
+        CellStream.budget.here.catch_up()
         hook = self._hook
         if getattr(hook, "msg", None) is not None:  # raised while a result was made text
             self._last_traceback_during_displayhook = True

@@ -226,6 +226,35 @@ async def test_over_the_budget_head_and_tail_are_kept(talk: Talk) -> None:
     assert said.metadata["truncated"] == cut
 
 
+@pytest.mark.parametrize(("last", "kind"), [("1 / 0", "error"), ("6 * 7", "execute_result")])
+async def test_over_the_budget_the_end_of_a_cell_comes_after_its_text(
+    talk: Talk, last: str, kind: str
+) -> None:
+    said = await talk.run("for i in range(100_000): print(f'line {i:06}')\n" + last)
+    shown = [message.type for message in said.messages if message.type in ("stream", kind)]
+    assert [each for each, _ in groupby(shown)] == ["stream", kind]
+    head, note, tail = re.split(NOTE, said.text())
+    assert tail.endswith("line 099999\n")
+    assert OUTPUT // 4 < len(tail) <= OUTPUT // 2
+    assert int(note) == 12 * 100_000 - len(head) - len(tail)
+
+
+async def test_a_cell_that_shows_errors_all_along_keeps_to_its_bound(talk: Talk) -> None:
+    said = await talk.run(
+        "shell = get_ipython()\n"
+        "for i in range(20):\n"
+        "    for j in range(10_000): print(f'line {i:02} {j:04}')\n"
+        "    try: 1 / 0\n"
+        "    except ZeroDivisionError: shell.showtraceback()\n"
+        "print('the last words')"
+    )
+    assert len(said.contents("error")) == 20
+    shown = re.sub(r"\n?… \d+ characters left out; all are in \S+ …\n", "", said.text())
+    assert len(shown) <= OUTPUT
+    told = said.metadata["truncated"]
+    assert (told["shown"], told["total"]) == (len(shown), 20 * 10_000 * 13 + 15)
+
+
 async def test_all_text_that_is_too_long_to_be_shown_is_in_a_file(talk: Talk) -> None:
     said = await talk.run(
         "import os, subprocess, sys\n"
