@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from broker.shown import Shown
+from broker.shown import GAP, Shown
 
 Json = dict[str, Any]
 
@@ -72,7 +72,12 @@ def _note(number: int, reason: str, generation: object) -> Json:
 def _code_cell(number: int, cell: Mapping[str, Any], shown: dict[str, Shown]) -> Json:
     count = _count(cell.get("count"))
     outputs: list[Json] = []
+    in_gaps = 0
     for output in cell.get("outputs") or ():
+        if output["type"] == GAP:
+            in_gaps += output["size"]
+            outputs.append({"output_type": "stream", "name": "stderr", "text": _gap(output)})
+            continue
         made = _output(output, count)
         display_id = output.get("display_id")
         if output["type"] == "update":
@@ -82,7 +87,7 @@ def _code_cell(number: int, cell: Mapping[str, Any], shown: dict[str, Shown]) ->
         if display_id is not None:
             shown.setdefault(display_id, Shown()).add(made)
         outputs.append(made)
-    if left_out := cell.get("left_out"):
+    if left_out := (cell.get("left_out") or 0) - in_gaps:
         text = f"\n[{left_out:,} more of this cell's output and code were not kept]\n"
         outputs.append({"output_type": "stream", "name": "stderr", "text": text})
     return {
@@ -96,6 +101,11 @@ def _code_cell(number: int, cell: Mapping[str, Any], shown: dict[str, Shown]) ->
         "execution_count": count,
         "outputs": outputs,
     }
+
+
+def _gap(output: Mapping[str, Any]) -> str:
+    where = f"; while the session lives, {output['file']} has it" if "file" in output else ""
+    return f"\n[{output['size']:,} characters of text left out here{where}]\n"
 
 
 def _timing(started: object, duration: object) -> Json:

@@ -6,6 +6,7 @@ import json
 from typing import Any, Final
 
 SMALL: Final = 256  # bytes of JSON that have room in every place
+GAP: Final = "left_out"  # the type of what stands where text is missing: {size, file?}
 Output = dict[str, Any]
 
 

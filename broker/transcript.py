@@ -12,18 +12,14 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Any, Final
 
+from broker.excerpt import Outputs, close_gap
 from broker.execution import EVENT_COST, Event, Execution
 from broker.faults import Bounds
 from broker.protocol import JsonCodec
 from broker.redaction import Redaction
-from broker.replay import size_of
-from broker.shown import Shown
 from broker.surroundings import NONE
 
-MOST_TEXT: Final = 64 << 10  # characters of one cell's text outputs, and of its code
-MOST_RICH: Final = 256 << 10  # bytes of one cell's rich outputs
-MOST_LINES: Final = 50  # of a traceback that is over the bound
-LINE: Final = 2000  # characters of each of them
+MOST_CODE: Final = 64 << 10  # characters of a cell's code
 TOLD: Final = {
     "execution_count": "count",
     "code": "code",
@@ -104,8 +100,8 @@ class Recording:
         self.id = execution_id
         self._origin = origin
         self._redaction = redaction
-        self._code = code[:MOST_TEXT]
-        self._cut = max(0, len(code) - MOST_TEXT)
+        self._code = code[:MOST_CODE]
+        self._cut = max(0, len(code) - MOST_CODE)
         self._started = time.time()
         self._events: list[Event] = []
         self._size = 0  # bytes of these
@@ -128,7 +124,8 @@ class Recording:
     def end(self, done: Event, lost: str = "") -> Kept:
         """Return the cell as it is kept; `lost` says why its variables were, before it."""
         # What it may tell of files takes more memory than all the rest.
-        self._done = {name: done.get(name) for name in ENDING} if "files" in done else done
+        kept = (*ENDING, "truncated")
+        self._done = {name: done.get(name) for name in kept} if "files" in done else done
         self._lost = lost
         size = len(self._code) + KEEPING
         if self._outputs is None:
@@ -145,10 +142,12 @@ class Recording:
             cell["lost"] = self._lost
         if self._origin:
             cell["origin"] = self._origin
-        cell["outputs"] = outputs.end()
-        if left_out := outputs.left_out + self._cut:
+        cell["outputs"] = outputs.end(done.get("truncated"))
+        if self._redaction is not None:
+            cell = self._redaction.cell(cell)
+        if left_out := outputs.left_out + close_gap(cell["outputs"]) + self._cut:
             cell["left_out"] = left_out
-        return cell if self._redaction is None else self._redaction.cell(cell)
+        return cell
 
     def _write(self) -> Outputs:
         self._outputs = outputs = Outputs()
@@ -170,146 +169,6 @@ def _cost(kind: str, event: Event) -> int:
             return SMALL + 1
         size += len(form) + len(value)
     return size
-
-
-class Outputs:
-    """The outputs of one cell, as far as they are worth keeping."""
-
-    __slots__ = (
-        *("_clear_due", "_outputs", "_places", "_rich", "_text", "_texts"),
-        "left_out",
-    )
-
-    def __init__(self) -> None:
-        self.left_out = 0  # bytes
-        self._clear()
-        self._clear_due = False
-
-    def _clear(self) -> None:
-        self._outputs: list[Event] = []
-        self._places: dict[str, Shown] = {}  # by display_id
-        self._texts: list[str] = []  # of the last output, if that is a stream's
-        self._text, self._rich = MOST_TEXT, MOST_RICH
-
-    def take(self, kind: str, event: Event) -> None:
-        """Take in one event of the cell, of a kind that is RECORDED."""
-        if kind == "clear":
-            if event.get("wait"):
-                self._clear_due = True
-            else:
-                self._clear()
-            return
-        if self._clear_due:
-            self._clear_due = False
-            self._clear()
-        if kind == "stream":
-            self._stream(event["name"], event["text"])
-        elif kind == "error":
-            self._error(event)
-        else:
-            self._show(kind, event)
-
-    @property
-    def size(self) -> int:
-        """Return the bytes they take."""
-        return MOST_TEXT - self._text + MOST_RICH - self._rich
-
-    def end(self) -> list[Event]:
-        """Return what they are."""
-        self._join()
-        for shown in self._places.values():
-            shown.settle()
-        return self._outputs
-
-    def _add(self, output: Event) -> None:
-        self._join()
-        self._outputs.append(output)
-
-    def _join(self) -> None:
-        if self._texts:
-            self._outputs[-1]["text"] = "".join(self._texts)
-            self._texts = []
-
-    def _stream(self, name: str, text: str) -> None:
-        shown = text[: max(0, self._text)]
-        self.left_out += len(text) - len(shown)
-        if not shown:
-            return
-        self._text -= len(shown)
-        last = self._outputs[-1] if self._texts else None
-        if last is None or last["name"] != name:
-            self._text -= EVENT_COST
-            self._add({"type": "stream", "name": name, "text": ""})
-        elif len(shown) < EVENT_COST:
-            self._text -= EVENT_COST // 8  # each piece is an object until they are joined
-        self._texts.append(shown)
-
-    def _error(self, event: Event) -> None:
-        message, lines = event["message"], event["traceback"]
-        size = sum(map(len, lines)) + len(message)
-        if size > self._text:  # the last words of a cell are kept all the same
-            lines = [line[:LINE] for line in lines[-MOST_LINES:]]
-            message = message[:LINE]
-            kept = sum(map(len, lines)) + len(message)
-            if self._text < -MOST_TEXT:  # there have been many
-                self.left_out += size
-                return
-            self.left_out += size - kept
-            size = kept
-        self._text -= size
-        output = {"type": "error", "name": event["name"], "message": message, "traceback": lines}
-        self._add(output)
-
-    def _show(self, kind: str, event: Event) -> None:
-        data, metadata, display_id = event["data"], event["metadata"], event.get("display_id")
-        if display_id is not None and len(display_id) > LINE:
-            display_id = None
-        name = len(display_id or "")
-        places = self._places.get(display_id) if display_id is not None else None
-        if event.get("update") and places is not None:
-            self._rich += places.size
-            # It stands in each of them once it is written, though they share it until then.
-            data, metadata, size = self._fitted(data, metadata, self._rich // len(places) - name)
-            places.change(data, metadata)
-            places.size = (size + name) * len(places)
-            self._rich -= places.size
-            return
-        data, metadata, size = self._fitted(data, metadata, self._rich - name)
-        if self._rich < -MOST_RICH:
-            return  # nothing but notes of what is left out
-        size += name
-        self._rich -= size
-        output: Event = {"type": kind, "data": data, "metadata": metadata}
-        if display_id is not None:
-            output["display_id"] = display_id
-            places = self._places.setdefault(display_id, Shown())
-            places.add(output)
-            places.size += size
-            if event.get("update"):
-                output["type"] = "update"  # of what an earlier cell has shown
-        self._add(output)
-
-    def _fitted(self, data: Event, metadata: Event, room: int) -> tuple[Event, Event, int]:
-        """Return as many forms of what is shown as `room` is enough for, the smallest first."""
-        size = EVENT_COST + (size_of(metadata, MOST_RICH) if metadata else 0)
-        for form, value in data.items():
-            # Text and bytes, which most of it is, are not worth a walk.
-            plain = isinstance(value, str | bytes)
-            size += len(form) + (len(value) if plain else size_of(value, MOST_RICH))
-        if size <= room:
-            return data, metadata, size
-        sizes = {form: len(form) + size_of(value, MOST_RICH) for form, value in data.items()}
-        fitted: Event = {}
-        total = EVENT_COST
-        for form in sorted(sizes, key=sizes.__getitem__):
-            if total + sizes[form] <= room:
-                fitted[form] = data[form]
-                total += sizes[form]
-            else:
-                self.left_out += sizes[form]
-        if not fitted:
-            fitted = {"text/plain": f"[output of {sum(sizes.values()):,} bytes not kept]"}
-        return fitted, {}, total
 
 
 class Transcript:

@@ -65,7 +65,8 @@ ROWS: list[list[str]] = [
     ["broker.pools", "broker.outputs", "broker.batches"],
     ["broker.values"],
     ["broker.execution"],
-    ["broker.roles", "broker.transcript", "broker.waiting"],
+    ["broker.excerpt", "broker.roles", "broker.waiting"],
+    ["broker.transcript"],
     [
         "broker.audience",
         "broker.deadline",
@@ -155,6 +156,7 @@ PURE = {
     "broker.outputs",
     "broker.notebook",
     "broker.shown",
+    "broker.excerpt",
     "broker.past",
     "broker.web.delivery",
     "broker.jupyter.frames",

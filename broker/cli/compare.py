@@ -17,6 +17,8 @@ CONTEXT = 3  # lines around a difference
 COMPARED = 400  # lines from the first difference on: more cost their square
 DIFF = 60  # lines of a difference that are kept
 WIDTH = 400  # characters of each
+# Notes of a notebook of ours: between the first and the last text of a cell, and at its end.
+GAP = re.compile(r"\n?\[[\d,]{1,20} characters of text left out here(?:; [^\]\n]{1,300})?\]\n")
 CUT = re.compile(r"\n\[[\d,]+ more of this cell's output and code were not kept\]\n\Z")
 REDACTED = "[redacted "  # in code of ours that cannot run as it did
 
@@ -49,7 +51,10 @@ def judge(recorded: Cell, outputs: Iterable[Event], status: str, why: str = "") 
         return Verdict("error", tuple(clipped([why or status])))
     if recorded.count is None and not recorded.outputs:
         return Verdict("new")
-    if recorded.left_out or before.cut:
+    if recorded.left_out and (gap := gap_of(recorded.outputs)) is not None:
+        ends = Sides(recorded.outputs[:gap]), Sides(recorded.outputs[gap + 1 :])
+        sides = around_gap(*ends, now)
+    elif recorded.left_out or before.cut:
         # Only the beginning of the text is known to be all of what was there.
         most = min(len(before.out), len(now.out))
         sides = before.out[:most].split("\n"), now.out[:most].split("\n")
@@ -58,6 +63,36 @@ def judge(recorded: Cell, outputs: Iterable[Event], status: str, why: str = "") 
     if sides[0] == sides[1]:
         return Verdict("same")
     return Verdict("different", tuple(difference(*sides)))
+
+
+def gap_of(outputs: Sequence[Event]) -> int | None:
+    """Return which output is the note that some of the text was not kept."""
+    is_gap = (
+        output.get("name") == "stderr" and GAP.fullmatch(str(output.get("text", "")))
+        for output in outputs
+    )
+    return next((at for at, found in enumerate(is_gap) if found), None)
+
+
+def around_gap(first: Sides, last: Sides, now: Sides) -> tuple[list[str], list[str]]:
+    """Return the lines that were kept of a long text, and as many of what is shown now."""
+    before: list[str] = []
+    shown: list[str] = []
+    for kind in ("out", "err"):
+        head, tail, text = (getattr(one, kind) for one in (first, last, now))
+        one, other = (side.split("\n") if side else [] for side in (head, tail))
+        lines = text.split("\n") if text else []
+        whole = len(text) >= len(head) + len(tail)
+        if whole and text.startswith(head) and text.endswith(tail):
+            lines = [*one, *other]
+        elif len(lines) > len(one) + len(other):
+            lines = [*lines[: len(one)], *lines[len(lines) - len(other) :]]
+        before += [*one, *other]
+        shown += lines
+    if not last.cut:
+        before += [line for side in (first, last) for line in side.rest()]
+        shown += now.rest()
+    return before, shown
 
 
 class Sides:
@@ -79,14 +114,17 @@ class Sides:
                     self._rest += pieces(output.get("data") or {})
         whole = "".join(err)
         self.cut = CUT.search(whole) is not None
-        self._err = steady(CUT.sub("", whole))
+        self.err = steady(CUT.sub("", whole))
         self.out = steady("".join(out))
 
     def lines(self) -> list[str]:
         """Return them as lines, in an order that does not depend on when a stream was flushed."""
-        err = [f"stderr: {line}" for line in self._err.split("\n")] if self._err else []
-        rest = [line for piece in self._rest for line in steady(piece).split("\n")]
-        return [*(self.out.split("\n") if self.out else ()), *err, *rest]
+        err = [f"stderr: {line}" for line in self.err.split("\n")] if self.err else []
+        return [*(self.out.split("\n") if self.out else ()), *err, *self.rest()]
+
+    def rest(self) -> list[str]:
+        """Return the lines of what is no stream's."""
+        return [line for piece in self._rest for line in steady(piece).split("\n")]
 
 
 def pieces(data: Event) -> list[str]:

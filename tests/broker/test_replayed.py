@@ -19,6 +19,7 @@ from broker.cli.compare import DIFF, judge, steady
 from broker.cli.markup import plain_of, text_of
 from broker.cli.screen import calm
 from broker.client.result import image_bytes
+from broker.notebook import notebook
 
 PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x02\0\0\0\x03rest"
 
@@ -170,6 +171,40 @@ def test_what_was_never_run_is_new_unless_it_fails() -> None:
     assert judge(Cell("x"), [text("a")], "ok").kind == "new"
     assert judge(Cell("x", count=1), [text("a")], "ok").kind == "different"
     assert judge(Cell("x"), [ERROR], "error").kind == "error"
+
+
+def gapped(head: str, tail: str, *more: dict[str, Any]) -> Cell:
+    """Return a cell whose text is as a transcript keeps a long one."""
+    done = {"type": "done", "status": "ok", "execution_count": 1}
+    outputs = [text(head), {"type": "left_out", "size": 900, "file": ".outputs/1.txt"}, text(tail)]
+    cell = {"code": "x", "count": 1, "left_out": 900, "outputs": [*outputs, *more], **done}
+    made = notebook([cell], session="s", kernelspec="python3", language="python")
+    return read(made)[0]
+
+
+def test_of_a_long_text_the_first_and_the_last_lines_are_compared() -> None:
+    lines = "".join(f"line {number}\n" for number in range(1000))
+    cell = gapped(lines[:900], lines[-900:])
+    assert judge(cell, [text(lines)], "ok").kind == "same"
+    for odd in (lines.replace("line 3\n", "line X\n"), lines.replace("line 998\n", "line X\n")):
+        verdict = judge(cell, [text(odd)], "ok")
+        assert verdict.kind == "different"
+        assert "+line X" in verdict.diff
+    assert judge(cell, [text(lines.replace("line 500\n", "line X\n"))], "ok").kind == "same"
+    assert judge(cell, [text("line 0\n")], "ok").kind == "different"
+    assert judge(cell, [], "ok").kind == "different"
+    whole = "x" * 5000
+    assert judge(gapped(whole[:900], whole[:900]), [text(whole)], "ok").kind == "same"
+
+
+def test_behind_a_long_text_an_error_is_compared_as_well() -> None:
+    lines = "".join(f"line {number}\n" for number in range(1000))
+    error = {"type": "error", "name": "E", "message": "no", "traceback": []}
+    cell = gapped(lines[:900], lines[-900:], error)
+    assert judge(cell, [text(lines), error], "error").kind == "same"
+    assert judge(cell, [text(lines)], "ok").kind == "different"
+    other = error | {"message": "another"}
+    assert judge(cell, [text(lines), other], "error").kind == "different"
 
 
 def test_of_a_cell_that_was_cut_the_beginning_is_compared() -> None:

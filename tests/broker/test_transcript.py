@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import re
 import time
 from typing import Any
 from weakref import ref
@@ -13,10 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from broker.batches import Order
+from broker.excerpt import HEAD, MOST_RICH, MOST_TEXT, TAIL, Outputs
 from broker.execution import Execution
 from broker.notebook import REPEATED, notebook
 from broker.requests import Execute
-from broker.transcript import MOST_RICH, MOST_TEXT, Cell, Kept, Outputs, Transcript
+from broker.transcript import Cell, Kept, Transcript
 
 Event = dict[str, Any]
 
@@ -138,11 +141,108 @@ def test_a_notebook_tells_when_its_cells_ran_as_jupyterlab_does() -> None:
         assert "execution" not in book({**cell, **odd})["cells"][0]["metadata"]
 
 
-def test_text_over_the_bound_is_left_out_and_counted() -> None:
-    cell = kept(text("x" * MOST_TEXT), text("y" * 1000), error())
-    assert len(cell["outputs"][0]["text"]) == MOST_TEXT
-    assert cell["left_out"] == 1000
-    assert cell["outputs"][-1]["type"] == "error"
+LINES = [f"line {number:06}\n" for number in range(20_000)]  # 240,000 characters
+
+
+def flood(pieces: int, name: str = "stdout") -> list[Event]:
+    """Return the lines in so many events."""
+    size = len(LINES) // pieces
+    return [text("".join(LINES[at : at + size]), name) for at in range(0, len(LINES), size)]
+
+
+@pytest.mark.row("text of a cell in its transcript")
+@pytest.mark.parametrize("pieces", [1, 4, 200, 20_000])
+def test_of_text_over_the_bound_the_first_and_the_last_lines_are_kept(pieces: int) -> None:
+    cell = kept(*flood(pieces), error())
+    first, gap, last, failed = cell["outputs"]
+    assert first["text"].startswith("line 000000\nline 000001\n")
+    assert last["text"].endswith("line 019998\nline 019999\n")
+    assert failed["type"] == "error"
+    for part in (first, last):  # whole lines
+        assert re.fullmatch(r"(line \d{6}\n)+", part["text"])
+        assert MOST_TEXT // 8 < len(part["text"]) <= MOST_TEXT // 2
+    missing = 240_000 - len(first["text"]) - len(last["text"])
+    assert gap == {"type": "left_out", "size": missing}
+    assert cell["left_out"] == missing
+
+
+def test_text_within_the_bound_is_one_piece() -> None:
+    half = "x" * (MOST_TEXT // 2 - 1000)
+    cell = kept(text(half), text(half), error())
+    assert [output["type"] for output in cell["outputs"]] == ["stream", "error"]
+    assert cell["outputs"][0]["text"] == half * 2
+    assert "left_out" not in cell
+
+
+def test_what_is_shown_amid_a_flood_is_kept_in_its_order() -> None:
+    events = flood(100)
+    cell = kept(*events[:70], display({"text/plain": "amid"}), *events[70:], error())
+    kinds = [output["type"] for output in cell["outputs"]]
+    assert kinds == ["stream", "display", "left_out", "stream", "error"]
+    cell = kept(*events, display({"text/plain": "last"}), text("end", "stderr"))
+    kinds = [output["type"] for output in cell["outputs"]]
+    assert kinds == ["stream", "left_out", "stream", "display", "stream"]
+
+
+def test_a_line_without_an_end_is_bounded_too() -> None:
+    cell = kept(*[text("x" * 1000)] * 1000, text("the end"))
+    first, gap, last = cell["outputs"]
+    assert last["text"].endswith("xxthe end")
+    assert len(first["text"]) + gap["size"] + len(last["text"]) == 1_000_007
+    assert len(first["text"]) + len(last["text"]) <= MOST_TEXT
+
+
+def test_two_streams_by_turns_are_bounded_and_end_with_the_last() -> None:
+    events = (text(f"{n}\n", "stdout" if n % 2 else "stderr") for n in range(10_000))
+    cell = kept(*events)
+    assert len(cell["outputs"]) < 1000
+    assert [output["text"] for output in cell["outputs"][-2:]] == ["9998\n", "9999\n"]
+
+
+def test_what_was_cleared_is_nothing_that_is_missing() -> None:
+    cell = kept(*flood(10), {"type": "clear", "wait": False}, text("new"))
+    assert cell["outputs"] == [text("new")]
+    assert "left_out" not in cell
+
+
+def test_a_flood_takes_no_memory_while_the_cell_runs() -> None:
+    outputs = Outputs()
+    for event in flood(10) * 20:
+        outputs.take("stream", event)
+        assert outputs.size <= MOST_TEXT + TAIL + 1000
+    assert outputs.size > HEAD
+
+
+def test_what_the_kernel_has_left_out_counts_and_its_file_is_named() -> None:
+    transcript, one = Transcript(10, 1 << 20), execution()
+    for event in ({"type": "started"}, *flood(10)):
+        transcript.note(one, {"id": "e", **event})
+    cut = {"shown": 240_000, "total": 1_240_000, "file": ".outputs/1.txt"}
+    done = {"type": "done", "id": "e", "status": "ok", "execution_count": 1, "files": []}
+    transcript.note(one, {**done, "truncated": cut})
+    [cell] = cells(transcript)
+    first, gap, last = cell["outputs"]
+    assert gap["size"] == 1_240_000 - len(first["text"]) - len(last["text"])
+    assert gap["file"] == ".outputs/1.txt"
+    made = book(cell)["cells"][0]["outputs"]
+    assert [output["name"] for output in made] == ["stdout", "stderr", "stdout"]
+    note = f"[{gap['size']:,} characters of text left out here; while the session lives,"
+    assert made[1]["text"] == f"\n{note} .outputs/1.txt has it]\n"
+
+
+def test_no_half_of_a_secret_stands_at_a_cut() -> None:
+    secret = "0123456789abcdefghijklmnopqrstuvwxyz"
+    for shift in range(0, 40, 3):
+        transcript, one = Transcript(10, 1 << 20), execution()
+        one.order = Order({"env": {"API_KEY": secret}})
+        flood = "-" * shift + secret * 5000
+        done = {"type": "done", "status": "ok", "execution_count": 1}
+        for event in ({"type": "started"}, text(flood[:1000]), text(flood[1000:]), done):
+            transcript.note(one, {"id": "e", **event})
+        [cell] = cells(transcript)
+        first, gap, last = cell["outputs"]
+        assert gap["size"] > 0
+        assert not set("0123456789xyz") & set(first["text"] + last["text"])
 
 
 class Told(dict[str, Any]):
@@ -173,11 +273,6 @@ def test_of_a_cell_that_wrote_many_files_their_names_are_not_kept() -> None:
     assert kept() is None
     [cell] = cells(transcript)
     assert (cell["status"], cell["count"], "files" in cell) == ("ok", 1, False)
-
-
-def test_many_small_pieces_of_text_are_bounded_too() -> None:
-    cell = kept(*(text("x", "stdout" if n % 2 else "stderr") for n in range(10_000)))
-    assert len(cell["outputs"]) < 1000
 
 
 def test_of_a_display_the_forms_that_fit_are_kept() -> None:
