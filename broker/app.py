@@ -279,8 +279,9 @@ def _announce(running: Running, token: str) -> None:
     # What stands behind `#` stays in the browser: no server and no log of one sees it.
     fragment = f"#token={quote(token, safe='')}" if token else ""
     warm = sum(pool.snapshot().warm for pool in running.service.pools.values())
+    kernels = "kernel" if warm == 1 else "kernels"
     print(  # noqa: T201 - the ready line is what a person waits for
-        f"kernel-broker {version('kernel-broker')} is ready with {warm} warm kernels,"
+        f"kernel-broker {version('kernel-broker')} is ready with {warm} warm {kernels},"
         f" isolation {running.isolation}\n"
         f"  url    {running.url}\n"
         f"  token  {token or 'as configured'}\n"

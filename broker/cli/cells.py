@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from .answer import plain
 
@@ -54,7 +54,14 @@ class Cell:
 def read_file(path: Path) -> list[Cell]:
     """Return the code cells of an `.ipynb` file. Raises NotANotebook, OSError."""
     with path.open("rb") as file:
-        text = file.read(MOST_BYTES + 1)
+        return read_from(file)
+
+
+def read_from(file: BinaryIO) -> list[Cell]:
+    """Return the code cells of a notebook that comes from an open file, up to its end."""
+    text = file.read(MOST_BYTES + 1)
+    if not text.strip():
+        raise NotANotebook("it is empty")
     if len(text) > MOST_BYTES:
         raise NotANotebook(f"over {MOST_BYTES >> 20} MB")
     try:

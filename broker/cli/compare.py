@@ -38,7 +38,10 @@ PASSING: Sequence[tuple[re.Pattern[str], str]] = (
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`same`, `different`, `error` (of a cell that had none), or `new`: nothing was recorded."""
+    """`same`, `different`, `error` (of a cell that had none), or `new`: nothing was recorded.
+
+    `diff` says what differs; of a cell that fails, and did not, how.
+    """
 
     kind: str
     diff: tuple[str, ...] = ()
@@ -47,9 +50,10 @@ class Verdict:
 def judge(recorded: Cell, outputs: Iterable[Event], status: str, why: str = "") -> Verdict:
     """Compare what a cell shows with what was recorded of it; `status` is how it ended now."""
     now, before = Sides(outputs), Sides(recorded.outputs)
+    is_new = recorded.count is None and not recorded.outputs
     if status != "ok" and not (status == "error" and before.failed):
-        return Verdict("error", tuple(clipped([why or status])))
-    if recorded.count is None and not recorded.outputs:
+        return Verdict("new" if is_new else "error", tuple(clipped([why or status])))
+    if is_new:
         return Verdict("new")
     if recorded.left_out and (gap := gap_of(recorded.outputs)) is not None:
         ends = Sides(recorded.outputs[:gap]), Sides(recorded.outputs[gap + 1 :])

@@ -9,6 +9,7 @@ import click
 
 from .completing import complete_node
 from .options import as_json, connection
+from .text import plural
 
 if TYPE_CHECKING:
     from broker.client import Broker
@@ -35,4 +36,4 @@ def drain(broker: Broker, node: str, *, keep: bool, undo: bool, as_json: bool) -
         click.echo(f"{node} takes new sessions again")
     else:
         left, busy = told["sessions"], told["busy"]
-        click.echo(f"{node} is draining: {left} sessions left, {busy} of them busy")
+        click.echo(f"{node} is draining: {plural(left, 'session')} left, {busy} of them busy")

@@ -14,31 +14,35 @@ import click
 
 from broker.redaction import Redaction
 
-from .cells import Cell, Event, NotANotebook, Recording, read_file
+from .cells import Cell, Event, NotANotebook, Recording, read_file, read_from
 from .compare import REDACTED, Verdict, judge
 from .options import as_json, complete_profile, complete_session, connection
 from .printer import exit_status
 from .run import interrupting, note_id, read_env, tell_of_outages
 from .screen import calm
-from .text import Duration
+from .text import Duration, plural
 
 if TYPE_CHECKING:
     from broker.client import Broker, Session
 
 ORIGIN = "replay"
-KINDS = ("same", "different", "error", "new", "not run")
+STDIN = Path("-")
+KINDS = ("same", "different", "error", "not run", "new")
+SOUND = ("same", "new")
 WIDTH = 60  # characters of a cell's first line that are shown
 
 
 @click.command()
-@click.argument("notebook", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("notebook", metavar="NOTEBOOK|-", type=click.Path(path_type=Path, dir_okay=False))
 @click.option(
     "-s", "--session", "name", required=True, shell_complete=complete_session,
     help="The session to run it in, a new one.",
 )  # fmt: skip
 @click.option("--into", is_flag=True, help="Run it in a session that is there already.")
 @click.option("--profile", shell_complete=complete_profile, help="The kernel's profile.")
-@click.option("--stop-on-error", is_flag=True, help="End at a cell that fails and did not before.")
+@click.option(
+    "--stop-on-error", is_flag=True, help="End at a cell that fails, unless it did before."
+)
 @click.option("--timeout", type=Duration(), help="Stop each cell after this time, such as 30s.")
 @click.option("--env", multiple=True, metavar="NAME=VALUE", help="Set a variable; repeatable.")
 @click.option(
@@ -61,22 +65,18 @@ def replay(
 ) -> None:
     """Run a notebook's code again, and say cell by cell whether it shows what it did.
 
-    A cell is `same`, `different` (with what differs), `error` (it fails, and did not), or `new`
-    (nothing was recorded of it). Compared are texts and errors, without addresses, times and
-    colours, and of images that they are there and how large. The exit status is 0 if nothing
-    differs, 1 if something does, 130 when interrupted. The session stays.
+    The notebook is a file, or what comes on standard input, `-`. A cell is `same`, `different`
+    (with what differs), `error` (it fails, and did not), or `new` (nothing was recorded of it; if
+    it fails, that is shown). Compared are texts and errors, without addresses, times and colours,
+    and of images that they are there and how large. The exit status is 0 if nothing differs and
+    nothing new fails, else 1, 130 when interrupted. The session stays.
     """
     if tenant and not into:
         raise click.UsageError("--tenant needs --into: another tenant's session is not made")
     if timeout is not None and timeout <= 0:
         raise click.UsageError("--timeout is over 0; leave it out for the server's own")
     given = read_env(env)
-    try:
-        cells = read_file(notebook)
-    except NotANotebook as error:
-        raise click.ClickException(f"{notebook} is no notebook: {calm(str(error))}") from error
-    except OSError as error:
-        raise click.UsageError(f"cannot read {notebook}: {error.strerror}") from error
+    cells = read_cells(notebook)
     if not into:
         refuse_known(broker, name)
     tell_of_outages()
@@ -89,6 +89,17 @@ def replay(
         report.interrupted = True
     report.end(name, notebook)
     raise SystemExit(exit_status("interrupted") if report.interrupted else int(report.differs))
+
+
+def read_cells(notebook: Path) -> list[Cell]:
+    """Return the cells of a file, or of standard input for `-`."""
+    name = "standard input" if notebook == STDIN else str(notebook)
+    try:
+        return read_from(sys.stdin.buffer) if notebook == STDIN else read_file(notebook)
+    except NotANotebook as error:
+        raise click.ClickException(f"{name} is no notebook: {calm(str(error))}") from error
+    except OSError as error:
+        raise click.UsageError(f"cannot read {name}: {error.strerror}") from error
 
 
 def refuse_known(broker: Broker, name: str) -> None:
@@ -110,6 +121,12 @@ class Outcome:
     verdict: Verdict
     status: str = ""
     duration: float = 0.0
+
+    @property
+    def fails(self) -> bool:
+        """Tell whether it fails, and is not known to have failed before."""
+        is_new = self.verdict.kind == "new"
+        return self.verdict.kind == "error" or (is_new and self.status != "ok")
 
     def told(self, number: int) -> dict[str, Any]:
         """Return it as plain data."""
@@ -147,8 +164,7 @@ class Run:
             outcome = self._one(cell)
             self._report.add(outcome)
             self._report.interrupted = outcome.status == "interrupted"
-            failed = self._stop_on_error and outcome.verdict.kind == "error"
-            stopped = failed or self._report.interrupted
+            stopped = (self._stop_on_error and outcome.fails) or self._report.interrupted
 
     def _one(self, cell: Cell) -> Outcome:
         from broker.client import OutputLost, StateLost
@@ -167,7 +183,7 @@ class Run:
             with interrupting(self._session, seen):
                 result = self._session.execute(cell.code, on_event=event, **how)
         except (StateLost, OutputLost) as lost:
-            return Outcome(cell, Verdict("error", (calm(lost.message),)), "lost")
+            return Outcome(cell, judge(cell, (), "lost", lost.message), "lost")
         why = result.error.short if result.error and result.status == "error" else result.status
         if result.reason and result.reason != why:
             why += f": {result.reason}"
@@ -188,8 +204,8 @@ class Report:
 
     @property
     def differs(self) -> bool:
-        """Tell whether something is not as it was."""
-        return any(one.verdict.kind not in ("same", "new") for one in self._outcomes)
+        """Tell whether something is not as it was, or fails and never ran before."""
+        return any(one.fails or one.verdict.kind not in SOUND for one in self._outcomes)
 
     def begin(self, cell: Cell) -> None:
         """Show which cell runs, until it has ended."""
@@ -217,14 +233,17 @@ class Report:
     def end(self, name: str, notebook: Path) -> None:
         """Tell how many cells became what."""
         counts = Counter(one.verdict.kind for one in self._outcomes)
+        new_failed = sum(one.fails and one.verdict.kind == "new" for one in self._outcomes)
         if self._quiet:
             told: dict[str, Any] = {"session": name, "notebook": str(notebook)}
             told |= {kind.replace(" ", "_"): counts[kind] for kind in KINDS}
+            told["new_failed"] = new_failed
             told["cells"] = [one.told(number) for number, one in enumerate(self._outcomes, 1)]
             click.echo(json.dumps(told, indent=2))
             return
         parts = ", ".join(f"{counts[kind]} {kind}" for kind in KINDS if counts[kind])
-        click.echo(f"{self._total} cells{f': {parts}' if parts else ''}")
+        parts += f" ({new_failed} of them failed)" if new_failed else ""
+        click.echo(f"{plural(self._total, 'cell')}{f': {parts}' if parts else ''}")
         click.echo(f"broker: session {name} goes on (`broker attach {name}`)", err=True)
 
 

@@ -20,7 +20,7 @@ from .options import (
     of_tenants,
     rows,
 )
-from .text import STATE_STYLES, Duration, age, console, short, table
+from .text import STATE_STYLES, Duration, age, console, plural, short, table
 
 if TYPE_CHECKING:
     from broker.client import Broker
@@ -127,12 +127,14 @@ def kill(
         found = [row if tenant else {**row, "tenant": None} for row in found]
         if found and every and not yes and not sys.stdin.isatty():
             raise click.UsageError(
-                f"--all ends {len(found)} sessions; give -y where nobody is asked"
+                f"--all ends {plural(len(found), 'session')}; give -y where nobody is asked"
             )
         if found and not yes and sys.stdin.isatty():
             names = ", ".join(row["session"] for row in found[:5])
             dots = " …" if len(found) > 5 else ""
-            click.confirm(f"End {len(found)} session(s): {names}{dots}?", abort=True, err=True)
+            click.confirm(
+                f"End {plural(len(found), 'session')}: {names}{dots}?", abort=True, err=True
+            )
     ended, refused = _end(broker, found, reason, patient=not sessions)
     if as_json:
         click.echo(json.dumps({"killed": ended, "refused": refused}, indent=2))

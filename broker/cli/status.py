@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .options import as_json, connection
-from .text import age, console, short, size, table
+from .text import age, console, plural, short, size, table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -62,7 +62,7 @@ def _nodes(screen: Console, told: dict[str, Any]) -> None:
     store = told.get("store")
     if store:
         kind = "embedded" if store.get("embedded") else "external"
-        restarts = f", {store['restarts']} restarts" if store.get("restarts") else ""
+        restarts = f", {plural(store['restarts'], 'restart')}" if store.get("restarts") else ""
         screen.print(f"\nstore {store.get('url')} ({kind}{restarts})")
 
 

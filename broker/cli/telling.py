@@ -10,6 +10,7 @@ from .cells import Cell, Event
 from .markup import plain_of
 from .printer import Printer
 from .screen import calm, coloured
+from .text import plural
 
 LINES = 20  # of one cell's outputs, where they are shortened,
 CHARACTERS = 4000  # and as many characters
@@ -104,7 +105,7 @@ class Teller:
     def _end(self, status: str, reason: str, duration: object) -> None:
         self.printer.end_line()
         if self._left_out:
-            self._line(f"… {self._left_out:,} more lines: --full shows them")
+            self._line(f"… {plural(self._left_out, 'more line')}: --full shows what is kept")
         told = [status or "unknown"]
         if isinstance(duration, int | float):
             told.append(f"{duration:.3f} s")

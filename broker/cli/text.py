@@ -70,6 +70,11 @@ def seconds(count: float | None) -> str:
     return f"{int(count) // 60}m {int(count) % 60}s" if count < 3600 else age(count)
 
 
+def plural(count: int, word: str) -> str:
+    """Return a number of things: `1 cell`, `2 cells`, `1,000 cells`."""
+    return f"{count:,} {word}" if count == 1 else f"{count:,} {word}s"
+
+
 def printable(text: str) -> str:
     """Return a line that a stranger has written without what a terminal would act upon."""
     return "".join(one if one.isprintable() else "?" for one in text)

@@ -13,7 +13,7 @@ import click
 from .options import as_json, connection, of_tenant
 from .ranking import ORDERS, Ranking
 from .sampling import Source
-from .text import STATE_STYLES, Duration, age, console, printable, seconds, size, table
+from .text import STATE_STYLES, Duration, age, console, plural, printable, seconds, size, table
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -157,6 +157,11 @@ def headline(ranking: Ranking, node: str, total: int) -> str:
     cpu = sum(row["cpu_percent"] or 0.0 for row in rows)
     held = sum(row["held"] or 0 for row in rows)
     order = ORDERS[ranking.order].title + (", reversed" if ranking.reverse else "")
-    parts = [f"node {node}", f"{total} sessions, {busy} busy", f"CPU {cpu:.0f} %", size(held)]
+    parts = [
+        f"node {node}",
+        f"{plural(total, 'session')}, {busy} busy",
+        f"CPU {cpu:.0f} %",
+        size(held),
+    ]
     shown = f"{len(rows)} shown with {ranking.filter!r}" if ranking.filter else ""
     return "  ".join(filter(None, [*parts, f"by {order}", shown]))

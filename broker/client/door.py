@@ -133,7 +133,9 @@ class Door:
             left = None if left is None else left - len(data)
             yield data
         if left:
-            raise ConnectionLost(f"{self.place.url} hung up {left} bytes before the end")
+            raise ConnectionLost(
+                f"{self.place.url} hung up {left} byte{'s' * (left != 1)} before the end"
+            )
 
     def _lost(self, error: BaseException) -> ConnectionLost:
         return ConnectionLost(f"no answer from {self.place.url}: {_why(error)}")

@@ -130,7 +130,7 @@ export class Cell {
   fail(event) {
     this.cleared();
     const lines = unescaped((event.traceback ?? []).join("\n")).split("\n");
-    const kept = lines.length > TRACE ? [...lines.slice(0, 10), `… ${lines.length - TRACE} lines …`, ...lines.slice(-(TRACE - 10))] : lines;
+    const kept = lines.length > TRACE ? [...lines.slice(0, 10), `… ${plural(lines.length - TRACE, "line")} …`, ...lines.slice(-(TRACE - 10))] : lines;
     const title = event.name ? `${event.name}: ${event.message ?? ""}` : event.message ?? "";
     const trace = el("pre", {}, kept.map((line) => clip(line, 2000)).join("\n"));
     const open = lines.length <= 14;

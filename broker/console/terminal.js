@@ -2,6 +2,7 @@
 // terminal acts on is left out.
 
 import { el, straight } from "./dom.js";
+import { plural } from "./format.js";
 
 // CSI; OSC, DCS, PM, APC and SOS up to their end; two-character escapes.
 const ESCAPES = /\x1b\[[0-?]*[ -/]*[@-~]|\x1b[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[ -/]*[0-~]/g;
@@ -78,7 +79,7 @@ export function drawn(lines, most) {
   const nodes = [];
   let run = "";
   for (const line of lines) {
-    const short = line.length > most ? `${line.slice(0, most)} … ${(line.length - most).toLocaleString("en")} more characters` : line;
+    const short = line.length > most ? `${line.slice(0, most)} … ${plural(line.length - most, "more character")}` : line;
     if (!short.includes("\x1b")) {
       run += `${straight(short)}\n`;
       continue;

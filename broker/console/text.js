@@ -3,7 +3,7 @@
 
 import { save } from "./api.js";
 import { button, el, soon } from "./dom.js";
-import { count } from "./format.js";
+import { count, plural } from "./format.js";
 import { Lines, drawn, plain } from "./terminal.js";
 
 const HEAD = 60; // lines
@@ -83,7 +83,7 @@ export class Text {
       this.show = button("Show all", () => this.showAll(), { class: "link" });
       this.middle.append(this.label, this.show, button("Download", () => this.download(), { class: "link" }));
     }
-    this.label.textContent = `${count(hidden)} lines not shown${this.gone ? ` (${count(this.gone)} of them not kept)` : ""}`;
+    this.label.textContent = `${plural(hidden, "line")} not shown${this.gone ? ` (${count(this.gone)} of them not kept)` : ""}`;
   }
 
   showAll() {

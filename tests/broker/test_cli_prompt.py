@@ -10,7 +10,7 @@ from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
 
 from broker.cli.prompt import indent_after, is_complete, make_prompt
-from broker.cli.text import age, size
+from broker.cli.text import age, plural, size
 from tests.broker.scripted_peer import Peer, running_peer
 from tests.terminal import CTRL_D, broker_on_terminal
 
@@ -93,3 +93,8 @@ def test_a_conversation_on_a_terminal(peer: Peer, tmp_path: Path) -> None:
         assert person.end() == 0
     history = tmp_path / ".local" / "state" / "kernel-broker" / "history"
     assert "+x\n" in history.read_text()
+
+
+def test_one_thing_is_no_plural() -> None:
+    told = [plural(count, "cell") for count in (0, 1, 2, 1000)]
+    assert told == ["0 cells", "1 cell", "2 cells", "1,000 cells"]

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broker.cli.cells import Cell, NotANotebook, Recording, read, read_file
-from broker.cli.compare import DIFF, judge, steady
+from broker.cli.compare import DIFF, Verdict, judge, steady
 from broker.cli.markup import plain_of, text_of
 from broker.cli.screen import calm
 from broker.client.result import image_bytes
@@ -167,10 +167,18 @@ def test_a_cell_is_the_same_different_or_an_error(
     assert judge(Cell("x", tuple(before), count=1), now, status).kind == kind
 
 
-def test_what_was_never_run_is_new_unless_it_fails() -> None:
+def test_what_was_never_run_is_new() -> None:
     assert judge(Cell("x"), [text("a")], "ok").kind == "new"
     assert judge(Cell("x", count=1), [text("a")], "ok").kind == "different"
-    assert judge(Cell("x"), [ERROR], "error").kind == "error"
+    assert judge(Cell("x"), [ERROR], "error").kind == "new"
+
+
+def test_of_a_cell_that_never_ran_its_failure_is_told_and_no_difference() -> None:
+    never = Cell("1 / 0")
+    assert judge(never, [], "ok") == Verdict("new")
+    for status in ("error", "timeout", "lost"):
+        assert judge(never, [], status, "why") == Verdict("new", ("why",))
+        assert judge(Cell("1 / 0", count=1), [], status, "why") == Verdict("error", ("why",))
 
 
 def gapped(head: str, tail: str, *more: dict[str, Any]) -> Cell:

@@ -70,6 +70,39 @@ def test_where_outputs_differ_it_says_how(broker: RunningBroker, tmp_path: Path)
     assert "5 cells: 3 same, 1 different, 1 error" in answer.stdout
 
 
+def test_a_notebook_comes_on_standard_input(broker: RunningBroker) -> None:
+    name, again = new_name(), new_name()
+    execute(broker, name, "6 * 7")
+    exported = broker.cli("export", name).stdout
+    answer = broker.cli("replay", "-", "-s", again, stdin=exported)
+    assert answer.returncode == 0, answer
+    assert "\n1 cell: 1 same\n" in answer.stdout
+    nothing = broker.cli("replay", "-", "-s", new_name(), stdin="")
+    assert nothing.returncode == 1
+    assert nothing.stderr == "Error: standard input is no notebook: it is empty\n"
+
+
+def test_what_never_ran_is_new_and_fails_where_it_fails(
+    broker: RunningBroker, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.ipynb"
+    made: Any = nbformat.v4.new_notebook()
+    for code in ("x = 1", "x / 0", "x"):
+        made.cells.append(nbformat.v4.new_code_cell(code))
+    nbformat.write(made, path)
+    answer = broker.cli("replay", str(path), "-s", new_name())
+    assert answer.returncode == 1
+    assert "[2/3] new" in answer.stdout
+    assert "\n    ZeroDivisionError: division by zero" in answer.stdout
+    assert "\n3 cells: 3 new (1 of them failed)\n" in answer.stdout
+    stopped = broker.cli("replay", str(path), "-s", new_name(), "--stop-on-error", "--json")
+    told = json.loads(stopped.stdout)
+    assert (told["new"], told["new_failed"], told["not_run"], told["error"]) == (2, 1, 1, 0)
+    made.cells.pop(1)
+    nbformat.write(made, path)
+    assert broker.cli("replay", str(path), "-s", new_name()).returncode == 0
+
+
 def test_for_programs_it_is_one_object(broker: RunningBroker, tmp_path: Path) -> None:
     path, name = notebook(tmp_path / "a.ipynb", OTHERS), new_name()
     answer = broker.cli("replay", str(path), "-s", name, "--json", "--stop-on-error")
