@@ -67,7 +67,8 @@ _CALLED: dict[str, tuple[Callable[[str], object], str]] = {
     "tenants": (is_tenant, f"{TENANT_WORDS}, as the name of a tenant"),
 }
 _PROFILE = _NAMED["profiles"]
-_NOT_OURS = {"BROKER_URL", "BROKER_CONFIG"}  # where the client's server is; where the file is
+# Where the client's server is, and how long it may take; where the file is.
+_NOT_OURS = {"BROKER_URL", "BROKER_ANSWER_TIMEOUT", "BROKER_CONFIG"}
 
 
 def _env_name(name: str) -> str:

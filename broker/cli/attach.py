@@ -17,8 +17,9 @@ import click
 from .cells import Event, newest, read
 from .group import NEXT_STEP, RefusedByBroker
 from .options import complete_profile, complete_session, connection, of_tenant
+from .outages import tell_of_outages
 from .printer import Printer
-from .run import ask_on, interrupting, note_id, tell_of_outages
+from .run import ask_on, interrupting, note_id
 from .screen import Screen, calm
 from .telling import Teller
 

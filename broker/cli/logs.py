@@ -11,8 +11,8 @@ import click
 
 from .cells import Cell, Event, Recording, newest, read
 from .options import as_json, complete_session, connection, of_tenant
+from .outages import tell_of_outages
 from .printer import Printer
-from .run import tell_of_outages
 from .screen import Screen, calm
 from .telling import Teller
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from .completing import complete_profile, complete_session
+from .outages import tell_of_outages
+from .text import Duration
 
 if TYPE_CHECKING:
     from broker.client import Broker
@@ -23,6 +25,7 @@ __all__ = [
     "rows",
 ]
 
+NOTICE = 2.0  # s without an answer, after which a person is told
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
@@ -35,18 +38,37 @@ of_tenants = click.option(
 
 
 def connection(command: Command) -> Command:
-    """Add --url, --token and --state-dir; the command is called with `broker` instead."""
+    """Add what says where the broker is, and how long to wait; the command gets `broker`."""
 
     @click.option("--url", help="The server's address.  [env: BROKER_URL]")
     @click.option("--token", help="The access token.  [env: BROKER_TOKEN]")
     @click.option(
         "--state-dir", type=click.Path(), help="A local server's state.  [env: BROKER_STATE_DIR]"
     )
+    @click.option(
+        "--answer-timeout", type=Duration(), envvar="BROKER_ANSWER_TIMEOUT",
+        help="How long to wait for the server's answer; 30s, or 10s for a session to open."
+        "  [env: BROKER_ANSWER_TIMEOUT]",
+    )  # fmt: skip
     @functools.wraps(command)
-    def connected(url: str | None, token: str | None, state_dir: str | None, **rest: Any) -> Any:
+    def connected(
+        url: str | None,
+        token: str | None,
+        state_dir: str | None,
+        answer_timeout: float | None,
+        **rest: Any,
+    ) -> Any:
         from broker.client import Broker
+        from broker.client.patience import Patience
 
-        return command(broker=Broker(url, token, state_dir=state_dir), **rest)
+        if answer_timeout is not None and answer_timeout <= 0:
+            raise click.UsageError("--answer-timeout is over 0; leave it out for the usual one")
+        # A program that reads JSON waits by itself.
+        patience = Patience(answer_timeout, None if rest.get("as_json") else NOTICE)
+        if patience.notice is not None:
+            tell_of_outages()
+        broker = Broker(url, token, state_dir=state_dir, patience=patience)
+        return command(broker=broker, **rest)
 
     return connected  # type: ignore[return-value]  # called with other arguments than it was given
 

@@ -17,8 +17,9 @@ from broker.redaction import Redaction
 from .cells import Cell, Event, NotANotebook, Recording, read_file, read_from
 from .compare import REDACTED, Verdict, judge
 from .options import as_json, complete_profile, complete_session, connection
+from .outages import tell_of_outages
 from .printer import exit_status
-from .run import interrupting, note_id, read_env, tell_of_outages
+from .run import interrupting, note_id, read_env
 from .screen import calm
 from .text import Duration, plural
 

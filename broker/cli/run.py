@@ -17,6 +17,7 @@ import click
 
 from .answer import answer
 from .options import as_json, complete_profile, complete_session, connection, of_tenant
+from .outages import tell_of_outages
 from .printer import Printer, exit_status
 from .screen import calm
 from .text import Duration
@@ -103,18 +104,6 @@ def run(
     finally:
         session.detach()
     raise SystemExit(status)
-
-
-def tell_of_outages() -> None:
-    """Print on stderr what the client says of connections that are lost and made anew."""
-    import logging
-
-    class Echo(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            click.echo(f"broker: {record.getMessage()}", err=True)
-
-    logger = logging.getLogger("broker.client")
-    logger.handlers, logger.propagate = [Echo()], False
 
 
 # What a person means as a file rather than as an expression.

@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -92,7 +93,10 @@ def top(
         raise click.UsageError("a table that lives takes a terminal; add --once, or --json")
     from .live import View
 
-    View(broker, source, ranking, interval).run()
+    # What is told of a wait would stand amid the table, which says itself that it looks.
+    place = replace(broker.place, patience=replace(broker.place.patience, notice=None))
+    quiet = type(broker)(place.url, place.token, patience=place.patience)
+    View(quiet, Source(Door(place), tenant), ranking, interval).run()
 
 
 def look(source: Source, ranking: Ranking) -> str:

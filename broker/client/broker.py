@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from .files import Files
 from .find import Place, find
 from .functions import Function
 from .losses import OnLost
+from .patience import USUAL, Patience
 from .result import Result, collect_answer
 from .resume import RECONNECT
 from .sync import Session
@@ -21,7 +23,8 @@ from .wire import Limits
 class Broker:
     """A broker, found as `find` says: by arguments, the environment, or the local server's file.
 
-    Nothing is connected until something is asked. Safe to share between threads.
+    Nothing is connected until something is asked; `patience` is for its answers. Safe to share
+    between threads.
     """
 
     def __init__(
@@ -30,8 +33,9 @@ class Broker:
         token: str | None = None,
         *,
         state_dir: str | Path | None = None,
+        patience: Patience = USUAL,
     ) -> None:
-        self.place: Place = find(url, token, state_dir)
+        self.place: Place = replace(find(url, token, state_dir), patience=patience)
         self._door = Door(self.place)
 
     def session(

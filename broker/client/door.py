@@ -6,7 +6,7 @@ import json
 import select
 import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -17,6 +17,7 @@ from .wire import Limits, session_path
 
 EXPECTED = 256 << 10  # bytes of a body before which the broker is asked whether it wants it
 MOST = 1_000_000  # rows of a list that comes as one
+ANSWER = 30.0  # s for an answer, unless somebody says otherwise
 PATIENCE = 1.0  # s for it to say so; some proxies never do
 
 if TYPE_CHECKING:
@@ -30,9 +31,9 @@ Row = dict[str, Any]
 class Door:
     """Each request opens a connection of its own, so that threads may share a door."""
 
-    def __init__(self, place: Place, *, timeout: float = 30.0) -> None:
+    def __init__(self, place: Place, *, timeout: float | None = None) -> None:
         self.place = place
-        self.timeout = timeout
+        self.timeout = timeout or place.patience.answer or ANSWER
 
     def call(
         self,
@@ -64,8 +65,9 @@ class Door:
             if stay is not None:
                 stay.begin(connection)
             connection.request(method, self._prefix() + target, body=content, headers=headers)
-            response = connection.getresponse()
-            status, text = response.status, response.read()
+            with nullcontext() if wait else self._awaiting():
+                response = connection.getresponse()
+                status, text = response.status, response.read()
         except (OSError, HTTPException) as error:
             raise self._lost(error) from error
         finally:
@@ -108,7 +110,8 @@ class Door:
             if not asks or _is_wanted(connection.sock):
                 _send(connection, body, chunked=length is None)
             try:
-                response = connection.getresponse()
+                with self._awaiting():
+                    response = connection.getresponse()
                 refusal = response.read(EXPECTED) if response.status >= 400 else b""
             except (OSError, HTTPException) as error:
                 raise self._lost(error) from error
@@ -137,7 +140,13 @@ class Door:
                 f"{self.place.url} hung up {left} byte{'s' * (left != 1)} before the end"
             )
 
+    def _awaiting(self) -> AbstractContextManager[None]:
+        return self.place.patience.awaiting(self.place.url)
+
     def _lost(self, error: BaseException) -> ConnectionLost:
+        if isinstance(error, TimeoutError):
+            words = f"{self.place.url} has not answered within {self.timeout:g} s"
+            return ConnectionLost(words)
         return ConnectionLost(f"no answer from {self.place.url}: {_why(error)}")
 
     def sessions(self, *, sort: str | None = None, **filters: Any) -> Iterator[Row]:
@@ -243,7 +252,8 @@ class Door:
         kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
         connection = kind(host, port, timeout=self.timeout)
         try:
-            connection.connect()
+            with self._awaiting():
+                connection.connect()
         except OSError as error:
             connection.close()
             raise no_server(url, error) from error

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .errors import NoServer
+from .errors import BadRequest, NoServer
+from .patience import USUAL, Patience
 
 NAME = "server.json"
+SCHEMES = ("http", "https")
+LOOPBACK = re.compile(r"(?:localhost|127(?:\.\d{1,3}){3}|\[::1\])(?::\d*)?(?:/.*)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +24,7 @@ class Place:
 
     url: str
     token: str = field(repr=False)
+    patience: Patience = USUAL
 
 
 def find(
@@ -34,10 +39,12 @@ def find(
     `url` and `token` come first, then BROKER_URL and BROKER_TOKEN, then the `server.json` that
     a local broker writes. Its token is used for its own address alone.
 
-    Raises NoServer when no address is known.
+    Raises NoServer when no address is known, and BadRequest for what is none.
     """
     url = url or environ.get("BROKER_URL") or None
     token = token or environ.get("BROKER_TOKEN") or None
+    if url:
+        check(url)
     if url and token:
         return Place(url.rstrip("/"), token)
     directory = find_state_dir(state_dir, environ=environ)
@@ -48,6 +55,20 @@ def find(
     if local is None:
         raise NoServer(f"no broker runs here: there is no {directory / NAME}", code="no_server")
     return Place(local.url, token or local.token)
+
+
+def check(url: str) -> None:
+    """Raise BadRequest for what is no address, with the one that was probably meant."""
+    scheme, found, rest = url.partition("://")
+    if found and scheme.lower() in SCHEMES:
+        return
+    rest = rest if found else url
+    # Only to this machine is it safe to suggest what sends a token in clear.
+    secure = "" if LOOPBACK.fullmatch(rest) else "s"
+    raise BadRequest(
+        f"{url!r} is no address: one begins with http:// or https://, as in http{secure}://{rest}",
+        field="url",
+    )
 
 
 def find_state_dir(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from .backoff import Backoff, next_url
 from .errors import BrokerError, ConnectionLost, SessionElsewhere
+from .patience import USUAL, Patience
 from .place import Following
 from .result import Event
 from .resume import Asked, Link
@@ -30,11 +31,21 @@ class Dialler:
     """Opens sockets to wherever the session is served."""
 
     def __init__(
-        self, home: str, address: Address, token: str, *, reconnect: float, ping_interval: float
+        self,
+        home: str,
+        address: Address,
+        token: str,
+        *,
+        reconnect: float,
+        ping_interval: float,
+        patience: Patience = USUAL,
     ) -> None:
         self._home = self._url = home
         self._address = address
+        self._patience = patience
         self._options = connect_options(token, ping_interval)
+        if patience.answer is not None:
+            self._options["open_timeout"] = patience.answer
         self.backoff = Backoff(reconnect, clock=time.monotonic, uniform=random.uniform)
 
     def open(self, after: int | None) -> ClientConnection:
@@ -44,8 +55,9 @@ class Dialler:
 
         try:
             # Whoever has it closes it, which is all that leaving the context would do.
-            opening = connect(self._address(self._url, after), **self._options)
-            socket: ClientConnection = ExitStack().enter_context(opening)
+            with self._patience.awaiting(self._url):
+                opening = connect(self._address(self._url, after), **self._options)
+                socket: ClientConnection = ExitStack().enter_context(opening)
         except (OSError, WebSocketException) as error:
             raise opening_error(self._url, error) from error
         return socket

@@ -299,4 +299,5 @@ class Session:
             self._place.token,
             reconnect=self._reconnect,
             ping_interval=self._ping_interval,
+            patience=self._place.patience,
         )

@@ -30,7 +30,12 @@ def visit(
         return socket_url(url, name, profile=profile, after=after, create=create, tenant=tenant)
 
     dialler = Dialler(
-        place.url, address, place.token, reconnect=RECONNECT, ping_interval=PING_INTERVAL
+        place.url,
+        address,
+        place.token,
+        reconnect=RECONNECT,
+        ping_interval=PING_INTERVAL,
+        patience=place.patience,
     )
     line = Line(name, dialler)
     line.link.others = others

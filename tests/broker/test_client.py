@@ -228,9 +228,9 @@ def test_refusals_at_the_door_are_typed(peer: Peer) -> None:
         list(Broker(peer.url, "no").sessions())
     with pytest.raises(BadRequest, match="needs a name"):
         Broker(peer.url, "no").session("").attach()
-    with pytest.raises(BadRequest, match="not an http"):
+    with pytest.raises(BadRequest, match="begins with http:// or https://"):
         Broker("ftp://x", "no").session("a").attach()
-    with pytest.raises(BadRequest, match="not an http"):
+    with pytest.raises(BadRequest, match="begins with http:// or https://"):
         list(Broker("x", "no").sessions())
 
 
