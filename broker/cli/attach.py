@@ -20,7 +20,7 @@ from .options import complete_profile, complete_session, connection, of_tenant
 from .outages import tell_of_outages
 from .printer import Printer
 from .run import ask_on, interrupting, note_id
-from .screen import Screen, calm
+from .screen import Screen, still
 from .telling import Teller
 
 if TYPE_CHECKING:
@@ -80,7 +80,10 @@ def attach(
     with images(save_images) as directory:
         teller = Teller(Printer(screen.out, screen.err, directory), screen.out, full=True)
         if watch:
-            look_on(broker, session, teller, last, tenant)
+            try:
+                look_on(broker, session, teller, last, tenant)
+            finally:
+                screen.settle()
         else:
             how = {"create": create, "profile": profile, "tenant": tenant}
             visit(broker, session, Visit(screen, teller), last, **how)
@@ -112,7 +115,7 @@ def look_on(
         for event in follow(broker, name, lambda cells: teller.cells(newest(cells, last)), tenant):
             teller.event(event)
     except SessionGone as gone:
-        click.echo(f"broker: {calm(gone.message)}", err=True)
+        click.echo(f"broker: {still(gone.message)}", err=True)
     except KeyboardInterrupt:
         pass
 
@@ -205,7 +208,7 @@ def visit(broker: Broker, name: str, here: Visit, last: int, **how: Any) -> None
     finally:
         session.detach()
     if over is not None:
-        raise RefusedByBroker(type(over).__name__, calm(over.message))
+        raise RefusedByBroker(type(over).__name__, over.message)
     click.echo(f"broker: session {name} goes on", err=True)
 
 
@@ -226,7 +229,7 @@ def converse(session: Session, here: Visit, lines: Lines) -> None:
             return
         except BrokerError as error:
             if lines.over is None:
-                RefusedByBroker(type(error).__name__, calm(error.message)).show()
+                RefusedByBroker(type(error).__name__, error.message).show()
         finally:
             here.ended()
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from .screen import still_lines
+
 COMMANDS = {
     "serve": "broker.cli.serve",
     "run": "broker.cli.run",
@@ -67,6 +69,7 @@ class RefusedByBroker(click.ClickException):
 
     def __init__(self, kind: str, message: str) -> None:
         hint = NEXT_STEP.get(kind)
+        message = still_lines(message)  # it may have words of a kernel's in it
         super().__init__(f"{message} ({hint})" if hint else message)
 
     def show(self, file: Any = None) -> None:

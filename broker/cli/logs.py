@@ -13,7 +13,7 @@ from .cells import Cell, Event, Recording, newest, read
 from .options import as_json, complete_session, connection, of_tenant
 from .outages import tell_of_outages
 from .printer import Printer
-from .screen import Screen, calm
+from .screen import Screen, still
 from .telling import Teller
 
 if TYPE_CHECKING:
@@ -66,6 +66,9 @@ def logs(
             if not cells:
                 click.echo("no cells", err=True)
     except KeyboardInterrupt:
+        pass
+    finally:
+        screen.settle()
         sys.stdout.flush()
 
 
@@ -92,7 +95,7 @@ def _follow(
                 continue
             teller.event(event)
     except SessionGone as gone:
-        click.echo(f"broker: {calm(gone.message)}", err=True)
+        click.echo(f"broker: {still(gone.message)}", err=True)
     except UnknownSession as unknown:
         hint = (
             "`broker ls` shows the live ones; without -f, `broker logs` tells what others have run"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from .screen import still
+
 
 def tell_of_outages() -> None:
     """Print it on stderr."""
@@ -11,7 +13,7 @@ def tell_of_outages() -> None:
 
     class Echo(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            click.echo(f"broker: {record.getMessage()}", err=True)
+            click.echo(f"broker: {still(record.getMessage())}", err=True)
 
     logger = logging.getLogger("broker.client")
     logger.handlers, logger.propagate = [Echo()], False

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from .markup import plain_of
+from .screen import RESET
 from .text import size
 
 EXIT = {"ok": 0, "timeout": 124, "interrupted": 130, "cancelled": 130, "lost": 137}
@@ -44,10 +45,11 @@ class Printer:
 
     def note(self, line: str) -> None:
         """Print a line on stderr, after a line break where stdout stands in mid-line."""
-        if self._open_line and self._err.isatty() and self._out.isatty():
+        is_drawn = self._err.isatty()
+        if self._open_line and (self._err is self._out or (is_drawn and self._out.isatty())):
             self.end_line()
         self._out.flush()
-        self._err.write(line + "\n")
+        self._err.write(f"{RESET if is_drawn else ''}{line}\n")
         self._err.flush()
 
     def end_line(self) -> None:
@@ -62,7 +64,7 @@ class Printer:
             self._open_line = not text.endswith("\n")
 
     def _stream(self, name: str, text: str) -> None:
-        if name == "stderr":
+        if name == "stderr" and self._err is not self._out:
             self._err.write(text)
             self._err.flush()
         else:

@@ -20,7 +20,7 @@ from .options import as_json, complete_profile, complete_session, connection
 from .outages import tell_of_outages
 from .printer import exit_status
 from .run import interrupting, note_id, read_env
-from .screen import calm
+from .screen import still
 from .text import Duration, plural
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def read_cells(notebook: Path) -> list[Cell]:
     try:
         return read_from(sys.stdin.buffer) if notebook == STDIN else read_file(notebook)
     except NotANotebook as error:
-        raise click.ClickException(f"{name} is no notebook: {calm(str(error))}") from error
+        raise click.ClickException(f"{name} is no notebook: {still(str(error))}") from error
     except OSError as error:
         raise click.UsageError(f"cannot read {name}: {error.strerror}") from error
 
@@ -227,7 +227,7 @@ class Report:
         took = f"{outcome.duration:8.3f} s" if kind != "not run" else " " * 10
         click.echo(f"[{number}/{self._total}] {kind:<9} {took}  {first_line(outcome.cell)}")
         for line in outcome.verdict.diff:
-            click.echo(f"    {calm(line)}")
+            click.echo(f"    {still(line)}")
         if kind != "same" and REDACTED in outcome.cell.code:
             click.echo("    its code had a secret in it, which the notebook does not have")
 
@@ -251,4 +251,4 @@ class Report:
 def first_line(cell: Cell) -> str:
     """Return the first line of a cell's code that says something."""
     line = next((line for line in cell.code.split("\n") if line.strip()), "")
-    return calm(line if len(line) <= WIDTH else f"{line[: WIDTH - 1]}…")
+    return still(line if len(line) <= WIDTH else f"{line[: WIDTH - 1]}…")

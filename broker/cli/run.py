@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
@@ -19,7 +19,7 @@ from .answer import answer
 from .options import as_json, complete_profile, complete_session, connection, of_tenant
 from .outages import tell_of_outages
 from .printer import Printer, exit_status
-from .screen import calm
+from .screen import Screen, calm
 from .text import Duration
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def run(
     source = read_source(code, file)
     if as_json and source is None:
         raise click.UsageError("--json needs code: a prompt is for people")
-    printer = None if as_json else Printer(sys.stdout, sys.stderr, save_images)
+    printer = None if as_json else Printer(*shown_on(), save_images)
     asked = {limit: text for limit, text in limits.items() if text is not None}
     session = broker.session(name, profile, limits=asked, tenant=tenant)
     try:
@@ -104,6 +104,15 @@ def run(
     finally:
         session.detach()
     raise SystemExit(status)
+
+
+def shown_on() -> tuple[TextIO, TextIO]:
+    """Return where text goes: to a terminal calm, anywhere else as it is."""
+    screen = Screen()
+    return (
+        screen.out if sys.stdout.isatty() else sys.stdout,
+        screen.err if sys.stderr.isatty() else sys.stderr,
+    )
 
 
 # What a person means as a file rather than as an expression.

@@ -12,15 +12,22 @@ import threading
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Literal, TextIO, cast
 
+from broker.client.terminal import shown
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 # ECMA-48: colours, and erasing in a line; all that goes on within one line is left.
 _ALLOWED = r"\x1b\[[0-9;:]{0,32}m|\x1b\[[012]?K"
 # C0, DEL, C1, and what turns the direction of writing.
-_ACTS = re.compile(
-    rf"({_ALLOWED})|[\x00-\x07\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]|[\ud800-\udfff]"
+_CONTROL = (
+    r"[\x00-\x07\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]|[\ud800-\udfff]"
 )
+_ACTS = re.compile(rf"({_ALLOWED})|{_CONTROL}")
+_MOVES = re.compile(rf"{_CONTROL}|[\b\n\r]")
+_COLOUR = re.compile(_ALLOWED)
+RESET = "\x1b[0m"  # before words of ours: a stranger's colours may hide what comes after them
+MOST_HELD = 64 << 10  # characters of a line that is not whole yet
 _UNFINISHED = re.compile(r"\x1b(?:\[[0-9;:]{0,32})?\Z")
 
 
@@ -29,8 +36,22 @@ def calm(text: str) -> str:
     return _ACTS.sub(lambda found: found[1] or ascii(found[0])[1:-1], text)
 
 
+def still(line: str) -> str:
+    """Return what is to stand in a line of ours without what colours, or goes back in, that."""
+    return _MOVES.sub(lambda found: ascii(found[0])[1:-1], line)
+
+
+def settled(text: str) -> str:
+    """Return text as it is where nothing is drawn: lines as they are in the end, no colours."""
+    return calm(_COLOUR.sub("", shown(text)))
+
+
 class Stream:
-    """One of the standard streams, as it is at the moment; what it gets is calm."""
+    """One of the standard streams, as it is at the moment; what it gets is calm.
+
+    On a terminal it goes out at once. Elsewhere a line goes out when it is whole, as a terminal
+    would show it in the end.
+    """
 
     def __init__(self, name: Literal["stdout", "stderr"], lock: threading.RLock) -> None:
         self._name = name
@@ -42,13 +63,28 @@ class Stream:
         return cast("TextIO", getattr(sys, self._name))
 
     def write(self, text: str) -> int:
-        """Write text; of a sequence that is not whole, once it is."""
+        """Write text; of a sequence, or a line of no terminal, that is not whole, once it is."""
         with self._lock:
             whole = self._rest + text
-            cut = _UNFINISHED.search(whole)
-            self._rest = cut[0] if cut else ""
-            self._stream.write(calm(whole[: len(whole) - len(self._rest)]))
+            is_drawn = self.isatty()
+            if is_drawn:
+                cut = _UNFINISHED.search(whole)
+                end = cut.start() if cut else len(whole)
+            else:
+                end = whole.rfind("\n") + 1
+                end = len(whole) if len(whole) - end > MOST_HELD else end
+            self._rest = whole[end:]
+            if end:
+                self._stream.write((calm if is_drawn else settled)(whole[:end]))
         return len(text)
+
+    def settle(self) -> None:
+        """Write what is kept of a line, or a sequence, that did not become whole."""
+        with self._lock:
+            rest, self._rest = self._rest, ""
+            if rest:
+                self._stream.write(settled(rest))
+                self._stream.flush()
 
     def flush(self) -> None:
         """Have it shown."""
@@ -68,6 +104,11 @@ class Screen:
         self.out = cast("TextIO", Stream("stdout", self._lock))
         self.err = cast("TextIO", Stream("stderr", self._lock))
 
+    def settle(self) -> None:
+        """Write all that is kept back: nothing follows."""
+        for stream in (self.out, self.err):
+            cast("Stream", stream).settle()
+
     @contextmanager
     def above_prompt(self) -> Iterator[None]:
         """Have what is printed meanwhile stand above the prompt."""
@@ -83,13 +124,18 @@ class Screen:
                 patched.__exit__(None, None, None)
 
 
+def still_lines(code: str) -> str:
+    """Return code of several lines, each of them still."""
+    return "\n".join(map(still, code.replace("\r\n", "\n").split("\n")))
+
+
 def coloured(code: str) -> str:
-    """Return code in the colours of its language, calm."""
+    """Return code in the colours of its language, and in no others."""
     from pygments import highlight  # type: ignore[import-untyped]
     from pygments.formatters import TerminalFormatter  # type: ignore[import-untyped]
     from pygments.lexers.python import PythonLexer  # type: ignore[import-untyped]
 
-    told = calm(code)
+    told = still_lines(code)
     with suppress(Exception):  # a lexer's own fault is no reason to show nothing
         told = str(highlight(told, PythonLexer(stripnl=False), TerminalFormatter()))
     return told.rstrip("\n")

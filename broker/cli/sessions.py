@@ -20,7 +20,7 @@ from .options import (
     of_tenants,
     rows,
 )
-from .text import STATE_STYLES, Duration, age, console, plural, short, table
+from .text import STATE_STYLES, Duration, age, console, plural, printable, short, table
 
 if TYPE_CHECKING:
     from broker.client import Broker
@@ -66,15 +66,15 @@ def ls(broker: Broker, *, as_json: bool, **filters: Any) -> None:
     for row in found:
         told = str(row.get("state", "-"))
         listing.add_row(
-            Text(str(row["session"])),
-            *(Text(str(row.get(title.lower()) or "-")) for title in more),
-            Text(told, style=STATE_STYLES.get(told, "dim")),
+            Text(printable(str(row["session"]))),
+            *(Text(printable(str(row.get(title.lower()) or "-"))) for title in more),
+            Text(printable(told), style=STATE_STYLES.get(told, "dim")),
             str(row.get("generation", "-")),
-            Text(str(row.get("profile") or "-")),
+            Text(printable(str(row.get("profile") or "-"))),
             short(row.get("kernel")),
             "-" if told == "busy" else _idle(row),
             *("-" if row.get(name) is None else str(row[name]) for name in COUNTS),
-            Text(str(row.get("reason") or "-")),
+            Text(printable(str(row.get("reason") or "-"))),
         )
     console().print(listing)
 
@@ -198,7 +198,9 @@ def interrupt(broker: Broker, sessions: tuple[str, ...], tenant: str | None, as_
         click.echo(json.dumps({"interrupted": told, "refused": refused}, indent=2))
     else:
         for row in told:
-            click.echo(f"{row['session']}: execution {row['interrupted'] or '?'} interrupted")
+            click.echo(
+                f"{row['session']}: execution {printable(row['interrupted'] or '?')} interrupted"
+            )
         _tell(refused)
     if refused:
         raise SystemExit(1)
@@ -206,4 +208,4 @@ def interrupt(broker: Broker, sessions: tuple[str, ...], tenant: str | None, as_
 
 def _tell(refused: Iterable[Row]) -> None:
     for row in refused:
-        click.echo(f"broker: {row['session']}: {row['message']}", err=True)
+        click.echo(f"broker: {row['session']}: {printable(row['message'])}", err=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .options import as_json, connection
-from .text import age, console, plural, short, size, table
+from .text import age, console, plural, printable, short, size, table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -79,7 +79,7 @@ def _pools(screen: Console, told: dict[str, Any]) -> None:
             str(pool.get("profile")),
             *(str(pool.get(name, "-")) for name in names),
             _isolation(pool),
-            trouble,
+            printable(trouble),
         )
     screen.print()
     screen.print(pools)

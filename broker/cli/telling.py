@@ -6,10 +6,12 @@ import time
 from collections.abc import Iterable
 from typing import TextIO
 
+from broker.client import terminal
+
 from .cells import Cell, Event
 from .markup import plain_of
 from .printer import Printer
-from .screen import calm, coloured
+from .screen import RESET, coloured, still, still_lines
 from .text import plural
 
 LINES = 20  # of one cell's outputs, where they are shortened,
@@ -32,10 +34,10 @@ class Teller:
         """Tell cells that have ended."""
         for cell in cells:
             if cell.lost:
-                self.printer.note(f"broker: the variables were lost here: {calm(cell.lost)}")
+                self.printer.note(f"broker: the variables were lost here: {still(cell.lost)}")
             self._begin(cell.count, cell.code, cell.origin, cell.started)
             for output in cell.outputs:
-                self._output(output)
+                self._output(as_shown(output))
             self._end(cell.status, cell.reason, cell.duration)
 
     def event(self, event: Event) -> None:
@@ -65,15 +67,15 @@ class Teller:
         self._lines, self._characters, self._left_out = LINES, CHARACTERS, 0
         when = "" if started is None else time.strftime("%Y-%m-%d %H:%M:%S", _local(started))
         number = " " if count is None else count
-        self._line("  ".join(part for part in (f"In [{number}]", when, calm(origin)) if part))
-        shown = coloured if self._out.isatty() else calm
+        self._line("  ".join(part for part in (f"In [{number}]", when, still(origin)) if part))
+        shown = coloured if self._out.isatty() else still_lines
         for line in shown(code).split("\n") if code else ():
             self._line(f"> {line}")
 
     def _output(self, event: Event) -> None:
         kind = event.get("type")
         if kind == "input_request":
-            self.printer.note(f"broker: it waits for input: {calm(str(event.get('prompt')))}")
+            self.printer.note(f"broker: it waits for input: {still(str(event.get('prompt')))}")
         elif self._full:
             self.printer.event(event)
         elif kind == "stream":
@@ -110,12 +112,19 @@ class Teller:
         if isinstance(duration, int | float):
             told.append(f"{duration:.3f} s")
         if reason and reason != status:
-            told.append(calm(reason))
+            told.append(still(reason))
         self._line(f"[{', '.join(told)}]\n")
 
     def _line(self, text: str) -> None:
-        self._out.write(f"{text}\n")
+        self._out.write(f"{RESET if self._out.isatty() else ''}{text}\n")
         self._out.flush()
+
+
+def as_shown(output: Event) -> Event:
+    """Return an output of a cell that has ended: of a progress bar, the last state."""
+    if output.get("type") != "stream":
+        return output
+    return {**output, "text": terminal.shown(str(output.get("text", "")))}
 
 
 def _local(when: float) -> time.struct_time:

@@ -11,7 +11,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from .options import as_json, complete_session, connection
-from .text import Duration, age, console, table
+from .text import Duration, age, console, printable, table
 
 if TYPE_CHECKING:
     from broker.client import Broker
@@ -112,7 +112,7 @@ def listing(broker: Broker, as_json: bool) -> None:
             Text(row["session"] or "any"),
             age(now - row["created"]),
             age(row["expires"] - now) if row["expires"] else "never",
-            Text(row["name"]),
+            Text(printable(row["name"])),
         )
     console().print(rows)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from .options import as_json, complete_session, connection, of_tenant
-from .text import console, size, table
+from .text import console, printable, size, table
 
 if TYPE_CHECKING:
     from broker.client import Broker
@@ -47,7 +47,8 @@ def variables(
 
     listing = table("NAME", "TYPE", "SIZE", "VALUE", right=("SIZE",))
     for row in told["variables"]:
-        listing.add_row(Text(row["name"]), Text(_kind(row)), _size(row), Text(row["preview"]))
+        told_of = row["name"], _kind(row), _size(row), row["preview"]
+        listing.add_row(*(Text(printable(str(part))) for part in told_of))
     if told["variables"]:
         console().print(listing)
     elif not names:

@@ -33,6 +33,8 @@ def stream(text: str, name: str = "stdout") -> dict[str, Any]:
         ("\r\x1b[32m50%\x1b[0m", "50%"),
         ("\x1b[32mgreen\x1b[0m", "\x1b[32mgreen\x1b[0m"),  # nothing goes back: as it is
         ("a\r\x1b", ""),
+        ("abc\b\bX", "aXc"),
+        ("\b\ba", "a"),
         ("", ""),
     ],
 )
@@ -43,7 +45,7 @@ def test_text_is_as_a_terminal_shows_it_in_the_end(text: str, seen: str) -> None
     assert collect([stream(text)]).stdout == text
 
 
-@given(st.text("ab\r\n\x1b[K2m"))
+@given(st.text("ab\r\b\n\x1b[K2m"))
 def test_no_text_raises_or_grows(text: str) -> None:
     assert len(shown(text)) <= len(text)
     assert "\r" not in shown(text)

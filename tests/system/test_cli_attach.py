@@ -199,7 +199,7 @@ def test_a_strangers_text_does_nothing_to_the_terminal(broker: RunningBroker) ->
     name = new_name()
     code = "print('\\x1b]0;owned\\x07\\x1b[2J\\x1b[31mred\\x1b[0m\\u202e')"
     execute(broker, name, code)
-    for command in (["attach", "--watch", name], ["logs", name]):
+    for command in (["attach", "--watch", name], ["logs", name], ["run", "-s", name, code]):
         with broker_on_terminal(broker, *command) as person:
             shown = person.until("red")
             assert "\\x1b]0;owned\\x07\\x1b[2J" in shown.partition("[ok")[0]

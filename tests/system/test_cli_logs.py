@@ -67,6 +67,37 @@ def test_what_ran_is_text_with_its_time_and_its_end(broker: RunningBroker) -> No
     assert "\n99\n" in full
 
 
+def test_in_a_pipe_a_progress_bar_is_its_last_state(broker: RunningBroker) -> None:
+    name = new_name()
+    execute(broker, name, "for i in range(101): print(f'\\r{i:3} %', end='')")
+    execute(broker, name, "print('\\x1b[31mred\\x1b[0m \\x1b]52;c;aGk=\\x07'); 1 / 0")
+    said = broker.cli("logs", name).stdout
+    assert "\n100 %\n[ok, " in said
+    assert "\nred \\x1b]52;c;aGk=\\x07\n" in said
+    assert not {"\r", "\x1b", "\x07"} & set(said)
+
+
+def test_of_a_flood_the_log_and_the_notebook_have_the_last_lines_before_the_error(
+    broker: RunningBroker, tmp_path: Path
+) -> None:
+    name, path = new_name(), tmp_path / "a.ipynb"
+    execute(broker, name, "for i in range(200_000): print(f'line {i:06}')\n1 / 0")
+    said = broker.cli("logs", name, "--full").stdout
+    first, _, rest = said.partition(" characters of text left out here; while the session lives, ")
+    assert "\nline 000000\nline 000001\n" in first
+    assert rest.startswith(".outputs/1.txt has it]\n")
+    assert "\nline 199998\nline 199999\n------" in rest
+    assert rest.endswith(" s]\n\n")
+    assert "ZeroDivisionError: division by zero\n[error, " in rest
+    broker.cli("export", name, "-o", str(path))
+    outputs = nbformat.read(path, as_version=4)["cells"][0]["outputs"]
+    kinds = [(one["output_type"], one.get("name")) for one in outputs]
+    stdout, stderr = ("stream", "stdout"), ("stream", "stderr")
+    assert kinds == [stdout, stderr, stdout, ("error", None)]
+    again = broker.cli("replay", str(path), "-s", new_name())
+    assert again.returncode == 0, again.stdout
+
+
 def test_for_programs_the_cells_are_one_object(broker: RunningBroker) -> None:
     name = new_name()
     execute(broker, name, "print('one')")

@@ -133,7 +133,7 @@ def test_a_kill_by_filter_asks_first_on_a_terminal(broker: RunningBroker) -> Non
     name = new_name()
     execute(broker, name, "1")
     with broker_on_terminal(broker, "kill", "--idle", "1ms") as screen:
-        screen.until_match(rf"End 1 session\(s\): {name}\?")
+        screen.until_match(rf"End 1 session: {name}\?")
         screen.press("n\r")
         assert screen.end() == 1
     assert shown(broker) == [name]
@@ -289,7 +289,7 @@ async def test_top_is_a_table_that_lives_and_obeys_its_keys(
             screen.until_match(f"{calm} lives on")
             screen.press("ky")
             screen.until_match(f"{calm} ended")
-            screen.until_match("1 sessions")
+            screen.until_match("1 session")
             screen.press("q")
             assert screen.end() == 0
     assert row_of(broker, calm)["reason"] == "killed by operator, from broker top"
@@ -301,7 +301,7 @@ def test_top_gives_the_terminal_back_as_it_was(broker: RunningBroker) -> None:
     for end in ("q", "\x03"):
         with broker_on_terminal(broker, "top") as screen:
             before = screen.settings()
-            screen.until_match(r"[1-9]\d* sessions")
+            screen.until_match(r"[1-9]\d* sessions?")
             assert screen.settings() != before
             screen.press(end)
             assert screen.end() == 0
@@ -354,3 +354,19 @@ def test_an_output_that_cannot_be_written_is_told_in_one_line(broker: RunningBro
             1,
             "broker: the output: No space left on device\n",
         )
+
+
+def test_no_words_of_a_kernels_act_on_the_terminal(broker: RunningBroker) -> None:
+    name = new_name()
+    hostile = "\\x1b]52;c;aGk=\\x07\\x1b[2J"
+    execute(broker, name, f"class Odd:\n    __qualname__ = '{hostile}'\na = '{hostile}'\nb = Odd()")
+    execute(broker, name, f"raise ValueError('{hostile}')")
+    told = {
+        command: broker.cli(command, name).stdout for command in ("vars", "inspect", "logs")
+    } | {"top": broker.cli("top", "--once").stdout}
+    for command, said in told.items():
+        assert name in said or command in ("vars", "logs"), said
+        assert not {"\x1b", "\x07"} & set(said), command
+    broker.cli("kill", name, "--reason", "a \x1b]0;t\x07 reason")
+    execute(broker, name, "1")
+    assert not {"\x1b", "\x07"} & set(broker.cli("ls").stdout)
