@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
 import shutil
 import sys
 import tempfile
+import termios
 import threading
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -208,8 +210,18 @@ def visit(broker: Broker, name: str, here: Visit, last: int, **how: Any) -> None
     finally:
         session.detach()
     if over is not None:
+        atexit.register(forget_typed, sys.stdin.fileno())  # as late as can be
         raise RefusedByBroker(type(over).__name__, over.message)
     click.echo(f"broker: session {name} goes on", err=True)
+
+
+def forget_typed(terminal: int) -> None:
+    """Drop the keys that nobody has read: they were for what is gone by now.
+
+    A shell would run them, and so would the session's next kernel.
+    """
+    with suppress(termios.error, OSError):
+        termios.tcflush(terminal, termios.TCIFLUSH)
 
 
 def converse(session: Session, here: Visit, lines: Lines) -> None:
@@ -244,4 +256,7 @@ def execute(session: Session, here: Visit, code: str) -> None:
 
     with interrupting(session, seen) as press:
         metadata = {"origin": ORIGIN}
-        session.execute(code, on_event=event, on_input=ask_on(press), metadata=metadata)
+        options: dict[str, Any] = {"on_input": ask_on(press), "metadata": metadata}
+        result = session.execute(code, on_event=event, **options)
+    if result.status == "lost":
+        forget_typed(sys.stdin.fileno())

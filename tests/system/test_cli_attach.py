@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import pty
 import re
+import select
 import threading
 from pathlib import Path
 
 import pytest
 
-from tests.system.conftest import RunningBroker
+from broker.cli.attach import forget_typed
+from tests.system.conftest import BROKER, RunningBroker
 from tests.system.peer import (
     ask_until,
     attached,
@@ -19,7 +23,7 @@ from tests.system.peer import (
     open_gate,
     row_of,
 )
-from tests.terminal import CTRL_C, CTRL_D, ENTER, TAB, UP, broker_on_terminal
+from tests.terminal import CTRL_C, CTRL_D, ENTER, TAB, UP, broker_on_terminal, terminal
 
 
 def cell_origins(broker: RunningBroker, name: str) -> list[str | None]:
@@ -193,6 +197,38 @@ def test_the_end_of_the_session_ends_the_prompt(broker: RunningBroker) -> None:
         broker.cli("kill", name, "--reason", "over")
         person.until("over")
         assert person.end() == 1
+
+
+def test_keys_that_nobody_has_read_are_dropped() -> None:
+    ours, theirs = pty.openpty()
+    try:
+        os.write(ours, b"rm -r it\n")
+        assert select.select([theirs], [], [], 30)[0]
+        forget_typed(theirs)
+        assert not select.select([theirs], [], [], 0)[0]
+        os.write(ours, b"ls\n")
+        assert os.read(theirs, 100) == b"ls\n"
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    forget_typed(theirs)  # where there is no terminal any more, there is nothing to drop
+
+
+def test_keys_for_a_session_that_was_killed_are_nobodys(broker: RunningBroker) -> None:
+    name = new_name()
+    execute(broker, name, "1")
+    program = f'{BROKER} attach {name}; stty -icanon min 0 time 0; echo "left:[$(head -c 99)]"'
+    env = os.environ | {"BROKER_URL": broker.url, "BROKER_TOKEN": broker.token}
+    with terminal(["sh", "-c", program], env=env) as person:
+        person.until("In [2]:")
+        person.press(f"print('be' + 'gun'); import time; time.sleep(60){ENTER}")
+        person.until("begun")
+        person.press(f"rm -r it{ENTER}")
+        person.until("rm -r it")  # the terminal has it, and nobody reads
+        broker.cli("kill", name, "--reason", "over")
+        person.until("left:[")
+        assert person.until("]") == ""
+    assert person.all.count("rm") == 1  # as it was typed: no kernel has it, and no shell
 
 
 def test_a_strangers_text_does_nothing_to_the_terminal(broker: RunningBroker) -> None:
