@@ -181,6 +181,8 @@ class Outputs:
             size = kept
         self._errors -= size + EVENT_COST
         output = {"type": "error", "name": event["name"], "message": message, "traceback": lines}
+        if "short" in event:
+            output["short"] = event["short"]
         self._add(output)
 
     def _show(self, kind: str, event: Event) -> None:

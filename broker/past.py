@@ -44,10 +44,29 @@ def read_generations(text: str) -> list[Generation]:
     return found
 
 
+def failures(cells: Iterable[Mapping[str, Any]]) -> list[Failure]:
+    """Return how cells of a transcript have failed, the newest last; secrets are out of these."""
+    found = []
+    for cell in cells:
+        at = (cell.get("started") or 0.0) + (cell.get("duration") or 0.0)
+        told = [_line(one) for one in cell.get("outputs") or () if one["type"] == "error"]
+        if cell.get("status") == "lost":
+            told.append(f"lost: {cell.get('reason') or 'unknown'}")
+        name = str(cell.get("id") or "")
+        found += [Failure(name, one[:MOST_TEXT], round(at, 3)) for one in told]
+    return found[-MOST_ERRORS:]
+
+
+def _line(error: Mapping[str, Any]) -> str:
+    first = next(iter(str(error.get("message", "")).strip().splitlines()), "")
+    return str(error.get("short") or f"{error.get('name')}: {first}")
+
+
 class Past:
     """One session's past, as far as it is kept: the oldest go."""
 
     def __init__(self) -> None:
+        self.is_recalled = False  # it has what the transcript tells of errors before its time
         self._generations: dict[int, Generation] = {}
         self.errors: deque[Failure] = deque(maxlen=MOST_ERRORS)
 
@@ -86,6 +105,15 @@ class Past:
         else:
             return
         self.errors.append(Failure(event["id"], told[:MOST_TEXT], now))
+
+    def recall(self, earlier: Iterable[Failure] | None) -> None:
+        """Take in errors from before this broker, or this opening of the session, if known."""
+        if earlier is None:
+            return
+        known = {(one.id, one.error) for one in self.errors}
+        before = [one for one in earlier if (one.id, one.error) not in known]
+        self.errors = deque([*before, *self.errors], maxlen=MOST_ERRORS)
+        self.is_recalled = True
 
     def _bound(self) -> None:
         for number in sorted(self._generations)[:-MOST_GENERATIONS]:

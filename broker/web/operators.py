@@ -12,9 +12,10 @@ import msgspec
 import psutil
 
 from broker import listing
-from broker.errors import BadMessage, UnknownSession
+from broker.errors import BadMessage, StoreUnavailable, UnknownSession
 from broker.faults import bad_field
 from broker.orders import surrounded
+from broker.past import Failure, failures
 from broker.pool import Pool
 from broker.protocol import check_session_name, open_body, opening_query
 from broker.surroundings import NONE
@@ -85,7 +86,23 @@ class OneSession(Face):
     async def get(self, session: str) -> None:
         """Describe it."""
         key = (self.tenant, check_session_name(session))
-        self.answer(await listing.described(self.service, key))
+        live = self.service.sessions.get(key)
+        if live is not None and not live.past.is_recalled:
+            live.past.recall(await self._failures(key))
+        found = await listing.described(self.service, key)
+        if live is None:  # it has ended, or is another node's
+            before = await self._failures(key)
+            found["errors"] = None if before is None else [one._asdict() for one in before]
+        self.answer(found)
+
+    async def _failures(self, key: tuple[str, str]) -> list[Failure] | None:
+        """Return what the transcript tells of errors, or None while the store is away."""
+        try:
+            kept = await self.house.scribe.cells(key, self.house.most_cells)
+        except StoreUnavailable:
+            return None
+        async with self.house.walks.of(self.principal.tenant):
+            return await asyncio.to_thread(lambda: failures(one.cell for one in kept))
 
     async def post(self, session: str) -> None:
         """Open it, or join it; what is around all that runs in it is set by the way."""

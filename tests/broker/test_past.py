@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from broker.past import MOST_ERRORS, MOST_GENERATIONS, Generation, Past, read_generations
+from typing import Any
+
+from broker.past import (
+    MOST_ERRORS,
+    MOST_GENERATIONS,
+    Generation,
+    Past,
+    failures,
+    read_generations,
+)
 
 TEXT = "1\t100.5\t200\toom\n2\t0\t300.25\tkilled by operator\n"
 READ = [Generation(1, 100.5, 200.0, "oom"), Generation(2, None, 300.25, "killed by operator")]
@@ -49,6 +58,44 @@ def test_an_execution_that_was_lost_is_an_error_and_one_that_ended_is_none() -> 
     assert past.last_error is None
     past.note({"type": "done", "id": "b", "status": "lost", "reason": "oom"}, 2.0, str)
     assert list(past.errors) == [("b", "lost: oom", 2.0)]
+
+
+CELLS: list[dict[str, Any]] = [
+    {"id": "a", "started": 10.0, "duration": 0.5, "outputs": [{"type": "stream", "text": "x"}]},
+    {
+        "id": "b",
+        "started": 20.0,
+        "duration": 0.25,
+        "outputs": [{"type": "error", "name": "E", "message": "m", "short": "E: m, cell line 1"}],
+    },
+    {"id": "c", "outputs": [{"type": "error", "name": "E", "message": "one\ntwo"}]},
+    {"id": "d", "started": 30.0, "status": "lost", "reason": "oom", "outputs": []},
+]
+FAILED = [("b", "E: m, cell line 1", 20.25), ("c", "E: one", 0.0), ("d", "lost: oom", 30.0)]
+
+
+def test_a_transcript_tells_of_errors() -> None:
+    assert failures(CELLS) == FAILED
+    assert failures([]) == []
+    many = failures([{**CELLS[1], "id": str(number)} for number in range(100)])
+    assert [one.id for one in many] == [str(n) for n in range(100 - MOST_ERRORS, 100)]
+
+
+def test_errors_from_before_are_recalled_each_once() -> None:
+    past = Past()
+    past.note({"type": "done", "id": "d", "status": "lost", "reason": "oom"}, 30.5, str)
+    past.note({"type": "error", "id": "e", "short": "E: new"}, 40.0, str)
+    past.recall(None)
+    assert not past.is_recalled
+    past.recall(failures(CELLS))
+    assert past.is_recalled
+    assert [(one.id, one.error) for one in past.errors] == [
+        ("b", "E: m, cell line 1"),
+        ("c", "E: one"),
+        ("d", "lost: oom"),
+        ("e", "E: new"),
+    ]
+    assert past.last_error == "E: new"
 
 
 def test_a_long_line_is_cut() -> None:

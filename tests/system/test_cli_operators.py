@@ -164,7 +164,7 @@ async def test_interrupt_stops_what_runs_and_keeps_the_variables(broker: Running
 
 async def test_inspect_shows_limits_use_generations_and_errors(broker: RunningBroker) -> None:
     name = new_name()
-    execute(broker, name, "x")
+    execute(broker, name, "never_made")
     broker.cli("kill", name, "--reason", "tidied")
     execute(broker, name, "1 / 0")
     async with attached(broker, name, mode="watch"), attached(broker, name) as peer:
@@ -182,12 +182,14 @@ async def test_inspect_shows_limits_use_generations_and_errors(broker: RunningBr
         r"workspace_bytes +[\d.]+ \w+ +256 MB",
         r" 1 +\d{4}-\d\d-\d\d [\d:]+ +[\d.]+s +tidied",
         r" 2 +\d{4}-\d\d-\d\d [\d:]+ +[\d.]+s +lives",
+        r"NameError: name 'never_made' is not defined, cell line 1 +\S+ +\d+s",
         r"ZeroDivisionError: division by zero, cell line 1 +\S+ +\d+s",
     ):
         assert re.search(pattern, text), f"{pattern}\n{text}"
     assert json.loads(broker.cli("inspect", name, "--json").stdout)["session"] == name
     broker.cli("kill", name)
     ended = broker.cli("inspect", name).stdout
+    assert "ZeroDivisionError: division by zero, cell line 1" in ended
     assert re.search(r"state +closed, generation 2: killed by operator", ended)
     assert "LIMIT" not in ended
     absent = broker.cli("inspect", "absent")

@@ -25,7 +25,10 @@ from tests.system.peer import (
     open_gate,
     row_of,
 )
+from tests.system.test_cli_logs import stored
 from tests.system.test_tokens import made
+
+DIVIDED = "ZeroDivisionError: division by zero, cell line 1"
 
 LEAN = """
 [profiles.python]
@@ -200,7 +203,7 @@ def test_a_sessions_generations_have_their_times_and_reasons(broker: RunningBrok
     assert (history[3]["generation"], history[3]["ended"], history[3]["reason"]) == (4, None, "")
 
 
-def test_the_generations_are_known_to_a_broker_that_comes_after(
+def test_generations_and_errors_are_known_to_a_broker_that_comes_after(
     start_broker: Callable[..., AbstractContextManager[RunningBroker]],
     place: tuple[Path, str, str],
 ) -> None:
@@ -208,15 +211,25 @@ def test_the_generations_are_known_to_a_broker_that_comes_after(
     with start_broker(directory, *flags) as first:
         execute(first, "kept", "1")
         call(first, "POST", "/v1/sessions/kept/restart")
-        execute(first, "kept", "1")
+        execute(first, "kept", "1 / 0")
         before = row_of(first, "kept")["history"]
+        failed = row_of(first, "kept")["errors"]
+        assert [one["error"] for one in failed] == [DIVIDED]
+        ask_until(lambda: stored(directory) == 2, "cells written")
         kill(first)
     with start_broker(directory, *flags) as second:
         after = row_of(second, "kept")["history"]
         assert [(one["generation"], one["reason"]) for one in after] == [(1, "restart"), (2, "")]
         for one, other in zip(before, after, strict=True):
             assert abs(one["began"] - other["began"]) < 1
-        assert row_of(second, "kept")["errors"] == []
+        [known] = row_of(second, "kept")["errors"]
+        assert (known["id"], known["error"]) == (failed[0]["id"], DIVIDED)
+        assert abs(known["at"] - failed[0]["at"]) < 1
+        execute(second, "kept", "never_made")
+        assert [one["error"] for one in row_of(second, "kept")["errors"]] == [
+            DIVIDED,
+            "NameError: name 'never_made' is not defined, cell line 1",
+        ]
 
 
 async def test_the_operator_interrupts_describes_and_ends_another_tenants_session(
@@ -280,9 +293,11 @@ def test_a_session_of_another_node_is_described_as_the_store_has_it(
         # Whose token it is, is the store's to say.
         holder = made(broker, "run", "admin")
         there = Broker(second.url, holder.token)
+        ask_until(lambda: bool(there.describe(name)["errors"]), "its cell written")
         found = there.describe(name)
         assert (found["node"], found["pid"], found["usage"]) == (node_of(broker), None, None)
-        assert (found["limits"], found["errors"], found["attached"]) == (None, None, None)
+        assert (found["limits"], found["attached"]) == (None, None)
+        assert [one["error"] for one in found["errors"]] == [DIVIDED]
         history = [(one["generation"], one["reason"]) for one in found["history"]]
         assert history == [(1, "restart"), (2, "")]
         mine = {row["session"] for row in there.sessions(node="second")}
