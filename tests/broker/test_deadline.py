@@ -17,7 +17,7 @@ from broker.roles import SessionLimits
 from broker.settings import Tenant
 from kernels.spec import Usage
 from tests.broker.pool_fakes import elapse, now, on_manual_time
-from tests.broker.test_session import FakeKernel, Scene
+from tests.broker.session_fakes import FakeKernel, Scene
 
 
 class BusyKernel(FakeKernel):

@@ -12,7 +12,7 @@ from broker.execution import OutputLimits
 from broker.requests import Batch, Cell, InputReply, Tool, ToolFailure, ToolResult, Tools
 from broker.tools import check
 from tests.broker.pool_fakes import elapse, on_manual_time
-from tests.broker.test_session import FakeClient, FakeKernel, Scene
+from tests.broker.session_fakes import FakeClient, FakeKernel, Scene
 
 MOST_CALLS, TOOL_GRACE = 5, 4.0
 CITY = Tool(name="weather", parameters={"type": "object", "properties": {"city": {}}})

@@ -11,7 +11,7 @@ from broker.errors import BadMessage, BrokerError, NotRunning, QueueFull
 from broker.requests import Batch, Call, Cell, Configure, Execute
 from broker.surroundings import NONE
 from tests.broker.pool_fakes import elapse, on_manual_time
-from tests.broker.test_session import FakeClient, FakeKernel, Scene
+from tests.broker.session_fakes import FakeClient, FakeKernel, Scene
 
 
 class Stage(Scene):

@@ -6,7 +6,7 @@ import pytest
 
 from broker.errors import NotRunning
 from tests.broker.pool_fakes import elapse, on_manual_time
-from tests.broker.test_session import Scene
+from tests.broker.session_fakes import Scene
 
 
 @on_manual_time

@@ -16,7 +16,7 @@ from broker.jupyter.held import PATIENCE
 from broker.requests import Execute, InputReply
 from kernels.messages import Message
 from tests.broker.pool_fakes import elapse, on_manual_time
-from tests.broker.test_session import FakeChannels, FakeClient, Scene
+from tests.broker.session_fakes import FakeChannels, FakeClient, Scene
 
 INFO = {"status": "ok", "implementation": "ipython"}
 Told = tuple[str, str, str, Any]  # channel, type, the parent's id, what matters of the content

@@ -11,9 +11,9 @@ from broker.web.backlog import MOST_BACKLOGS, Backlog
 from broker.web.native import NativeSocket
 from broker.web.outbox import TEXT as TEXT_FRAME
 from tests.broker.pool_fakes import on_manual_time
+from tests.broker.session_fakes import FakeClient, Scene
 from tests.broker.test_native import connected
 from tests.broker.test_outbox import FakeStream
-from tests.broker.test_session import FakeClient, Scene
 
 BACKLOG = 100_000
 TEXT = "x" * 70_000  # a frame that is written at once

@@ -19,8 +19,8 @@ from broker.settings import Tenant
 from kernels.spec import Usage
 from kernels.state import SessionState
 from tests.broker.pool_fakes import elapse, now, on_manual_time
+from tests.broker.session_fakes import FakeClient, FakeHost, FakeKernel
 from tests.broker.test_deadline import BusyKernel
-from tests.broker.test_session import FakeClient, FakeHost, FakeKernel
 
 TOOL_GRACE = 4.0
 CELL = "old_7"  # the kernel's id of what the last broker had it run

@@ -31,7 +31,7 @@ from kernels.messages import Message
 from kernels.state import SessionState
 from tests.broker.pool_fakes import elapse, now, on_manual_time
 from tests.broker.service_fakes import House, SilentKernel
-from tests.broker.test_session import FakeClient
+from tests.broker.session_fakes import FakeClient
 
 KEY = ("acme", "chat")
 OPEN = OpenQuery()

@@ -10,8 +10,8 @@ from broker.protocol import OpenQuery
 from broker.requests import Execute
 from tests.broker.pool_fakes import elapse, on_manual_time
 from tests.broker.service_fakes import House, SilentKernel
+from tests.broker.session_fakes import FakeClient
 from tests.broker.test_service import KEY, Survivors, opened
-from tests.broker.test_session import FakeClient
 
 
 def asking(**limits: float) -> OpenQuery:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from broker.errors import AtCapacity
 from broker.requests import Batch, Cell
-from tests.broker.test_session import Scene
+from tests.broker.session_fakes import Scene
 
 
 async def test_a_place_is_told_without_an_execution_and_then_of_the_first() -> None:

@@ -13,8 +13,8 @@ from broker.upkeep import Upkeep
 from kernels.state import SessionState
 from tests.broker.pool_fakes import elapse, now, on_manual_time
 from tests.broker.service_fakes import House
+from tests.broker.session_fakes import FakeClient
 from tests.broker.test_service import KEY, opened
-from tests.broker.test_session import FakeClient
 
 LEASE = 15.0
 
