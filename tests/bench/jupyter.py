@@ -59,7 +59,7 @@ async def jupyter_round_trip(lab: Lab, rounds: int) -> Samples:
             stack.push_async_callback(server.delete, kernel)
             attached = await stack.enter_async_context(server.attach(kernel))
 
-            async def trip(attached=attached) -> float:  # type: ignore[no-untyped-def]
+            async def trip(attached=attached) -> float:
                 began = perf_counter()
                 await collect(attached.messages(CODE))
                 return 1000 * (perf_counter() - began)

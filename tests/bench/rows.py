@@ -136,7 +136,7 @@ async def firsts(
     for name in servers:
         if lab.takes_part(name):
             server = await (lab.gateway() if name == GATEWAY else lab.jupyter_server())
-            contestants[name] = milliseconds(lambda server=server: server.first_result(code))  # type: ignore[misc]
+            contestants[name] = milliseconds(lambda server=server: server.first_result(code))
     return await lab.interleave(contestants, rounds=rounds)
 
 

@@ -57,7 +57,12 @@ def test_where_more_is_better_the_ratio_is_the_other_way_round() -> None:
     assert verdict["target"] == "≥ 9 /s"
 
 
-MOOD = {"steal_percent": 7.5, "idle_percent": 10.0, "load_1m": 1.0, "pace_ms": [40.4, 30.2, 35]}
+MOOD: dict[str, Any] = {
+    "steal_percent": 7.5,
+    "idle_percent": 10.0,
+    "load_1m": 1.0,
+    "pace_ms": [40.4, 30.2, 35],
+}
 
 
 def report(*rows: dict[str, Any], quick: bool = False) -> dict[str, Any]:

@@ -50,7 +50,7 @@ async def contestants(
             kernel = await server.create()
             stack.push_async_callback(server.delete, kernel)
             attached = await stack.enter_async_context(server.attach(kernel))
-            found[name] = whole(code, lambda attached=attached: collect(attached.messages(code)))  # type: ignore[misc]
+            found[name] = whole(code, lambda attached=attached: collect(attached.messages(code)))
     if lab.takes_part(ZMQ):
         stock = await stack.enter_async_context(lab.stock())
 
@@ -234,7 +234,7 @@ def enter_rate(sessions: int, peers: bool) -> None:
                 session = await stack.enter_async_context(broker.attach(f"rate-{lab.count()}"))
                 stack.push_async_callback(session.ask, "close")
                 await session.execute(CODE)
-                found[OURS].append(lambda session=session: session.execute(CODE))  # type: ignore[misc]
+                found[OURS].append(lambda session=session: session.execute(CODE))
             if peers and lab.takes_part(GATEWAY):
                 gateway = await lab.gateway()
                 found[GATEWAY] = []
@@ -242,7 +242,7 @@ def enter_rate(sessions: int, peers: bool) -> None:
                     kernel = await gateway.create()
                     stack.push_async_callback(gateway.delete, kernel)
                     one = await stack.enter_async_context(gateway.attach(kernel))
-                    found[GATEWAY].append(lambda one=one: one.execute(CODE))  # type: ignore[misc]
+                    found[GATEWAY].append(lambda one=one: one.execute(CODE))
             return await lab.interleave(
                 {name: rate(each) for name, each in found.items()}, rounds=rounds
             )

@@ -83,6 +83,10 @@ class FakeKernel:
 class FakeSource:
     """Starts that take `seconds`, or until `up()` and `fail()` when they are held."""
 
+    level = assured = "full"
+    mode = ""
+    zygote_pid = 0
+
     def __init__(self, name: str = "k", *, seconds: float = 0.1, held: bool = False) -> None:
         self.name = name
         self.seconds = seconds
@@ -121,6 +125,10 @@ class FakeSource:
 
     def fail(self, message: str, index: int = 0) -> None:
         self.pending[index].set_exception(OSError(message))
+
+    def drop_workspace(self, workspace: object) -> None: ...
+
+    async def aclose(self) -> None: ...
 
     def processes(self) -> int:
         return len(self.pending) + sum(not kernel.exited.done() for kernel in self.kernels)

@@ -30,7 +30,9 @@ class Peer:
         # {"do": "deaf"} to what follows: it is never said, and the request is forgotten.
         self.answers: dict[str, list[dict[str, Any]]] = {}
         self.attach: dict[str, dict[str, Any]] = {}  # session → fields of its `session` event
-        self.http: dict[tuple[str, str], tuple[int, Any]] = {}  # method, path → status, answer
+        self.http: dict[
+            tuple[str, str], Any
+        ] = {}  # method, path → (status, answer) or what gives it
         self.queries: list[dict[str, str]] = []  # of the sockets
         self.requests: list[dict[str, Any]] = []
         self.asked: list[tuple[str, str, dict[str, str], Any]] = []

@@ -91,9 +91,10 @@ class MemoryStore:
             return Renewal.LOST
         if old:
             return Renewal.OK
-        ends = (held.created, held.last_used, held.expires, True)
+        names = (*key, self.node, held.kernel)
+        times = (held.created, held.last_used, held.expires)
         self.records[key] = SessionRecord(
-            *key, self.node, held.kernel, held.generation, held.profile, "ready", "", "", *ends
+            *names, held.generation, held.profile, "ready", "", "", *times, leased=True
         )
         return Renewal.REWRITTEN
 
@@ -169,21 +170,21 @@ class SilentKernel:
     def usage(self) -> Usage:
         return Usage()
 
-    def tighten(self, **bounds: float) -> None:
-        if bounds.get("memory", 1 << 30) < self.needs:
-            raise OSError(16, "Device or resource busy")
-        self.bounds = bounds
-
     def __init__(self, name: str, workspace: Files | None = None) -> None:
         self.keep_workspace = False
         self.needs = 1 << 20
-        self.bounds: dict[str, float] = {}
+        self.bounds: dict[str, float | None] = {}
         self.workspace = workspace or Files(f"files of {name}")
         self.kernel_id = name
         self.pid = 1
         self.labels: list[str] = []
         self.channels: Any = SilentChannels()
         self.exited: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    def tighten(self, **bounds: float | None) -> None:
+        if (bounds.get("memory") or 1 << 30) < self.needs:
+            raise OSError(16, "Device or resource busy")
+        self.bounds = bounds
 
     def label(self, text: str) -> None:
         self.labels.append(text)

@@ -97,6 +97,8 @@ class FakeKernel:
     def usage(self) -> Usage:
         return self.used
 
+    def tighten(self, **bounds: float | None) -> None: ...
+
     def interrupt(self, request_id: str = "") -> None:
         self.interrupts += 1
         self.aimed.append(request_id)
@@ -170,6 +172,8 @@ class FakeHost:
 
 
 class FakeClient:
+    watches = False
+
     def __init__(self) -> None:
         self.events: list[Event] = []
         self.faults: list[tuple[str, BrokerError]] = []

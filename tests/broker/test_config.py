@@ -56,9 +56,9 @@ def test_without_any_source_each_setting_has_its_default() -> None:
 def test_the_tree_is_frozen() -> None:
     config = load().config
     with pytest.raises(dataclasses.FrozenInstanceError):
-        config.port = 1  # type: ignore[misc]
+        config.port = 1
     with pytest.raises(TypeError):
-        config.profiles["x"] = Profile()  # type: ignore[index]
+        config.profiles["x"] = Profile()
 
 
 def test_later_sources_win_and_each_setting_knows_its_own() -> None:

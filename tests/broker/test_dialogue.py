@@ -398,7 +398,7 @@ async def test_arguments_of_a_hostile_kernel_are_refused(fields: Any, name: str)
 
 @on_manual_time
 async def test_arguments_that_nest_too_deep_are_refused() -> None:
-    scene, deep = Talking(), []  # type: ignore[var-annotated]
+    scene, deep = Talking(), []
     scene.offer(CITY)
     for _ in range(200):
         deep = [deep]

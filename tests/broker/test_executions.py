@@ -489,9 +489,12 @@ async def test_a_directory_that_is_set_after_one_that_is_refused_counts() -> Non
 @on_manual_time
 async def test_a_new_kernel_gets_all_that_was_configured() -> None:
     stage = Stage()
-    for number, fields in enumerate(
-        ({"env": {"A": "1", "B": "1"}}, {"env": {"A": None}}, {"cwd": "d"})
-    ):
+    asked: list[dict[str, Any]] = [
+        {"env": {"A": "1", "B": "1"}},
+        {"env": {"A": None}},
+        {"cwd": "d"},
+    ]
+    for number, fields in enumerate(asked):
         stage.session.work.configure(Configure(id=str(number), **fields))
     stage.submit("a")
     configured(stage.kernel)
@@ -516,7 +519,9 @@ def test_what_is_set_again_is_known_from_what_is_new() -> None:
 async def test_a_session_may_set_and_remove_variables_for_as_long_as_it_lives() -> None:
     stage = Stage()
     work = stage.session.work
-    gone = {f"PROFILE{number}": None for number in range(100)}  # which no client had set
+    gone: dict[str, str | None] = {
+        f"PROFILE{number}": None for number in range(100)
+    }  # which no client had set
     work.configure(Configure(id="0", env=gone))
     for number in range(10):
         names = [f"N{number}_{at}" for at in range(100)]

@@ -104,7 +104,7 @@ def test_what_clients_leave_out_is_filled_in(message: dict[str, Any]) -> None:
     assert (asked.channel, asked.type, asked.content) == ("shell", "comm_msg", {"code": "1"})
 
 
-BAD_V1 = {
+BAD_V1: dict[str, tuple[Any, type[Exception]]] = {
     "text": ("{}", BadFrame),
     "empty": (b"", BadFrame),
     "no offsets": (struct.pack("<2Q", 0, 0), BadFrame),

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from typing import Any
+from typing import Any, cast
 
 import pytest
-from tornado.iostream import StreamClosedError
+from tornado.iostream import IOStream, StreamClosedError
 
 from broker.web.outbox import AT_ONCE, BINARY, TEXT, Outbox, head
 
@@ -54,9 +54,11 @@ class FakeStream:
 
 class Scene:
     def __init__(self, room: int = 1 << 40, opcode: int = BINARY) -> None:
-        self.stream: Any = FakeStream(room)
+        self.stream = FakeStream(room)
         self.unread: list[int] = []
-        self.outbox = Outbox(self.stream, opcode, lambda: self.unread.append(self.outbox.unread))
+        self.outbox = Outbox(
+            cast(IOStream, self.stream), opcode, lambda: self.unread.append(self.outbox.unread)
+        )
 
 
 @pytest.mark.parametrize(

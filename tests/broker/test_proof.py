@@ -47,6 +47,8 @@ class FakeLauncher:
         self.kernels.append(SilentKernel(f"k{len(self.kernels)}"))
         return self.kernels[-1]
 
+    def drop_workspace(self, workspace: Any) -> None: ...
+
     async def adopt(self) -> list[tuple[Any, str]]:
         return [*self.outlived]
 

@@ -225,8 +225,10 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(WORDS, inner, max_size=4),
     max_leaves=8,
 )
-FIELDS = ("matches", "types", "cursor_start", "cursor_end", "metadata", "found", "data")
-FIELDS += ("variables", "more", "missing")
+FIELDS = (
+    *("matches", "types", "cursor_start", "cursor_end", "metadata", "found", "data"),
+    *("variables", "more", "missing"),
+)
 fields_of_answers = st.dictionaries(
     st.sampled_from(
         [
@@ -250,7 +252,9 @@ fields_of_answers = st.dictionaries(
 def test_whatever_a_kernel_answers_has_the_form_of_an_answer(
     content: dict[str, Any], question: Question
 ) -> None:
-    fields = questions.CHECKS[type(question)](question, message(content, "question_reply", "q"))
+    fields: Any = questions.CHECKS[type(question)](
+        question, message(content, "question_reply", "q")
+    )
     if isinstance(question, Complete):
         assert 0 <= fields["cursor_start"] <= fields["cursor_end"] <= len(question.code)
         assert all(isinstance(match, str) for match in fields["matches"])

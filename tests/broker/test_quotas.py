@@ -33,7 +33,7 @@ class Clock:
         return self.now
 
 
-def quotas(clock: Clock | None = None, **bounds: Any) -> Quotas:
+def quotas(clock: Any = None, **bounds: Any) -> Quotas:
     clock = clock or Clock()
     return Quotas(Tenant(), {"acme": Tenant(**bounds)}, clock=clock, calendar=clock)
 

@@ -227,7 +227,7 @@ def test_nothing_runs_without_its_surroundings_after_a_lost_connection(peer: Pee
         peer.configures = "refuses"
         return [CUT, {"do": "deaf"}]
 
-    peer.make = make  # type: ignore[method-assign]
+    peer.make = make
     session = Broker(peer.url, peer.token).session("a", env={"A": "1"})
     with pytest.raises(BadRequest) as refused:
         session.execute("x")

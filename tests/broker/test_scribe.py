@@ -245,7 +245,7 @@ async def test_one_session_that_cannot_be_written_keeps_nobody_else_waiting() ->
             raise TypeError("a fault of our own")
         await append(parts)
 
-    scene.cells.append = refusing  # type: ignore[method-assign]
+    scene.cells.append = refusing
     async with scene.scribe:
         poison = await scene.open("poison")
         scene.ran(poison, "never")
@@ -254,7 +254,7 @@ async def test_one_session_that_cannot_be_written_keeps_nobody_else_waiting() ->
         await elapse(WRITE_BEHIND + RETRY)
         assert (scene.stored("a"), scene.stored("b")) == (["fine"], ["fine"])
         assert await scene.told("a") == ["fine"]
-        scene.cells.append = append  # type: ignore[method-assign]
+        scene.cells.append = append
         scene.ran(poison, "later")
         await elapse(WRITE_BEHIND + RETRY)
         assert scene.stored("poison") == ["never", "later"]

@@ -133,12 +133,12 @@ async def test_who_watches_what_is_opened_at_the_same_time_joins_it() -> None:
     house = House()
     look = house.store.get
 
-    async def get(*key: str) -> Any:
-        house.store.get = look  # type: ignore[method-assign]
+    async def get(tenant: str, session: str) -> Any:
+        house.store.get = look
         await house.service.open(*KEY, OpenQuery())
-        return await look(*key)
+        return await look(tenant, session)
 
-    house.store.get = get  # type: ignore[method-assign]
+    house.store.get = get
     session = await house.service.open(*KEY, OpenQuery(mode="watch"))
     assert session is house.service.sessions[KEY]
 

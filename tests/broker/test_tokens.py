@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -363,7 +364,7 @@ def test_any_text_is_a_token_or_unauthorized(text: str) -> None:
 
 async def test_the_store_keeps_a_token_until_it_expires(store: Store) -> None:
     rows = store.tokens
-    now = module.time.time()
+    now = time.time()
     kept = TokenRecord("d1", "acme", "run watch", "", "one", now, 0.0, "static")
     brief = TokenRecord("d2", "acme", "run", "s", "", now + 1, now + 3600, "static")
     ended = TokenRecord("d3", "acme", "run", "s", "", now + 2, now - 1, "static")

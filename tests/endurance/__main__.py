@@ -86,7 +86,7 @@ async def busy(options: argparse.Namespace, room: Path) -> list[Verdict]:
 
 async def crowded(options: argparse.Namespace, room: Path) -> list[Verdict]:
     """Overload the broker."""
-    settings = {"pool_max_kernels": CAPACITY, "profiles_python_cap": CAPACITY}
+    settings = {"pool_max_kernels": str(CAPACITY), "profiles_python_cap": str(CAPACITY)}
     async with ours.broker(room, warm=4, **settings) as broker:
         await broker.warm()
         seen = await overload(broker, 3 * CAPACITY)

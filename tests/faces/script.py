@@ -239,7 +239,12 @@ async def about_code(client: Client) -> None:
     await client.ask("inspect", code="nothing_like_it", cursor_pos=4, detail_level=0)
     for code in ("for n in range(3):", "1 + 1", "def :", "if 1:\n    x = 1"):
         await client.ask("is_complete", code=code)
-    asked = {"output": False, "raw": True, "hist_access_type": "range", "session": 0}
+    asked: dict[str, Any] = {
+        "output": False,
+        "raw": True,
+        "hist_access_type": "range",
+        "session": 0,
+    }
     await client.ask("history", **asked, start=1, stop=2)
 
 

@@ -221,7 +221,7 @@ async def in_vs_code(place: Place, kernel: str, code: str) -> str:
         await socket.send(frame)
         told, result = set(), ""
         while told != {"kernel_info_reply", "idle"}:
-            came = from_v1_frame(bytes(await socket.recv()))
+            came = from_v1_frame(await socket.recv(decode=False))
             if came["parent_header"].get("msg_id") == asked_id:
                 told |= {came["header"]["msg_type"], came["content"].get("execution_state")}
                 told &= {"kernel_info_reply", "idle"}
@@ -230,7 +230,7 @@ async def in_vs_code(place: Place, kernel: str, code: str) -> str:
         await socket.send(frame)
         told = set()
         while told != {"execute_reply", "idle"}:
-            came = from_v1_frame(bytes(await socket.recv()))
+            came = from_v1_frame(await socket.recv(decode=False))
             if came["parent_header"].get("msg_id") == asked_id:
                 told |= {came["header"]["msg_type"], came["content"].get("execution_state")}
                 told &= {"execute_reply", "idle"}

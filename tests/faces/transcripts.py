@@ -41,8 +41,10 @@ def normal(value: Any) -> Any:
 
 def difference(theirs: Any, ours: Any) -> str:
     """Return where two transcripts differ, as people read it; empty where they do not."""
-    lines = [pprint.pformat(one, width=100, sort_dicts=True).splitlines() for one in (theirs, ours)]
-    return "\n".join(difflib.unified_diff(*lines, "theirs", "ours", lineterm="", n=6))
+    before, after = (
+        pprint.pformat(one, width=100, sort_dicts=True).splitlines() for one in (theirs, ours)
+    )
+    return "\n".join(difflib.unified_diff(before, after, "theirs", "ours", lineterm="", n=6))
 
 
 def transcript(sockets: Mapping[str, Socket], names: Mapping[str, str]) -> Transcript:

@@ -111,7 +111,7 @@ class Talk:
                 if self.kernel.exited.done():
                     raise EOFError(self.kernel.exited.result())
                 self._changed.clear()
-                waiting = asyncio.ensure_future(self._changed.wait())
+                waiting: asyncio.Future[Any] = asyncio.ensure_future(self._changed.wait())
                 try:
                     await asyncio.wait(
                         [waiting, self.kernel.exited], return_when=asyncio.FIRST_COMPLETED

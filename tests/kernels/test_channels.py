@@ -7,7 +7,7 @@ import contextlib
 import itertools
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -41,7 +41,7 @@ class Peer:
             socket.rcvtimeo = socket.sndtimeo = 10_000
             socket.bind(f"ipc://{prefix}-{PORTS[channel]}")
 
-    def frames(self, kind: str, content: dict[str, object]) -> list[bytes]:
+    def frames(self, kind: str, content: Mapping[str, object]) -> list[bytes]:
         return self.signer.pack(kind, content, msg_id="k_1", date="", session="k")
 
     async def publish(self, *frames: bytes) -> None:
@@ -65,7 +65,7 @@ def peer(directory: Path) -> Iterator[Peer]:
 
 
 @pytest.fixture
-async def channels(directory: Path, peer: Peer):  # type: ignore[no-untyped-def]
+async def channels(directory: Path, peer: Peer):
     channels = Channels(directory / "k", KEY, "me", max_message=1 << 20)
     yield channels
     channels.close()
@@ -258,7 +258,7 @@ def raw(directory: Path) -> Iterator[Raw]:
 
 
 @pytest.fixture
-async def hostile(directory: Path, raw: Raw):  # type: ignore[no-untyped-def]
+async def hostile(directory: Path, raw: Raw):
     channels = Channels(directory / "k", KEY, "me", max_message=1 << 20, patience=0.05)
     raw.greet()
     yield channels

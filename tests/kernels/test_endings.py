@@ -189,10 +189,10 @@ async def test_usage_grows_and_is_of_the_whole_tree(launcher: Launcher, talk: Ta
     )
     after = talk.kernel.usage()
     assert None not in (*before, *after)
-    assert after.cpu_seconds - before.cpu_seconds > 0.3  # type: ignore[operator]
-    assert after.memory - before.memory > 50 << 20  # type: ignore[operator]
-    assert after.memory_peak >= after.memory  # type: ignore[operator]
-    assert after.processes == before.processes + 1  # type: ignore[operator]
+    assert after.cpu_seconds - before.cpu_seconds > 0.3
+    assert after.memory - before.memory > 50 << 20
+    assert after.memory_peak >= after.memory
+    assert after.processes == before.processes + 1
 
 
 async def test_a_tightened_bound_holds(launcher: Launcher, talk: Talk) -> None:

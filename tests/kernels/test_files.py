@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kernels.errors import NoRoom, UnsafePath
-from kernels.files import PREFIX, Files
+from kernels.files import Files
 from kernels.sandbox import system
+from kernels.walk import PREFIX
 
 IS_ROOT = os.geteuid() == 0
 SHM = "/dev/shm"  # noqa: S108 - a tmpfs, as workspaces are

@@ -25,7 +25,7 @@ from kernels.messages import (
 )
 
 SIGNER = Signer(b"key")
-STAMP = {"msg_id": "a_1", "date": "2026-01-01T00:00:00+00:00", "session": "a"}
+STAMP: dict[str, Any] = {"msg_id": "a_1", "date": "2026-01-01T00:00:00+00:00", "session": "a"}
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(max_size=20),
@@ -207,10 +207,10 @@ def test_names_of_any_length_are_bounded() -> None:
         assert bool(message.type) == bool(message.parent_id) == kept
 
 
-HEAVY = [b"[]", b"{}", b'{"a":0}', b"[[[[]]]]", b'"a",[]']
+ITEMS = [b"[]", b"{}", b'{"a":0}', b"[[[[]]]]", b'"a",[]']
 
 
-@pytest.mark.parametrize("item", HEAVY)
+@pytest.mark.parametrize("item", ITEMS)
 def test_content_of_more_structure_than_text_is_not_decoded(item: bytes) -> None:
     content = b'{"a": [' + b",".join([item] * (MAX_NESTED + 1)) + b"]}"
     message = SIGNER.parse(signed(b"{}", b"{}", b"{}", content))

@@ -25,7 +25,7 @@ NAME = "kernel-broker-zygote"
 ARGV = ["python", "-m", "ipykernel_launcher", "-f", "{connection_file}"]
 
 
-class OneSpec(KernelSpecManager):  # type: ignore[misc]
+class OneSpec(KernelSpecManager):
     """A kernelspec that asks for our provisioner, without a file."""
 
     argv: tuple[str, ...] = tuple(ARGV)

@@ -299,7 +299,7 @@ async def test_questions_change_nothing_of_the_session(talk: Talk) -> None:
     await ask(talk, "inspect", code="x", cursor=1)
     await rows(talk)
     assert await talk.value(names) == before
-    count = (await talk.run("None")).reply.content["execution_count"]  # type: ignore[union-attr]
+    count = (await talk.run("None")).reply.content["execution_count"]
     await rows(talk)
     again = await talk.run("None")
     assert again.reply is not None

@@ -195,7 +195,7 @@ def in_a_child(work: Callable[[], None]) -> None:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
-def test_only_a_plain_file_below_the_directory_is_opened(place: Place, case) -> None:  # type: ignore[no-untyped-def]
+def test_only_a_plain_file_below_the_directory_is_opened(place: Place, case) -> None:
     case(place)
 
 

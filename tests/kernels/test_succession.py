@@ -136,7 +136,7 @@ async def test_kernels_are_adopted_with_label_workspace_and_usage(
             kernel = found["tenant/chat-42"]
             assert await Talk(kernel).value("x") == "1"
             assert (kernel.workspace, bound.workspace) != (None, None)
-            assert kernel.workspace.workspace_id == bound.workspace.workspace_id  # type: ignore[union-attr]
+            assert kernel.workspace.workspace_id == bound.workspace.workspace_id
             if later.level == "full":
                 assert (kernel.usage().memory or 0) > 30 << 20
                 kernel.tighten(processes=1)

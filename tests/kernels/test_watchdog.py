@@ -122,7 +122,7 @@ async def test_what_a_tree_has_used_by_its_end_is_known_within_what_it_could_use
         looked.set()
         return pause
 
-    watchdog._look = look  # type: ignore[method-assign]
+    watchdog._look = look
     async with asyncio.timeout(10):
         await looked.wait()
     seen, began = watchdog.spent(child.pid), time.monotonic()
@@ -169,7 +169,7 @@ async def test_pages_that_forks_share_count_once_where_that_may_be_known(
     wrong, right = Calls(), Calls()
     child.keep(64 * MIB)
     child.run("kept += [fork() for _ in range(4)]")
-    assert usage(child.pid).memory > 256 * MIB  # type: ignore[operator]
+    assert usage(child.pid).memory > 256 * MIB
     watchdog.start(child.pid, 128 * MIB, wrong.put_nowait)
     watchdog.start(greedy.pid, 64 * MIB, right.put_nowait)
     greedy.keep(96 * MIB)

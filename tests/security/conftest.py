@@ -52,8 +52,10 @@ warm = 2
 """
 # Hostile code that nothing shuts in must not change the host it is tested on: its mounts, queues,
 # name and processes are its own, and end with it.
-CONTAINED = ("/usr/bin/unshare", "--mount", "--propagation", "private", "--ipc", "--uts", "--pid")
-CONTAINED += ("--fork", "--mount-proc", "--kill-child")
+CONTAINED = (
+    *("/usr/bin/unshare", "--mount", "--propagation", "private", "--ipc", "--uts", "--pid"),
+    *("--fork", "--mount-proc", "--kill-child"),
+)
 NEIGHBOUR = """
 import ctypes, json, os, random, socket, subprocess
 neighbours_numbers = [random.getrandbits(64) for _ in range(4)]

@@ -212,7 +212,7 @@ def test_what_was_given_as_a_secret_is_in_no_transcript(guarded: RunningBroker) 
 
         def cells() -> list[bytes]:
             [key] = store.scan_iter(f"*:transcript:*{session}*") or [b""]
-            return store.lrange(key, 0, -1)  # type: ignore[return-value]
+            return store.lrange(key, 0, -1)
 
         ask_until(lambda: any(store.scan_iter(f"*:transcript:*{session}*")), "cells written")
         ask_until(lambda: len(cells()) == 2, "both cells written")

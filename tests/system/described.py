@@ -16,7 +16,7 @@ from broker.web.openapi import document
 from broker.web.route import ANY, JSON, NDJSON, Operation, Route
 from broker.web.routes import ROUTES
 
-ANY_EVENT = Union[EVENTS]  # noqa: UP007 - made of a tuple
+ANY_EVENT: Any = Union[EVENTS]  # noqa: UP007 - made of a tuple
 
 
 def check_event(event: Mapping[str, Any]) -> None:

@@ -21,7 +21,7 @@ class Told:
     """An answer; the body is None where there is none."""
 
     status: int
-    headers: Mapping[str, str]
+    headers: http.client.HTTPMessage
     text: str
 
     @property

@@ -52,8 +52,10 @@ def open_gate(pid: int) -> None:
 class Place(Protocol):
     """Where a broker is."""
 
-    url: str
-    token: str
+    @property
+    def url(self) -> str: ...
+    @property
+    def token(self) -> str: ...
 
 
 @dataclass
@@ -61,7 +63,7 @@ class Answer:
     """An HTTP answer."""
 
     status: int
-    headers: Mapping[str, str]
+    headers: http.client.HTTPMessage
     text: str
 
     @property

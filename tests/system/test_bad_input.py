@@ -335,7 +335,7 @@ async def test_a_wrong_token_is_refused_before_the_upgrade(
 async def test_a_bad_query_is_http_400_naming_the_field(
     broker: RunningBroker, shared_session: str, query: str, field: str
 ) -> None:
-    parts = dict([query.split("=")])
+    parts: dict[str, Any] = dict([query.split("=")])
     for name in (new_name(), shared_session):
         with pytest.raises(InvalidStatus) as refused:
             async with attached(broker, name, **parts):

@@ -265,8 +265,8 @@ def test_without_a_terminal_it_names_the_command_that_needs_none(broker: Running
 
 
 def test_the_broker_may_be_killed_meanwhile(start_broker: object, short_dir: object) -> None:
-    directory = short_dir()  # type: ignore[operator]
-    with start_broker(directory, "--warm", "1") as first:  # type: ignore[operator]
+    directory = short_dir()
+    with start_broker(directory, "--warm", "1") as first:
         port = re.search(r":(\d+)", first.url[5:])
         assert port is not None
         execute(first, "s", "kept = 7")
@@ -275,7 +275,7 @@ def test_the_broker_may_be_killed_meanwhile(start_broker: object, short_dir: obj
             first.process.kill()
             first.process.wait(20)
             person.until("trying again")
-            with start_broker(directory, "--warm", "1", "--port", port[1]) as second:  # type: ignore[operator]
+            with start_broker(directory, "--warm", "1", "--port", port[1]) as second:
                 person.until("connected again")
                 person.press(f"kept{ENTER}")
                 person.until("\n7")

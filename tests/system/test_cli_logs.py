@@ -241,7 +241,7 @@ def stored(directory: Path) -> int:
     import redis
 
     with redis.Redis(unix_socket_path=str(directory / "valkey.sock")) as client:
-        return sum(int(client.llen(key)) for key in client.scan_iter("*:transcript:*"))  # type: ignore[arg-type]
+        return sum(int(client.llen(key)) for key in client.scan_iter("*:transcript:*"))
 
 
 def test_following_goes_on_with_the_next_broker(start_broker: Any, short_dir: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ OTHERS = [  # as another program wrote them
 ]
 
 
-def notebook(path: Path, cells: list[tuple[str, list[Any]]]) -> Path:
+def notebook(path: Path, cells: Sequence[tuple[str, Any]]) -> Path:
     made: Any = nbformat.v4.new_notebook()
     made.cells.append(nbformat.v4.new_markdown_cell("# A notebook of somebody's"))
     for count, (code, outputs) in enumerate(cells, 1):

@@ -45,7 +45,7 @@ def test_without_a_callable_input_is_at_its_end(broker: RunningBroker) -> None:
 
 def test_a_batch_and_a_call_have_no_input(broker: RunningBroker) -> None:
     with Broker(broker.url, broker.token).session(new_name()) as session:
-        assert session.batch(["input()"])[0].error.name == "EOFError"  # type: ignore[union-attr]
+        assert session.batch(["input()"])[0].error.name == "EOFError"
         with pytest.raises(ExecutionFailed, match="StdinNotImplementedError"):
             session.call("lambda: input()")
 

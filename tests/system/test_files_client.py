@@ -10,6 +10,7 @@ import os
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -103,7 +104,7 @@ def test_an_upload_over_the_bound_is_refused_however_it_is_sent(session: Session
             self.sent += size
             return bytes(size)
 
-    endless = Endless()
+    endless: Any = Endless()
     with pytest.raises(WorkspaceFull, match="268,435,456 bytes"):
         session.files.upload(endless, "endless")
     assert endless.sent < 300 * MIB

@@ -39,7 +39,7 @@ STAYS = {
 
 
 @pytest.fixture(scope="module")
-def impatient(short_dir) -> Iterator[RunningBroker]:  # type: ignore[no-untyped-def]
+def impatient(short_dir) -> Iterator[RunningBroker]:
     """A broker whose grace is short."""
     grace = {"BROKER_SESSION_INTERRUPT_GRACE": f"{GRACE}s"}
     with ExitStack() as stack:

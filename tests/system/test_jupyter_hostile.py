@@ -26,7 +26,7 @@ kernel.session.send(
 
 @pytest.fixture(scope="module")
 def noted(start_broker: StartBroker, short_dir: object) -> Iterator[RunningBroker]:
-    directory = short_dir()  # type: ignore[operator]
+    directory = short_dir()
     settings = {
         "BROKER_AUDIT_FILE": str(Path(directory) / "audit.log"),
         "BROKER_WIRE_CLIENT_BACKLOG": "256K",

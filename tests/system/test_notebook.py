@@ -122,7 +122,7 @@ def stored(directory: Any) -> int:
     import redis
 
     client = redis.Redis(unix_socket_path=str(next(directory.glob("*.sock"))))
-    return sum(int(client.llen(key)) for key in client.scan_iter("*:transcript:*"))  # type: ignore[arg-type]
+    return sum(int(client.llen(key)) for key in client.scan_iter("*:transcript:*"))
 
 
 def test_one_shots_leave_nothing_in_the_store(start_broker: Any, short_dir: Any) -> None:
