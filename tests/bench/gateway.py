@@ -14,9 +14,11 @@ from typing import Any
 import orjson
 
 from tests import environments
-from tests.bench.client import ClientConnection, request, socket
+from tests.bench.client import ClientConnection, socket
+from tests.bench.client import request as ask
 from tests.bench.processes import program
 from tests.bench.stock import isolated
+from tests.jupyter.messages import execution, is_about, is_idle, is_reply, request
 
 LOCK = Path(__file__).parent / "requirements.lock"
 TOKEN = "bench"
@@ -33,7 +35,10 @@ async def environment() -> Path:
 
 
 class GatewayKernel:
-    """A connected kernel, in Jupyter's words."""
+    """A connected kernel, in Jupyter's words.
+
+    It reads where it waits: a task that reads beside it would be timed with the server.
+    """
 
     def __init__(self, connection: ClientConnection, session: str) -> None:
         self._connection = connection
@@ -48,33 +53,23 @@ class GatewayKernel:
 
     def messages(self, code: str) -> AsyncIterator[dict[str, Any]]:
         """Run the code and give its messages as they come, up to both the reply and `idle`."""
-        content = {"code": code, "silent": False, "store_history": True, "allow_stdin": False}
-        return self.asked("execute_request", content)
+        return self.asked("execute_request", execution(code))
 
     async def asked(self, kind: str, content: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
         """Send a request and give the messages about it, up to both the reply and `idle`."""
-        message_id = uuid.uuid4().hex
-        header = {
-            "msg_id": message_id,
-            "msg_type": kind,
-            "session": self._session,
-            "username": "",
-            "date": "2020-01-01T00:00:00Z",
-            "version": "5.3",
-        }
-        message = {"channel": "shell", "header": header, "content": content}
-        message |= {"parent_header": {}, "metadata": {}, "buffers": []}
-        await self._connection.send(orjson.dumps(message).decode())
+        message = request(kind, content, self._session)
+        message_id = message["header"]["msg_id"]
+        await self._connection.send(orjson.dumps(message | {"channel": "shell"}).decode())
         missing = {"reply", "idle"}
         async for frame in self._connection:
             answer = orjson.loads(frame)
-            if answer["parent_header"].get("msg_id") != message_id:
+            if not is_about(answer, message_id):
                 continue
             yield answer
-            if answer["msg_type"] == "status" and answer["content"]["execution_state"] == "idle":
-                missing.discard("idle")
-            elif answer["channel"] == "shell":
+            if is_reply(answer):
                 missing.discard("reply")
+            elif is_idle(answer):
+                missing.discard("idle")
             if not missing:
                 return
         raise ConnectionError("the server closed the connection")
@@ -89,12 +84,12 @@ class Gateway:
     headers: Mapping[str, str] = field(default_factory=lambda: {"Authorization": f"token {TOKEN}"})
 
     async def create(self) -> str:
-        model = await request("POST", f"{self.url}/api/kernels", self.headers, {"name": "python3"})
+        model = await ask("POST", f"{self.url}/api/kernels", self.headers, {"name": "python3"})
         assert isinstance(model, dict)
         return str(model["id"])
 
     async def delete(self, kernel: str) -> None:
-        await request("DELETE", f"{self.url}/api/kernels/{kernel}", self.headers)
+        await ask("DELETE", f"{self.url}/api/kernels/{kernel}", self.headers)
 
     @contextlib.asynccontextmanager
     async def attach(self, kernel: str) -> AsyncIterator[GatewayKernel]:
@@ -151,6 +146,6 @@ async def answering(server: Gateway) -> Gateway:
     async with asyncio.timeout(PATIENCE):
         while True:
             with contextlib.suppress(OSError):
-                await request("GET", f"{server.url}/api", server.headers)
+                await ask("GET", f"{server.url}/api", server.headers)
                 return server
             await asyncio.sleep(0.05)

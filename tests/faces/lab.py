@@ -8,7 +8,7 @@ from pathlib import Path
 from playwright.sync_api import Locator, Page, expect
 
 from tests.faces.peers import FILES
-from tests.faces.wire import Place
+from tests.jupyter.rest import Place
 
 PATIENCE = 60_000  # ms; the first page of a fresh Lab takes its time on a busy machine
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tests.bench.stock import isolated
 from tests.environments import environment
-from tests.faces.wire import Place, call
+from tests.jupyter.rest import Place, call
 
 LOCK = Path(__file__).parent / "requirements.lock"
 TOKEN = "stock"

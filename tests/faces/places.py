@@ -12,7 +12,7 @@ import pytest
 from broker.client import Broker
 from tests.examples import examples
 from tests.faces.peers import stock_server
-from tests.faces.wire import Place, call
+from tests.jupyter.rest import Place, call, face
 from tests.system.conftest import RunningBroker, broker_process, short_dir
 
 __all__ = [
@@ -30,7 +30,7 @@ __all__ = [
 
 def jupyter_face(broker: RunningBroker) -> Place:
     """Return where a broker serves Jupyter's clients."""
-    return Place(f"{broker.url}/jupyter", broker.token)
+    return face(broker)
 
 
 def in_path(place: Place) -> Place:

@@ -10,7 +10,9 @@ from typing import Any
 from urllib.parse import urljoin
 
 from tests.faces.transcripts import Transcript, normal, transcript
-from tests.faces.wire import LEGACY, TIMEOUT, V1, Answer, Place, Socket, asked, socket
+from tests.jupyter.messages import LEGACY, V1
+from tests.jupyter.rest import TIMEOUT, Answer, Place, asked
+from tests.jupyter.sockets import Socket, socket
 
 Step = Callable[["Client"], Awaitable[None]]
 STEPS: dict[str, Step] = {}

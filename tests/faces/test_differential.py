@@ -11,7 +11,8 @@ from tests.faces.accepted import accepted
 from tests.faces.places import broker, place, short_dir, stock
 from tests.faces.script import Step, client, steps
 from tests.faces.transcripts import difference
-from tests.faces.wire import LEGACY, V1, Place
+from tests.jupyter.messages import LEGACY, V1
+from tests.jupyter.rest import Place
 
 __all__ = ["broker", "place", "short_dir", "stock"]
 

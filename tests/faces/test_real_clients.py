@@ -14,7 +14,7 @@ import pytest
 
 from tests.faces.peers import python, surroundings
 from tests.faces.places import broker, documented, in_path, live, place, short_dir
-from tests.faces.wire import Place, call
+from tests.jupyter.rest import Place, call
 from tests.system.conftest import RunningBroker
 
 __all__ = ["broker", "live", "place", "short_dir"]

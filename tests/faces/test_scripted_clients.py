@@ -15,7 +15,8 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
 from tests.faces.places import broker, in_path, place, short_dir
-from tests.faces.wire import TIMEOUT, V1, Answer, Place, asked, from_v1_frame, v1_frame
+from tests.jupyter.messages import V1, from_v1_frame, v1_frame
+from tests.jupyter.rest import TIMEOUT, Answer, Place, asked
 
 __all__ = ["broker", "place", "short_dir"]
 

@@ -8,7 +8,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from tests.faces.wire import Message, Socket
+from tests.jupyter.messages import Message
+from tests.jupyter.sockets import Socket
 
 Transcript = dict[str, dict[str, list[Any]]]
 

@@ -16,7 +16,9 @@ from tornado.websocket import websocket_connect
 
 from broker.client import Broker
 from broker.jupyter.names import kernel_id
-from tests.faces.wire import LEGACY, V1, Place, Socket, call, socket
+from tests.jupyter.messages import LEGACY, V1
+from tests.jupyter.rest import call, face
+from tests.jupyter.sockets import Socket, socket
 from tests.system.conftest import RunningBroker, StartBroker, kill
 from tests.system.peer import attached, execute, gate, new_name, open_gate, row_of
 from tests.system.test_tokens import made, revoke
@@ -24,15 +26,11 @@ from tests.system.test_tokens import made, revoke
 LEAN = "orphan_ttl = '20s'\n[profiles.python]\npreload = []\nwarm = 1\n"
 
 
-def jupyter(broker: RunningBroker, token: str = "") -> Place:
-    return Place(f"{broker.url}/jupyter", token or broker.token)
-
-
 def looking_into(
     broker: RunningBroker, name: str, framing: str = V1, *, token: str = "", session: str = "me"
 ) -> AbstractAsyncContextManager[Socket]:
     """Open the kernel of a chat's session, which is there."""
-    place = jupyter(broker, token)
+    place = face(broker, token)
     return socket(place, kernel_id("default", name), framing, session)
 
 
@@ -105,7 +103,7 @@ async def test_a_session_that_ends_closes_the_notebooks_connection(broker: Runni
     async with looking_into(broker, name) as notebook:
         Broker(broker.url, broker.token).kill(name)
         assert await notebook.until_closed() == 4404
-    gone = call(jupyter(broker), "GET", f"/api/kernels/{kernel_id('default', name)}")
+    gone = call(face(broker), "GET", f"/api/kernels/{kernel_id('default', name)}")
     assert gone.status == 404
 
 
@@ -174,7 +172,7 @@ async def test_a_killed_broker_leaves_the_notebook_its_kernel_and_variables(
             kill(broker)
             await notebook.until_closed()
     with start_broker(*place) as again:
-        model = call(jupyter(again), "GET", f"/api/kernels/{kernel_id('default', name)}").body
+        model = call(face(again), "GET", f"/api/kernels/{kernel_id('default', name)}").body
         assert model["execution_state"] == "idle"
         async with looking_into(again, name) as notebook:
             cell = await notebook.execute("y")
@@ -186,7 +184,7 @@ async def test_a_restart_is_seen_by_everybody_and_what_waits_runs_after_it(
 ) -> None:
     name = new_name()
     execute(broker, name, "x = 1")
-    place, kernel = jupyter(broker), kernel_id("default", name)
+    place, kernel = face(broker), kernel_id("default", name)
     async with looking_into(broker, name) as notebook:
         answer = await asyncio.to_thread(call, place, "POST", f"/api/kernels/{kernel}/restart", {})
         assert (answer.status, answer.body["execution_state"]) == (200, "idle")
@@ -288,7 +286,7 @@ async def test_a_jupyter_server_between_gets_text_alone_and_is_told_what_is_left
 ) -> None:
     name = new_name()
     execute(broker, name, "1")
-    url = f"{jupyter(broker).socket_url}/api/kernels/{kernel_id('default', name)}/channels"
+    url = f"{face(broker).socket_url}/api/kernels/{kernel_id('default', name)}/channels"
     headers = {"Authorization": f"token {broker.token}"}
     code = "from comm import create_comm\nfor _ in 'ab': create_comm('t', buffers=[b'\\x00\\xff'])"
     connection = await websocket_connect(HTTPRequest(url, headers=headers))

@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from broker.jupyter.names import kernel_id
+from tests.jupyter.rest import ask, asking_for_a_kernel, kernel_ids, made, refusal
 from tests.system.conftest import RunningBroker, StartBroker
-from tests.system.jupyter_peer import ask, asking_for_a_kernel, kernel_ids, made, refusal
 from tests.system.peer import (
     ask_until,
     execute,

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from broker.jupyter.names import kernel_id
-from tests.faces.wire import V1, Place, socket
+from tests.jupyter.messages import V1
+from tests.jupyter.rest import face
+from tests.jupyter.sockets import socket
 from tests.system.conftest import RunningBroker, StartBroker
 from tests.system.peer import ask_until, execute, new_name
 from tests.system.test_jupyter_channels import looking_into
@@ -42,10 +44,10 @@ async def test_what_a_kernel_of_one_tenant_says_that_it_is_no_other_tenant_is_to
     holders = made(noted, tenant="acme"), made(noted, tenant="other")
     for name, holder in zip(names, holders, strict=True):
         execute(holder, name, "1")
-    place = Place(f"{noted.url}/jupyter", holders[0].token)
+    place = face(noted, holders[0].token)
     async with socket(place, kernel_id("acme", names[0]), V1, "me") as hostile:
         await hostile.run(FORGE)
-    place = Place(f"{noted.url}/jupyter", holders[1].token)
+    place = face(noted, holders[1].token)
     async with socket(place, kernel_id("other", names[1]), V1, "me") as victim:
         reply = await victim.reply(await victim.send("shell", "kernel_info_request", {}))
     assert "forged" not in json.dumps(reply)

@@ -11,8 +11,8 @@ from urllib.parse import quote
 import pytest
 
 from broker.jupyter.names import kernel_id
+from tests.jupyter.rest import ask, kernel_ids, made, refusal
 from tests.system.conftest import RunningBroker, StartBroker, kill
-from tests.system.jupyter_peer import ask, kernel_ids, made, refusal
 from tests.system.peer import (
     attached,
     call,

@@ -1,136 +1,34 @@
-"""A client of Jupyter's REST API and of its WebSocket, in both framings, that may say anything."""
+"""A client of Jupyter's WebSocket, in both framings, that may say anything."""
 
 from __future__ import annotations
 
 import asyncio
-import http.client
-import itertools
 import json
-import struct
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
-V1 = "v1.kernel.websocket.jupyter.org"
-LEGACY = "legacy"
-TIMEOUT = 30.0  # s
-PARTS = ("header", "parent_header", "metadata", "content")
-
-Message = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a Jupyter server is: its base URL, and the token."""
-
-    url: str
-    token: str
-
-    @property
-    def socket_url(self) -> str:
-        return self.url.replace("http", "ws", 1)
-
-
-@dataclass
-class Answer:
-    """An HTTP answer."""
-
-    status: int
-    headers: dict[str, str]
-    text: str
-
-    @property
-    def body(self) -> Any:
-        return json.loads(self.text) if self.text else None
-
-    def raise_for_status(self) -> None:
-        assert self.status < 400, f"{self.status} {self.text}"
-
-
-def call(
-    place: Place,
-    method: str,
-    path: str,
-    body: object = None,
-    headers: dict[str, str] | None = None,
-) -> Answer:
-    """Make one request. Without headers, the token is in `Authorization`, as `token`."""
-    parts = urlsplit(place.url)
-    connection = http.client.HTTPConnection(str(parts.hostname), parts.port, timeout=TIMEOUT)
-    try:
-        sent = {"Authorization": f"token {place.token}"} if headers is None else headers
-        data = None if body is None else json.dumps(body)
-        connection.request(method, parts.path + path, data, sent)
-        answer = connection.getresponse()
-        fields = {name.lower(): value for name, value in answer.getheaders()}
-        return Answer(answer.status, fields, answer.read().decode())
-    finally:
-        connection.close()
-
-
-async def asked(
-    place: Place,
-    method: str,
-    path: str,
-    body: object = None,
-    headers: dict[str, str] | None = None,
-) -> Answer:
-    """Make one request beside the sockets."""
-    return await asyncio.to_thread(call, place, method, path, body, headers)
-
-
-def v1_frame(channel: str, message: Message) -> bytes:
-    """Lay a message out: the number of offsets, the offsets, the channel, the parts, the buffers.
-
-    All numbers are 64 bits, little endian; the last offset is where the message ends.
-    """
-    parts = [channel.encode(), *(json.dumps(message[name]).encode() for name in PARTS)]
-    parts += message["buffers"]
-    offsets = [8 * (len(parts) + 2)]
-    for part in parts:
-        offsets.append(offsets[-1] + len(part))
-    return struct.pack(f"<{len(offsets) + 1}Q", len(offsets), *offsets) + b"".join(parts)
-
-
-def from_v1_frame(frame: bytes) -> Message:
-    (count,) = struct.unpack_from("<Q", frame)
-    offsets = struct.unpack_from(f"<{count}Q", frame, 8)
-    assert offsets[-1] == len(frame)
-    pairs = itertools.pairwise(offsets)
-    channel, *parts = (frame[start:end] for start, end in pairs)
-    message: Message = {name: json.loads(part) for name, part in zip(PARTS, parts[:4], strict=True)}
-    return message | {"channel": channel.decode(), "buffers": parts[4:]}
-
-
-def legacy_frame(message: Message) -> str | bytes:
-    """Give JSON; where there are buffers, behind a table of 32 bit offsets, big endian."""
-    buffers = message.get("buffers")
-    if not buffers:
-        return json.dumps(message)
-    text = json.dumps({name: value for name, value in message.items() if name != "buffers"})
-    parts = [text.encode(), *buffers]
-    offsets = [4 * (len(parts) + 1)]
-    for part in parts[:-1]:
-        offsets.append(offsets[-1] + len(part))
-    return struct.pack(f">{len(parts) + 1}I", len(parts), *offsets) + b"".join(parts)
-
-
-def from_legacy_frame(frame: str | bytes) -> Message:
-    if isinstance(frame, str):
-        message: Message = json.loads(frame)
-        return message
-    (count,) = struct.unpack_from(">I", frame)
-    offsets = [*struct.unpack_from(f">{count}I", frame, 4), len(frame)]
-    text, *buffers = (frame[start:end] for start, end in itertools.pairwise(offsets))
-    message = json.loads(text)
-    return message | {"buffers": buffers}
+from tests.jupyter.messages import (
+    LEGACY,
+    V1,
+    Message,
+    execution,
+    from_legacy_frame,
+    from_v1_frame,
+    is_about,
+    is_idle,
+    is_reply,
+    legacy_frame,
+    request,
+    v1_frame,
+)
+from tests.jupyter.rest import TIMEOUT, Place
 
 
 @dataclass
@@ -182,22 +80,12 @@ class Socket:
         parent: Message | None = None,
     ) -> str:
         """Send a message as it should be; return its id."""
-        message_id = uuid.uuid4().hex
-        header = {
-            "msg_id": message_id,
-            "msg_type": kind,
-            "session": self.session,
-            "username": "tester",
-            "date": "2020-01-01T00:00:00Z",
-            "version": "5.4",
-        }
-        message = {"header": header, "parent_header": parent or {}, "metadata": {}}
-        message |= {"content": content, "buffers": list(buffers)}
+        message = request(kind, content, self.session, buffers=buffers, parent=parent)
         if self.framing == V1:
             await self.connection.send(v1_frame(channel, message))
         else:
             await self.connection.send(legacy_frame(message | {"channel": channel}))
-        return message_id
+        return str(message["header"]["msg_id"])
 
     async def send_as_it_is(self, message: Message) -> str:
         """Send JSON with whatever it lacks; return its id."""
@@ -230,14 +118,9 @@ class Socket:
 
     async def reply(self, message_id: str) -> Message:
         """Return the reply to a request."""
-
-        def is_reply(message: Message) -> bool:
-            return (
-                message["parent_header"].get("msg_id") == message_id
-                and message["channel"] in ("shell", "control")
-            )  # fmt: skip
-
-        return await self.until(is_reply, f"reply to {message_id}")
+        return await self.until(
+            lambda one: is_about(one, message_id) and is_reply(one), f"reply to {message_id}"
+        )
 
     async def output(self, message_id: str, kind: str) -> Message:
         """Return the first message of a type that was published about a request."""
@@ -246,22 +129,16 @@ class Socket:
             return (
                 message["channel"] in ("iopub", "stdin")
                 and message["header"]["msg_type"] == kind
-                and message["parent_header"].get("msg_id") == message_id
+                and is_about(message, message_id)
             )
 
         return await self.until(is_it, f"{kind} of {message_id}")
 
     async def idle(self, message_id: str) -> None:
         """Wait until all was published about a request."""
-
-        def is_it(message: Message) -> bool:
-            return (
-                message["header"]["msg_type"] == "status"
-                and message["content"]["execution_state"] == "idle"
-                and message["parent_header"].get("msg_id") == message_id
-            )
-
-        await self.until(is_it, f"idle of {message_id}")
+        await self.until(
+            lambda one: is_about(one, message_id) and is_idle(one), f"idle of {message_id}"
+        )
 
     async def done(self, message_id: str) -> Message:
         """Wait for the reply to a request and for its idle; return the reply."""
@@ -271,9 +148,7 @@ class Socket:
 
     async def execute(self, code: str, **content: Any) -> str:
         """Send code and return its message's id."""
-        asked = {"code": code, "silent": False, "store_history": True, "allow_stdin": False}
-        asked |= {"user_expressions": {}, "stop_on_error": True}
-        return await self.send("shell", "execute_request", asked | content)
+        return await self.send("shell", "execute_request", execution(code, **content))
 
     async def run(self, code: str, **content: Any) -> Message:
         """Run code to its end and return the reply."""
