@@ -114,10 +114,13 @@ def broker_process(state_dir: Path, *flags: str, **env: str) -> Iterator[Running
             told = json.loads(ready.read_text())
             yield RunningBroker(told["url"], told["token"], told["pid"], state_dir, process)
         finally:
-            process.terminate()
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
+            # The second time it does not wait for what still runs.
+            for patience in (1.0, 20.0):
+                process.terminate()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(patience)
+                    break
+            else:
                 process.kill()
 
 
