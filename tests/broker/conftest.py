@@ -1,4 +1,4 @@
-"""A real Valkey for the tests of this directory, and stores on it with a prefix of their own."""
+"""What tests of this directory share: a real Valkey, stores with a prefix of their own, formats."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from broker.protocol import SUBPROTOCOLS, Codec, codec
 from broker.store import Store
 from broker.valkey import Valkey
+from tests.broker.frames import BOUNDS
 
 StoreMaker = Callable[..., Awaitable[Store]]
 
@@ -49,3 +51,9 @@ async def make_store(valkey_url: str, prefix: str) -> AsyncIterator[StoreMaker]:
 @pytest_asyncio.fixture
 async def store(make_store: StoreMaker) -> Store:
     return await make_store("n1")
+
+
+@pytest.fixture(params=SUBPROTOCOLS)
+def wire(request: pytest.FixtureRequest) -> Codec:
+    """Run the test in each format."""
+    return codec(request.param, BOUNDS)

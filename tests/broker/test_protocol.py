@@ -5,31 +5,23 @@ from __future__ import annotations
 import json
 import math
 import tracemalloc
-from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
 
 import msgpack
 import orjson
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from broker import requests
-from broker.bounds import ASKED
-from broker.errors import BadFrame, BadMessage, BadSessionName, ClientError, TooLarge
+from broker.errors import BadFrame, BadMessage, ClientError, TooLarge
 from broker.faults import Bounds
 from broker.protocol import (
     JSON,
     MSGPACK,
     SUBPROTOCOLS,
     Codec,
-    OpenQuery,
-    check_session_name,
-    choose_subprotocol,
     codec,
-    execute_body,
-    open_query,
 )
 from broker.requests import (
     Ack,
@@ -41,7 +33,6 @@ from broker.requests import (
     Complete,
     Configure,
     Execute,
-    ExecuteBody,
     History,
     InputReply,
     Inspect,
@@ -54,24 +45,7 @@ from broker.requests import (
     Tools,
     Variables,
 )
-from broker.roles import Envelope
-
-BOUNDS = Bounds(max_frame=100_000, max_depth=32)
-QUICK = settings(max_examples=150, deadline=None)
-
-
-@pytest.fixture(params=SUBPROTOCOLS)
-def wire(request: pytest.FixtureRequest) -> Codec:
-    return codec(request.param, BOUNDS)
-
-
-def refusal_of(call: Callable[[], object]) -> ClientError | None:
-    """Return how the call was refused; an error that is no refusal passes through."""
-    try:
-        call()
-    except (BadFrame, BadMessage, TooLarge) as refusal:
-        return refusal
-    return None
+from tests.broker.frames import BOUNDS, PLAIN, QUICK, refusal_of
 
 
 def refused_id(wire: Codec, frame: bytes | str) -> str | None:
@@ -85,10 +59,6 @@ def frame_of(wire: Codec, message: object) -> bytes | str:
     packed = msgpack.packb(message) if wire.binary else orjson.dumps(message).decode()
     assert isinstance(packed, bytes | str)
     return packed
-
-
-def read(wire: Codec, frame: bytes) -> Any:
-    return msgpack.unpackb(frame) if wire.binary else orjson.loads(frame)
 
 
 REQUESTS = [
@@ -189,6 +159,8 @@ def test_every_known_type_has_an_example() -> None:
 
 
 EXECUTE = {"type": "execute", "id": "1", "code": "x"}
+
+
 REFUSED = [
     ({}, "type", "type: missing; expected one of execute, batch"),
     ({"type": "exec", "id": "1"}, "type", "type: expected one of execute,"),
@@ -406,16 +378,9 @@ def test_any_bytes_at_all_are_a_request_or_a_refusal(frame: bytes | str) -> None
         assert refusal is None or 0 < len(refusal.message) < 400
 
 
-PLAIN = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers(-(2**63), 2**64 - 1)
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
-    max_leaves=8,
-)
 FIELDS = ["type", "id", "code", "timeout", "silent", "metadata", "target", "seq", "x"]
+
+
 MESSAGES = st.dictionaries(
     st.sampled_from(FIELDS), PLAIN | st.sampled_from(sorted(requests.REQUESTS)), max_size=5
 )
@@ -432,263 +397,3 @@ def test_both_formats_take_and_refuse_the_same_messages(message: dict[str, objec
         except ClientError as refusal:
             answers.append((type(refusal), refusal.message, refusal.field))
     assert answers[0] == answers[1]
-
-
-@given(st.dictionaries(st.text(max_size=8), PLAIN, max_size=6))
-@QUICK
-def test_an_event_is_read_back_as_it_was(event: dict[str, object]) -> None:
-    for name in SUBPROTOCOLS:
-        wire = codec(name, BOUNDS)
-        assert read(wire, wire.encode(event)) == event
-
-
-ANYTHING = st.recursive(
-    st.none() | st.integers() | st.floats() | st.text(st.characters(), max_size=4) | st.binary(),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.tuples(inner)
-        | st.dictionaries(st.text(st.characters(), max_size=3) | st.integers(), inner, max_size=3)
-    ),
-    max_leaves=6,
-)
-
-
-@given(st.dictionaries(st.sampled_from(["text", "data"]), ANYTHING))
-@example({"text": "\ud800", "data": 10**5000})
-@example({"text": -(2**63) - 1, "data": {2**64: "a"}})
-@QUICK
-def test_whatever_a_kernel_printed_can_be_sent(event: dict[str, object]) -> None:
-    for name in SUBPROTOCOLS:
-        wire = codec(name, BOUNDS)
-        msgpack_or_json = wire.encode(event)
-        read_back = (
-            msgpack.unpackb(msgpack_or_json, strict_map_key=False)
-            if wire.binary
-            else orjson.loads(msgpack_or_json)
-        )
-        assert read_back.keys() == event.keys()
-
-
-def test_an_event_that_cannot_be_packed_as_it_is_leaves_the_codec_as_it_was(wire: Codec) -> None:
-    before = wire.encode({"type": "pong", "id": "1"})
-    event = {"type": "stream", "text": "a\ud800b", "n": 2**70}
-    assert read(wire, wire.encode(event)) == {"type": "stream", "text": "a?b", "n": str(2**70)}
-    with pytest.raises(TypeError):
-        wire.encode({"type": "result", "data": object()})
-    assert wire.encode({"type": "pong", "id": "1"}) == before
-
-
-def test_what_nests_beyond_the_formats_is_left_out_with_a_note(wire: Codec) -> None:
-    value: list[object] = []
-    for _ in range(3000):
-        value = [value]
-    circle: dict[str, object] = {}
-    circle["again"] = circle
-    for data in (value, circle):
-        frame = wire.encode({"type": "result", "data": data})
-        assert b"[nested deeper than 200 levels]" in frame
-        assert read(wire, frame)["type"] == "result"
-
-
-class Borrowed(Mapping[str, object]):
-    """A mapping that is no dict."""
-
-    def __getitem__(self, key: str) -> object:
-        return {"type": "pong"}[key]
-
-    def __iter__(self) -> Any:
-        return iter(["type"])
-
-    def __len__(self) -> int:
-        return 1
-
-
-def test_any_mapping_is_an_event(wire: Codec) -> None:
-    assert read(wire, wire.encode(Borrowed())) == {"type": "pong"}
-
-
-@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
-def test_binary_values_are_binary_in_msgpack_and_base64_in_json(kind: type) -> None:
-    event = {"type": "result", "data": {"image/png": kind(b"\x89PNG")}}
-    packed = codec(MSGPACK, BOUNDS).encode(event)
-    assert msgpack.unpackb(packed)["data"] == {"image/png": b"\x89PNG"}
-    text = codec(JSON, BOUNDS).encode(event)
-    assert orjson.loads(text)["data"] == {"image/png": {"base64": "iVBORw=="}}
-
-
-def test_subprotocols_are_chosen_best_first() -> None:
-    assert choose_subprotocol(["x", JSON, MSGPACK]) == MSGPACK
-    assert choose_subprotocol([JSON]) == JSON
-    assert choose_subprotocol(["broker.v2.json"]) is None
-    assert choose_subprotocol([]) is None
-    with pytest.raises(ValueError, match="no subprotocol"):
-        codec("broker.v2.json", BOUNDS)
-
-
-def test_a_codec_says_its_name_and_its_kind_of_frame() -> None:
-    for name, binary in ((MSGPACK, True), (JSON, False)):
-        assert codec(name, BOUNDS).name == name
-        assert codec(name, BOUNDS).binary is binary
-        assert codec(name, BOUNDS) is codec(name, Bounds(max_frame=100_000))
-
-
-@pytest.mark.parametrize("name", ["a", "chat-42", "A.b_c:d@e-f", "...", "x" * 128])
-def test_a_session_name_within_the_rule_is_taken(name: str) -> None:
-    assert check_session_name(name) == name
-
-
-@pytest.mark.parametrize(
-    "name", ["", ".", "..", "a/b", "a b", "é", "a\n", "\n", "x" * 129, "a{b}", "٣", "x" * 9999]
-)
-def test_a_session_name_outside_the_rule_is_refused_with_the_rule(name: str) -> None:
-    with pytest.raises(BadSessionName, match="1 to 128 characters of A-Z a-z 0-9") as caught:
-        check_session_name(name)
-    assert caught.value.field == "session"
-    assert len(caught.value.message) < 250
-
-
-@given(st.text(max_size=140))
-@QUICK
-def test_a_session_name_is_taken_whole_or_refused(name: str) -> None:
-    try:
-        assert check_session_name(name) == name
-        assert name.isascii()
-        assert 1 <= len(name) <= 128
-    except BadSessionName:
-        pass
-
-
-@pytest.mark.parametrize(
-    ("args", "expected"),
-    [
-        ({}, OpenQuery()),
-        ({"token": "secret"}, OpenQuery()),
-        (
-            {"profile": "data", "after": "0", "mode": "watch", "create": "false"},
-            OpenQuery(profile="data", after=0, mode="watch", create=False),
-        ),
-        ({"after": str(2**63 - 1), "mode": "run", "create": "1"}, OpenQuery(after=2**63 - 1)),
-        ({"after": "007", "create": "0"}, OpenQuery(after=7, create=False)),
-        (
-            {"memory": "256M", "processes": "40", "cpu": "0.5", "cpu_time": "5s"},
-            OpenQuery(limits={"memory": 256 << 20, "processes": 40, "cpu": 0.5, "cpu_time": 5.0}),
-        ),
-        ({"execution_timeout": "90"}, OpenQuery(limits={"execution_timeout": 90.0})),
-    ],
-)
-def test_a_query_says_how_to_attach(args: dict[str, str], expected: OpenQuery) -> None:
-    assert open_query(args) == expected
-
-
-@pytest.mark.parametrize(
-    ("args", "field", "text"),
-    [
-        ({"profile": ""}, "profile", "expected 1 to 64 characters"),
-        ({"profile": "x" * 65}, "profile", "expected 1 to 64 characters"),
-        ({"after": "-1"}, "after", "expected a sequence number, got '-1'"),
-        ({"after": ""}, "after", "expected a sequence number"),
-        ({"after": "٣"}, "after", "expected a sequence number"),
-        ({"after": "1_0"}, "after", "expected a sequence number"),
-        ({"after": "9" * 19}, "after", "expected a sequence number up to"),
-        ({"after": "9" * 9999}, "after", "expected a sequence number"),
-        ({"mode": "look"}, "mode", "expected run or watch, got 'look'"),
-        ({"create": "no"}, "create", "expected true or false, got 'no'"),
-        ({"memory": "much"}, "memory", "expected a size such as 512K, 8M, 1G or a number of bytes"),
-        ({"memory": "1K"}, "memory", "expected 32M to 16T; got '1K'"),
-        ({"processes": "1.5"}, "processes", "expected a whole number; got '1.5'"),
-        ({"cpu": "-1"}, "cpu", "expected a number such as 1 or 0.5; got '-1'"),
-        ({"cpu_time": ""}, "cpu_time", "expected a duration"),
-        ({"execution_timeout": ""}, "execution_timeout", "expected a bound, got nothing"),
-        ({"memroy": "1G"}, "memroy", "no such query parameter; did you mean memory?"),
-        ({"profil": "x"}, "profil", "no such query parameter; did you mean profile?"),
-        ({"q": "x"}, "q", "no such query parameter; known: profile, after"),
-    ],
-)
-def test_a_wrong_query_parameter_is_named(args: dict[str, str], field: str, text: str) -> None:
-    with pytest.raises(BadMessage) as caught:
-        open_query(args)
-    assert caught.value.field == field
-    assert text in caught.value.message
-
-
-@given(st.dictionaries(st.sampled_from(["profile", "after", "mode", "create", *ASKED]), st.text()))
-@QUICK
-def test_any_query_is_taken_or_refused(args: dict[str, str]) -> None:
-    refusal = refusal_of(lambda: open_query(args))
-    assert refusal is None or refusal.field in args
-
-
-def test_a_body_is_an_execute_without_id_and_type() -> None:
-    body = execute_body(b'{"code": "x", "timeout": 2, "profile": "data"}', BOUNDS)
-    assert body == ExecuteBody(code="x", timeout=2.0, profile="data")
-    assert body.request("1") == Execute(id="1", code="x", timeout=2.0)
-    shared = set(Execute.__struct_fields__) - {"id"}
-    assert set(ExecuteBody.__struct_fields__) - {"profile"} == shared
-
-
-def test_every_field_of_a_body_reaches_the_request() -> None:
-    sent = {
-        "code": "x",
-        "timeout": 2.5,
-        "stop_on_error": False,
-        "store_history": False,
-        "silent": True,
-        "metadata": {"a": 1},
-    }
-    request = execute_body(orjson.dumps(sent), BOUNDS).request("1")
-    assert {name: getattr(request, name) for name in sent} == sent
-
-
-@pytest.mark.parametrize(
-    ("data", "error", "text"),
-    [
-        (b"", BadFrame, 'expected JSON such as {"code": "1 + 1"}'),
-        (b"{", BadFrame, "not JSON"),
-        (b"\xff", BadFrame, "not JSON"),
-        (b"[]", BadFrame, "a message is a map; this is a list"),
-        (b"{}", BadMessage, "code: missing; this request needs it"),
-        (b'{"code": 1}', BadMessage, "code: expected str, got int"),
-        (b'{"code": "", "id": "1"}', BadMessage, "id: no such field of this request"),
-        (b'{"code": "", "type": "execute"}', BadMessage, "type: no such field of this request"),
-        (b'{"code": "", "profile": ""}', BadMessage, "profile: expected str of length >= 1"),
-        (b" " * 100_001, TooLarge, "over the bound of 100000"),
-    ],
-)
-def test_a_wrong_body_is_refused_clearly(data: bytes, error: type[ClientError], text: str) -> None:
-    with pytest.raises(error) as caught:
-        execute_body(data, BOUNDS)
-    assert text in caught.value.message
-
-
-@given(st.binary(max_size=200))
-@QUICK
-def test_any_body_is_a_request_or_a_refusal(data: bytes) -> None:
-    refusal = refusal_of(lambda: execute_body(data, BOUNDS))
-    assert refusal is None or refusal.message
-
-
-def deep(levels: int) -> object:
-    value: object = 1
-    for _ in range(levels):
-        value = [value]
-    return value
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        {"text/plain": "2"},
-        {"image/png": b"\x89PNG"},
-        {"text/plain": "a lone \ud800 surrogate", "n": 2**80, "f": 1.5, "none": None},
-        {"deep": deep(100)},
-        {"deep": deep(500)},
-        {"deep": deep(900)},
-    ],
-)
-@pytest.mark.parametrize("name", SUBPROTOCOLS)
-def test_an_event_that_was_kept_packed_is_sent_as_it_would_have_been(
-    name: str, data: dict[str, object]
-) -> None:
-    wire, event = codec(name, Bounds()), {"type": "display", "data": data, "seq": 1}
-    at_once = Envelope(event).frame(wire)
-    assert Envelope.of(Envelope(event).packed).frame(wire) == at_once
