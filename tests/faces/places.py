@@ -65,7 +65,11 @@ def stock(short_dir: Callable[[], Path]) -> Iterator[Place]:
 @pytest.fixture(scope="module")
 def live(broker: RunningBroker, place: Place) -> str:
     """Give the id, as a kernel, of a chat's session; `answer` is 42 in it."""
-    name = "chat-42"
+    return chat(broker, place, "chat-42")
+
+
+def chat(broker: RunningBroker, place: Place, name: str) -> str:
+    """Have a chat's session, with `answer` in it; return its id as a kernel."""
     with Broker(broker.url, broker.token).session(name) as session:
         session.execute("answer = 42").raise_for_status()
     return kernel_of(place, name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -13,7 +14,7 @@ import pexpect
 import pytest
 
 from tests.faces.peers import python, surroundings
-from tests.faces.places import broker, documented, in_path, live, place, short_dir
+from tests.faces.places import broker, chat, documented, in_path, live, place, short_dir
 from tests.jupyter.rest import Place, call
 from tests.system.conftest import RunningBroker
 
@@ -45,11 +46,28 @@ def told(home: Path, name: str, *arguments: str) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("protocol", ["DEFAULT", "V1"])
+PROTOCOLS = ("DEFAULT", "V1")
+
+
+@pytest.fixture(scope="module")
+def kernel_client(
+    broker: RunningBroker, place: Place, home: Path
+) -> Iterator[dict[str, Future[dict[str, Any]]]]:
+    """Run the program in each protocol, all at once: it waits 10 s for threads of its own."""
+
+    def run(protocol: str) -> dict[str, Any]:
+        found = chat(broker, place, f"chat-{protocol}")
+        return told(home, "kernel_client", place.url, place.token, protocol, found)
+
+    with ThreadPoolExecutor() as threads:
+        yield {protocol: threads.submit(run, protocol) for protocol in PROTOCOLS}
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_jupyter_kernel_client_runs_asks_interrupts_and_restarts(
-    place: Place, home: Path, live: str, protocol: str
+    kernel_client: dict[str, Future[dict[str, Any]]], protocol: str
 ) -> None:
-    assert told(home, "kernel_client", place.url, place.token, protocol, live) == {
+    assert kernel_client[protocol].result() == {
         "listed": True,
         "language": "python",
         "result": "hello\n42",
