@@ -146,7 +146,7 @@ async def test_the_last_cells_are_the_last_also_where_more_were_written_meanwhil
         session = await scene.open()
         for code in "abc":
             scene.ran(session, code)
-        scene.cells.read = late  # type: ignore[method-assign]
+        scene.cells.read = late
         assert await scene.told(most=2) == ["b", "c"]
 
 

@@ -203,7 +203,7 @@ def test_its_files_are_sent_fetched_and_removed_there(
         page.get_by_role("button", name="whose.txt", exact=True).click()
     assert got.value.path().read_bytes() == b"beta"
     sent = {"name": "sent.txt", "mimeType": "text/plain", "buffer": b"sent"}
-    page.locator("input[type=file]").set_input_files([sent])  # type: ignore[list-item]
+    page.locator("input[type=file]").set_input_files([sent])
     expect(page.get_by_role("button", name="sent.txt", exact=True)).to_be_visible()
     theirs, mine = (Broker(one.url, one.token).files(name) for one in (beta, broker))
     assert theirs.read("sent.txt") == b"sent"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -44,7 +43,7 @@ def name() -> str:
 
 
 @pytest.fixture
-def acme(broker: RunningBroker, name: str) -> Iterator[Holder]:
+def acme(broker: RunningBroker, name: str) -> Holder:
     """The tenant whose chat went wrong; the operator has a session of the same name."""
     execute(broker, name, "x = 1")
     holder = made(broker, tenant="acme")

@@ -14,10 +14,11 @@ from websockets.exceptions import InvalidStatus
 from broker.jupyter.names import kernel_id
 from broker.web.route import Operation
 from broker.web.routes import ROUTES
-from tests.faces.wire import V1, socket
-from tests.faces.wire import Place as JupyterPlace
+from tests.jupyter.messages import V1
+from tests.jupyter.rest import ask as ask_jupyter
+from tests.jupyter.rest import face
+from tests.jupyter.sockets import socket
 from tests.system.conftest import RunningBroker
-from tests.system.jupyter_peer import ask as ask_jupyter
 from tests.system.peer import Answer, ask_until, attached, call, execute, gate, new_name, open_gate
 from tests.system.test_audit import line, lines
 from tests.system.test_quotas import refusal
@@ -350,10 +351,6 @@ def test_looking_at_the_files_of_a_session_starts_no_kernel(broker: RunningBroke
     assert (row["generation"], row["kernel"]) == (1, "")
 
 
-def through_jupyter(broker: RunningBroker, token: str) -> JupyterPlace:
-    return JupyterPlace(f"{broker.url}/jupyter", token)
-
-
 async def test_a_token_for_the_one_session_opens_it_as_a_kernel(broker: RunningBroker) -> None:
     name, beside = new_name(), new_name()
     holder = in_acme(broker, name)
@@ -363,7 +360,7 @@ async def test_a_token_for_the_one_session_opens_it_as_a_kernel(broker: RunningB
     bound = Holder(broker.url, *(json.loads(created.stdout)[one] for one in ("token", "id")))
     [kernel] = ask_jupyter(bound, "GET", "/api/kernels").body
     assert kernel["id"] == kernel_id("acme", name)
-    async with socket(through_jupyter(broker, bound.token), kernel["id"], V1, "me") as notebook:
+    async with socket(face(broker, bound.token), kernel["id"], V1, "me") as notebook:
         cell = await notebook.execute("print(x * 2 + 2)")
         assert (await notebook.output(cell, "stream"))["content"]["text"] == "42\n"
         assert (await notebook.done(cell))["content"]["status"] == "ok"
@@ -383,7 +380,7 @@ async def test_a_token_that_only_watches_it_runs_nothing(broker: RunningBroker) 
     holder = in_acme(broker, name)
     bound = made(broker, "watch", tenant="acme", session=name)
     id_ = kernel_id("acme", name)
-    async with socket(through_jupyter(broker, bound.token), id_, V1, "me") as notebook:
+    async with socket(face(broker, bound.token), id_, V1, "me") as notebook:
         execute(holder, name, "print('seen')")
         await notebook.until(
             lambda one: one["content"].get("text") == "seen\n", "what the chat prints"
