@@ -98,7 +98,7 @@ def test_a_wait_of_no_time_is_refused(silent: str) -> None:
 def test_an_address_without_its_scheme_is_told_as_it_should_be(url: str, meant: str) -> None:
     for given in ({"url": url}, {"environ": {"BROKER_URL": url}}):
         with pytest.raises(BadRequest) as refused:
-            find(token="t", **given)  # type: ignore[arg-type]
+            find(token="t", **given)
         assert refused.value.message == (
             f"{url!r} is no address: one begins with http:// or https://, as in {meant}"
         )

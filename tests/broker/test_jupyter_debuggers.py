@@ -14,8 +14,8 @@ from tests.broker.test_jupyter_exchange import Stage
 
 def ask(stage: Stage, one: Follower, *commands: str) -> None:
     for command in commands:
-        fields = {"type": "request", "seq": 1, "command": command, "arguments": {}}
-        stage.ask(one, DEBUG, channel="control", **fields)
+        fields: dict[str, Any] = {"type": "request", "seq": 1, "command": command}
+        stage.ask(one, DEBUG, channel="control", **fields, arguments={})
 
 
 def left(stage: Stage) -> list[dict[str, Any]]:

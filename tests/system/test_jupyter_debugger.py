@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.faces.wire import Socket
+from tests.jupyter.sockets import Socket
 from tests.system.conftest import RunningBroker
 from tests.system.peer import attached, execute, new_name, row_of
 from tests.system.test_jupyter_channels import Debugger, looking_into

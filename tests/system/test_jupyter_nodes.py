@@ -11,8 +11,8 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from broker.jupyter.names import kernel_id
+from tests.jupyter.rest import ask, made, refusal
 from tests.system.conftest import RunningBroker
-from tests.system.jupyter_peer import ask, made, refusal
 from tests.system.peer import execute, new_name
 from tests.system.test_tokens import made as token_of
 
