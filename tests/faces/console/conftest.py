@@ -27,7 +27,13 @@ class Elsewhere(http.server.ThreadingHTTPServer):
 
     def __init__(self) -> None:
         self.hits: list[str] = []
+        self.connections = 0
         super().__init__(("127.0.0.1", 0), _Hit)
+
+    def verify_request(self, *_: object) -> bool:
+        """Count a connection, of which a request need not come."""
+        self.connections += 1
+        return True
 
 
 class _Hit(http.server.BaseHTTPRequestHandler):

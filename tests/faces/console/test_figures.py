@@ -148,6 +148,9 @@ def test_what_is_made_to_take_long_does_not(tab: Tab, client: Broker) -> None:
         "from IPython.display import HTML, Markdown, display\n"
         "display(Markdown('[' * 60_000), Markdown('**a*' * 15_000), Markdown('```\\n' * 9_000))\n"
         "print('a' * 200_000 + 'b\\b' * 100_000 + '\\x1b]' * 50_000 + '\\x1b[' + '1;' * 50_000)\n"
+        "rules = 'b ~ b > b ' * 20 + ':has(i ~ i ~ u) { filter: blur(90px) } '\n"
+        "names = ''.join(f'<b style=\"width: {n}px\"><i></i>' for n in range(900))\n"
+        "display(HTML('<style>' + rules * 150 + '</style>' + names))\n"
         "for number in range(130): display(HTML(f'<b>{number}</b>'))"
     )
     with client.session("slow") as session:
@@ -160,7 +163,7 @@ def test_what_is_made_to_take_long_does_not(tab: Tab, client: Broker) -> None:
             session.execute(code)
             cell = page.locator(".cell").nth(before)
             expect(cell.locator(".status.ok")).to_be_visible()
-            expect(cell.locator(".output")).to_have_count(133)
+            expect(cell.locator(".output")).to_have_count(134)
             last = cell.locator(".cut", has_text="of markup").last
             expect(last).to_be_visible(timeout=30_000)
 

@@ -38,10 +38,10 @@ def test_no_file_of_the_console_is_large_or_has_script_in_its_markup() -> None:
 
 
 @pytest.mark.row("GET /", "GET /console/{file}")
-def test_the_page_and_its_files_come_under_a_policy_and_from_the_cache(
+def test_files_come_under_a_policy_and_from_the_cache(
     broker: RunningBroker,
 ) -> None:
-    for path in ("/", "/console/main.js", "/console/page.css"):
+    for path in ("/console/main.js", "/console/page.css"):
         status, headers, body = fetched(broker, path)
         assert status == 200
         assert "unsafe" not in POLICY
@@ -52,6 +52,28 @@ def test_the_page_and_its_files_come_under_a_policy_and_from_the_cache(
         assert packed[1]["Content-Encoding"] == "gzip"
         assert gzip.decompress(packed[2]) == body
         assert fetched(broker, path, If_None_Match=headers["ETag"])[0] == 304
+
+
+@pytest.mark.parametrize("path", ["/", "/console/index.html"])
+def test_each_page_has_a_nonce_of_its_own_and_is_kept_nowhere(
+    broker: RunningBroker, path: str
+) -> None:
+    nonces = set()
+    for _ in range(2):
+        status, headers, body = fetched(broker, path)
+        assert status == 200
+        [nonce] = re.findall(rb' nonce="([\w-]{22})"', body)
+        nonces.add(nonce)
+        own = {
+            "Content-Security-Policy": POLICY.replace(
+                "style-src 'self'", f"style-src 'self' 'nonce-{nonce.decode()}'"
+            ),
+            "Cache-Control": "no-store",
+        }
+        for name, value in (HEADERS | own).items():
+            assert headers[name] == value
+        assert "ETag" not in headers
+    assert len(nonces) == 2
 
 
 @pytest.mark.parametrize("name", ["app.py", "..%2Fapp.py", "..", "index.html%00", "main.js%2F.."])
