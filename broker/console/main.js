@@ -1,7 +1,7 @@
 // The console: a token, and the page that the address names.
 
 import * as api from "./api.js";
-import { button, el } from "./dom.js";
+import { button, el, say } from "./dom.js";
 import * as keys from "./keys.js";
 import { Overview } from "./overview.js";
 import { SessionPage } from "./session.js";
@@ -59,7 +59,15 @@ function shut() {
   keys.use([]);
 }
 
+function tell(trouble) {
+  const said = main.querySelector(".sign-in .trouble");
+  said.hidden = !trouble;
+  say(said, trouble ?? "");
+}
+
+// Somebody may be typing into the form that is there.
 function signIn(trouble) {
+  if (main.querySelector(".sign-in")) return tell(trouble);
   shut();
   drawBar();
   document.title = "Sign in – kernel-broker";
@@ -81,8 +89,7 @@ function signIn(trouble) {
     try {
       me = await api.ask("GET", "/v1/me", { given, quiet: true });
     } catch (error) {
-      said.hidden = false;
-      said.textContent = explained(error);
+      tell(explained(error));
       return input.select();
     }
     api.keep(given);
@@ -90,6 +97,7 @@ function signIn(trouble) {
   });
   main.replaceChildren(form);
   input.focus();
+  return undefined;
 }
 
 // What cannot be a session's name is asked of nobody: a browser gives `..` a meaning of its own.
@@ -98,16 +106,20 @@ function nowhere() {
   main.replaceChildren(el("p", { class: "trouble", role: "alert" }, "There is no such session. ", el("a", { href: "#/" }, "All sessions")));
 }
 
-async function route() {
+async function route(again = false) {
   const mine = (turn += 1);
   taken();
   if (!api.token()) return signIn();
   try {
-    me ??= await api.ask("GET", "/v1/me", { quiet: true });
+    if (!me) {
+      const opened = await api.ask("GET", "/v1/me", { quiet: true });
+      if (again && main.querySelector(".sign-in input")?.value) return tell(null);
+      me = opened;
+    }
   } catch (error) {
     if (mine !== turn) return undefined;
     if (error.status) api.forget();
-    else setTimeout(() => mine === turn && route(), 3000);
+    else setTimeout(() => mine === turn && route(true), 3000);
     return signIn(explained(error));
   }
   if (mine !== turn) return undefined;

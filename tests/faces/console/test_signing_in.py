@@ -34,6 +34,38 @@ def test_a_pasted_token_signs_in_and_a_wrong_one_is_told_what_to_do(tab: Tab) ->
     assert page.evaluate("sessionStorage.length") == 0
 
 
+def test_what_is_typed_stays_while_the_broker_is_away(tab: Tab) -> None:
+    page = tab.open()
+    page.clock.install()
+    page.route("**/v1/me", lambda route: route.abort())
+    page.reload()
+    expect(page.get_by_role("alert")).to_contain_text("The broker does not answer")
+    page.get_by_label("Access token").fill("typed")
+    for _ in range(2):
+        with page.expect_event("requestfailed"):
+            page.clock.fast_forward(3100)
+        expect(page.get_by_label("Access token")).to_have_value("typed")
+        expect(page.get_by_label("Access token")).to_be_focused()
+    page.unroute("**/v1/me")
+    page.clock.fast_forward(3100)
+    expect(page.get_by_role("alert")).to_be_hidden()
+    expect(page.get_by_label("Access token")).to_have_value("typed")
+    page.get_by_label("Access token").fill(tab.broker.token)
+    page.keyboard.press("Enter")
+    expect(page.locator(".overview")).to_be_visible()
+
+
+def test_a_page_signs_in_by_itself_once_the_broker_is_back(tab: Tab) -> None:
+    page = tab.open()
+    page.clock.install()
+    page.route("**/v1/me", lambda route: route.abort())
+    page.reload()
+    expect(page.get_by_role("alert")).to_contain_text("The broker does not answer")
+    page.unroute("**/v1/me")
+    page.clock.fast_forward(3100)
+    expect(page.locator(".overview")).to_be_visible()
+
+
 def test_a_token_is_in_no_log(tab: Tab, client: Broker) -> None:
     with client.session("logged") as session:
         session.execute("1")
