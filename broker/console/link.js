@@ -2,7 +2,7 @@
 // with the last number it has seen, and hands each numbered event on once.
 
 import { at, get, subprotocols } from "./api.js";
-import { explained } from "./words.js";
+import { because, explained } from "./words.js";
 
 const FIRST_WAIT = 500; // ms before it tries again, doubled up to
 const LAST_WAIT = 10000;
@@ -10,6 +10,20 @@ const MOST_WAITING = 32; // messages; as many cells as a session has queued
 const GONE = 4404;
 const TOKEN_ENDED = 4401;
 const ELSEWHERE = 4409;
+
+function ended({ reason }) {
+  return `the session has ended${reason ? ` (${because(reason)})` : ""}`;
+}
+
+// A node that drains begins no session; it says so to everybody.
+async function isDraining() {
+  try {
+    const { reasons } = await (await fetch("/readyz", { cache: "no-store" })).json();
+    return reasons.includes("draining");
+  } catch {
+    return false;
+  }
+}
 
 export class Link {
   // `take` gets each event, `tell` each change of the connection: {state, text}.
@@ -70,8 +84,9 @@ export class Link {
   // Resolve to why there is nothing to come back to, or null where there is.
   async whyGone() {
     try {
+      if (this.waiting.length && (await isDraining())) return "the node takes no new sessions";
       const row = await get(at(this.session));
-      if (row.state === "closed") return "the session has ended";
+      if (row.state === "closed") return ended(row);
       return this.mode === "run" || row.clients !== null ? null : `node ${row.node} serves the session`;
     } catch (error) {
       return error.status === 0 ? null : explained(error);

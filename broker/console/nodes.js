@@ -2,7 +2,7 @@
 
 import { ask, get } from "./api.js";
 import { confirmed } from "./ask.js";
-import { button, el, note } from "./dom.js";
+import { button, el, note, say } from "./dom.js";
 import { bytes, clip, count, plural, span } from "./format.js";
 import { Spark } from "./spark.js";
 import { explained } from "./words.js";
@@ -28,6 +28,7 @@ class Nodes {
     this.memory = new Spark("Memory", bytes, 1 << 20);
     this.cpu = new Spark("CPU", (value) => `${value.toFixed(value < 1 ? 2 : 1)} cores`);
     this.nodes = el("tbody");
+    this.rows = new Map(); // of nodes, by name
     this.pools = el("tbody");
     this.element = el(
       "section",
@@ -88,21 +89,41 @@ class Nodes {
     this.measuredAt = now;
   }
 
+  // In place, so that a button that has the focus keeps it.
   drawNodes(nodes) {
-    this.nodes.replaceChildren(
-      ...nodes.map((one) =>
-        el(
-          "tr",
-          { class: one.draining ? "draining" : "" },
-          el("th", { scope: "row", title: `${one.url}, version ${one.version}` }, clip(one.node, 40)),
-          el("td", {}, one.draining ? el("span", { class: "pill warn" }, "draining") : `${one.isolation}${one.mode ? ` (${one.mode})` : ""}`),
-          figure(count(one.warm)),
-          figure(`${count(one.bound)} / ${count(one.capacity)}`),
-          figure(span(Date.now() / 1000 - one.started)),
-          el("td", { class: "acts" }, one.draining ? button("Undo", () => this.drain(one, false), { class: "small" }) : button("Drain…", () => this.drain(one, true), { class: "small" })),
-        ),
-      ),
+    const names = new Set(nodes.map((one) => one.node));
+    for (const [name, row] of this.rows) if (!names.has(name) && this.rows.delete(name)) row.remove();
+    for (const one of nodes) {
+      let row = this.rows.get(one.node);
+      if (!row) this.rows.set(one.node, (row = this.madeRow(one)));
+      if (!row.parentNode) this.nodes.append(row);
+      row.one = one;
+      const [name, state, warm, bound, up, acts] = row.children;
+      name.title = `${one.url}, version ${one.version}`;
+      const pill = state.firstChild;
+      pill.className = one.draining ? "pill warn" : "";
+      pill.title = one.draining ? fate(one) : "";
+      say(pill, one.draining ? drainingOf(one) : isolationOf(one));
+      say(warm, count(one.warm));
+      say(bound, `${count(one.bound)} / ${count(one.capacity)}`);
+      say(up, span(Date.now() / 1000 - one.started));
+      say(acts.firstChild, one.draining ? "Undo" : "Drain…");
+    }
+  }
+
+  madeRow(one) {
+    const act = () => this.drain(row.one, !row.one.draining);
+    const row = el(
+      "tr",
+      {},
+      el("th", { scope: "row" }, clip(one.node, 40)),
+      el("td", {}, el("span")),
+      figure(""),
+      figure(""),
+      figure(""),
+      el("td", { class: "acts" }, button("", act, { class: "small" })),
     );
+    return row;
   }
 
   drawPools(pools) {
@@ -124,17 +145,43 @@ class Nodes {
 
   async drain(one, begin) {
     const path = `/v1/nodes/${encodeURIComponent(one.node)}/drain`;
-    if (begin) {
-      const text = ["It takes no new sessions, lets what runs finish, and ends each session that runs nothing: their variables are gone.", "It can be undone; sessions that have ended do not come back."];
-      if (!(await confirmed({ title: `Drain node ${one.node}?`, text, act: "Drain" }))) return;
-    }
+    if (begin && !(await confirmed(asked(one)))) return;
     try {
       const told = await ask(begin ? "POST" : "DELETE", path);
-      note(begin ? `${one.node} drains: ${plural(told.sessions, "session")} left, ${told.busy} of them busy` : `${one.node} takes new sessions again`);
+      const left = `${plural(told.sessions, "session")} left, ${told.busy} of them busy`;
+      note(begin ? `${one.node} drains: ${left}` : `${one.node} takes new sessions again`);
     } catch (error) {
       note(explained(error), "error");
     }
+    this.element.dispatchEvent(new Event("changed", { bubbles: true }));
   }
+}
+
+function asked(one) {
+  return {
+    title: `Drain node ${one.node}?`,
+    text: [
+      one.bound ? `It serves ${plural(one.bound, "session")}.` : "It serves no session.",
+      "It takes no new ones, lets what runs finish, and ends each session that runs nothing: " +
+        "their variables are gone.",
+      "It can be undone; sessions that have ended do not come back.",
+    ],
+    act: "Drain",
+  };
+}
+
+function drainingOf(one) {
+  return one.bound ? `draining, ${count(one.bound)} left` : "drained";
+}
+
+// What becomes of a node that drains.
+function fate(one) {
+  if (!one.bound) return "It serves nobody, and takes no new sessions: it may be stopped.";
+  return "It takes no new sessions, and ends each of those left once nothing runs in it.";
+}
+
+function isolationOf(one) {
+  return one.mode ? `${one.isolation} (${one.mode})` : one.isolation;
 }
 
 function figure(text) {

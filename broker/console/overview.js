@@ -48,6 +48,7 @@ export class Overview {
         this.none,
       ),
     );
+    this.element.addEventListener("changed", () => this.look());
     this.visible = () => document.visibilityState === "visible" && this.look();
   }
 

@@ -44,20 +44,6 @@ def test_sessions_are_found_opened_and_killed_from_the_keyboard(tab: Tab, client
     expect(page.locator("h1")).to_have_text("key-1")
 
 
-def test_a_node_is_drained_after_a_question_and_taken_back(tab: Tab) -> None:
-    page = tab.open()
-    page.get_by_role("button", name="Drain…").click()
-    page.get_by_role("button", name="Cancel").click()
-    expect(page.locator(".pill.warn")).to_have_count(0)
-    # All of its sessions would end, those of other tests as well.
-    page.route("**/drain", lambda route: route.fulfill(json={"sessions": 2, "busy": 1}))
-    with page.expect_request("**/drain") as asked:
-        page.get_by_role("button", name="Drain…").click()
-        page.get_by_role("dialog").get_by_role("button", name="Drain").click()
-    assert asked.value.method == "POST"
-    expect(page.locator(".note")).to_contain_text("2 sessions left, 1 of them busy")
-
-
 def test_a_broker_that_does_not_answer_is_told_in_words(tab: Tab) -> None:
     page = tab.open()
     page.route("**/v1/sessions?**", lambda route: route.abort())

@@ -95,7 +95,9 @@ def test_what_runs_is_interrupted_and_a_session_restarted_and_killed(
     expect(page.locator(".note").last).to_contain_text("generation 2 ended")
     assert "stops" not in tab.broker.sessions()
     page.reload()
-    expect(page.locator(".following.ended")).to_have_text("the session has ended")
+    expect(page.locator(".following.ended")).to_have_text(
+        "the session has ended (killed by operator)"
+    )
     expect(page.locator(".cell")).to_have_count(2)
 
 
