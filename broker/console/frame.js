@@ -9,7 +9,7 @@ import { isDark, onChange } from "./theme.js";
 const MOST = 64 << 10; // characters
 const MOST_NODES = 2000;
 const TALLEST = 480; // pixels, until somebody pulls at the corner
-const UNKNOWN = 150; // pixels of a frame whose height nobody knows
+const UNKNOWN = new Set([0, 150]); // pixels of a frame whose document nobody has measured
 const LATE = 500; // ms until it is what it is
 const MEASURES = CSS.supports("frame-sizing", "content-height");
 const OUT =
@@ -48,18 +48,14 @@ function boxOf(styles, body, label) {
     title: label,
     referrerpolicy: "no-referrer",
     tabindex: "-1",
-    loading: "lazy",
   });
   const box = el("div", { class: MEASURES ? "frame begun" : "frame" }, frame);
   box.style.blockSize = `${height(body)}px`;
   const whole = trusted(documentOf(styles, body));
-  // Given a document before it has a width, a frame measures it as if it had none.
-  requestAnimationFrame(() =>
-    requestAnimationFrame(() => {
-      if (MEASURES) frame.addEventListener("load", () => fit(box, frame), { once: true });
-      frame.srcdoc = whole;
-    }),
-  );
+  seen(box, () => {
+    if (MEASURES) frame.addEventListener("load", () => fit(box, frame), { once: true });
+    frame.srcdoc = whole;
+  });
   return box;
 }
 
@@ -70,6 +66,20 @@ onChange(() => {
 });
 
 const shade = () => (isDark() ? "dark" : "light");
+
+// Call `then` once an element is near to what is seen, and has been laid out: a frame that is given
+// its document before it has a width measures it as if it had none.
+function seen(element, then) {
+  const observer = new IntersectionObserver(
+    (entries) => {
+      if (!entries.some((one) => one.isIntersecting)) return;
+      observer.disconnect();
+      requestAnimationFrame(() => requestAnimationFrame(then));
+    },
+    { rootMargin: "300px" },
+  );
+  observer.observe(element);
+}
 
 function documentOf(styles, body) {
   const sheet = `${location.origin}/console/frame.css`;
@@ -109,14 +119,15 @@ function clean(body) {
 // frame was when it began. For a moment the frame is as tall as that; from then on it fills its
 // box, which people may make taller.
 function fit(box, frame) {
-  const observer = new ResizeObserver(() => frame.offsetHeight !== UNKNOWN && take());
+  const observer = new ResizeObserver(() => UNKNOWN.has(frame.offsetHeight) || take());
   const late = setTimeout(() => take(), LATE);
   const take = () => {
     observer.disconnect();
     clearTimeout(late);
-    const tall = Math.min(frame.offsetHeight, TALLEST) + box.offsetHeight - box.clientHeight;
+    const tall = Math.min(frame.offsetHeight, TALLEST);
+    const edges = box.offsetHeight - box.clientHeight;
     box.classList.remove("measuring");
-    if (tall) box.style.blockSize = `${tall}px`;
+    if (tall) box.style.blockSize = `${tall + edges}px`;
   };
   box.classList.replace("begun", "measuring");
   observer.observe(frame);

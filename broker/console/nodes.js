@@ -120,7 +120,7 @@ class Nodes {
       el("td", {}, el("span")),
       figure(""),
       figure(""),
-      figure(""),
+      figure("", "up"),
       el("td", { class: "acts" }, button("", act, { class: "small" })),
     );
     return row;
@@ -132,11 +132,11 @@ class Nodes {
         el(
           "tr",
           {},
-          el("th", { scope: "row" }, one.profile),
+          el("th", { scope: "row", title: one.profile }, one.profile),
           figure(`${count(one.warm)} / ${count(one.target)}`),
-          figure(count(one.starting)),
+          figure(count(one.starting), "starting"),
           figure(`${count(one.bound)} / ${count(one.cap)}`),
-          figure(count(one.waiting)),
+          figure(count(one.waiting), "waiting"),
           el("td", { title: one.error }, one.state === "ok" ? "ok" : el("span", { class: "pill bad" }, clip(one.error || one.state, 80))),
         ),
       ),
@@ -184,11 +184,14 @@ function isolationOf(one) {
   return one.mode ? `${one.isolation} (${one.mode})` : one.isolation;
 }
 
-function figure(text) {
-  return el("td", { class: "number" }, text);
+function figure(text, name = "") {
+  return el("td", { class: `number ${name}` }, text);
 }
 
 function grid(title, names, body, numbers) {
-  const heads = names.map((name, at) => el("th", { scope: "col", class: numbers.includes(at) ? "number" : "" }, name));
+  const heads = names.map((name, at) => {
+    const number = numbers.includes(at) ? "number" : "";
+    return el("th", { scope: "col", class: `${number} ${name.toLowerCase()}` }, name);
+  });
   return el("div", { class: "scroll" }, el("table", { class: "plain-table" }, el("caption", {}, title), el("thead", {}, el("tr", {}, ...heads)), body));
 }

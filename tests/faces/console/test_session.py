@@ -247,3 +247,48 @@ def test_it_comes_back_after_a_lost_connection_and_nothing_comes_twice(
         expect(page.locator(".cell").nth(2)).to_contain_text("three")
         expect(page.locator(".cell")).to_have_count(3)
         assert page.evaluate("window.sockets.length") == 2
+
+
+MARKDOWN = """
+# Title
+Some **bold** text
+on two lines, `code`.
+- one
+  - within
+- two
+
+3. three
+> quoted
+---
+```python
+x = 1
+
+y = 2
+```
+| name | count |
+|------|------:|
+| tea  | **2** |
+| left |
+after | all
+"""
+
+
+def test_markdown_is_shown_as_what_it_means(tab: Tab, client: Broker) -> None:
+    with client.session("marked") as session:
+        session.execute(
+            "from IPython.display import Markdown\nMarkdown(text)", inputs={"text": MARKDOWN}
+        )
+    page = tab.session("marked")
+    shown = page.locator(".markdown")
+    expect(shown.locator("h3")).to_have_text("Title")
+    expect(shown.locator("p")).to_have_text("Some bold text on two lines, code.")
+    expect(shown.locator("p strong")).to_have_text("bold")
+    expect(shown.locator("ul li")).to_have_text(["one", "within", "two"])
+    expect(shown.locator("li.deep-1")).to_have_text("within")
+    expect(shown.locator("ol[start='3'] li")).to_have_text("three")
+    expect(shown.locator("blockquote")).to_have_text("quoted")
+    expect(shown.locator("hr")).to_have_count(1)
+    assert shown.locator("pre").text_content() == "x = 1\n\ny = 2"
+    expect(shown.locator("th.number")).to_have_text("count")
+    expect(shown.locator("td")).to_have_text(["tea", "2", "left", "after", "all"])
+    expect(shown.locator("td strong")).to_have_text("2")
