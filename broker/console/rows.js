@@ -3,6 +3,7 @@
 import { ofTenant } from "./api.js";
 import { el, say, soon, straight } from "./dom.js";
 import { bytes, clip, count, span } from "./format.js";
+import { because } from "./words.js";
 
 const AROUND = 8; // rows above and below the view
 const NARROW = matchMedia("(max-width: 720px)");
@@ -25,7 +26,7 @@ export function idleOf(row) {
 }
 
 export function errorOf(row) {
-  return row.last_error || row.reason || "";
+  return row.last_error || because(row.reason);
 }
 
 // Where a session's page is, for who is of `tenant`.
