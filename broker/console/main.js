@@ -33,15 +33,34 @@ function decoded(text) {
 }
 
 function drawBar() {
-  const who = me && el("span", { class: "who", title: me.expires ? `The token ends ${new Date(me.expires * 1000).toLocaleString()}` : "" }, `${me.tenant} · ${me.operator ? "operator" : me.scopes.join(", ")}`);
+  const who =
+    me &&
+    el(
+      "span",
+      {
+        class: "who",
+        title: me.expires ? `The token ends ${new Date(me.expires * 1000).toLocaleString()}` : "",
+      },
+      `${me.tenant} · ${me.operator ? "operator" : me.scopes.join(", ")}`,
+    );
   bar.replaceChildren(
-    el("a", { href: "#/", class: "brand" }, el("img", { src: "/console/icon.svg", alt: "", width: 20, height: 20 }), el("strong", {}, "kernel-broker")),
+    el(
+      "a",
+      { href: "#/", class: "brand" },
+      el("img", { src: "/console/icon.svg", alt: "", width: 20, height: 20 }),
+      el("strong", {}, "kernel-broker"),
+    ),
     el(
       "div",
       { class: "right" },
       who ?? "",
       button("?", keys.help, { class: "bare", title: "Keys (?)", "aria-label": "Keys" }),
-      button("◐", theme.toggle, { class: "bare", title: "Light or dark (t)", "aria-label": "Light or dark", "data-theme-toggle": true }),
+      button("◐", theme.toggle, {
+        class: "bare",
+        title: "Light or dark (t)",
+        "aria-label": "Light or dark",
+        "data-theme-toggle": true,
+      }),
       me ? button("Sign out", leave, { class: "small" }) : "",
     ),
   );
@@ -72,7 +91,14 @@ function signIn(trouble) {
   drawBar();
   document.title = "Sign in – kernel-broker";
   const said = el("p", { class: "trouble", role: "alert", hidden: !trouble }, trouble ?? "");
-  const input = el("input", { id: "token", type: "password", autocomplete: "off", spellcheck: "false", required: true, "aria-describedby": "about-token" });
+  const input = el("input", {
+    id: "token",
+    type: "password",
+    autocomplete: "off",
+    spellcheck: "false",
+    required: true,
+    "aria-describedby": "about-token",
+  });
   const form = el(
     "form",
     { class: "sign-in" },
@@ -81,7 +107,14 @@ function signIn(trouble) {
     el("label", { for: "token" }, "Access token"),
     input,
     el("button", { type: "submit", class: "primary" }, "Sign in"),
-    el("p", { id: "about-token", class: "hint" }, el("code", {}, "broker serve"), " prints one, and ", el("code", {}, "broker token create"), " makes one. It stays in this tab, until the tab is closed."),
+    el(
+      "p",
+      { id: "about-token", class: "hint" },
+      el("code", {}, "broker serve"),
+      " prints one, and ",
+      el("code", {}, "broker token create"),
+      " makes one. It stays in this tab, until the tab is closed.",
+    ),
   );
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
@@ -103,7 +136,14 @@ function signIn(trouble) {
 // What cannot be a session's name is asked of nobody: a browser gives `..` a meaning of its own.
 function nowhere() {
   document.title = "No such session – kernel-broker";
-  main.replaceChildren(el("p", { class: "trouble", role: "alert" }, "There is no such session. ", el("a", { href: "#/" }, "All sessions")));
+  main.replaceChildren(
+    el(
+      "p",
+      { class: "trouble", role: "alert" },
+      "There is no such session. ",
+      el("a", { href: "#/" }, "All sessions"),
+    ),
+  );
 }
 
 async function route(again = false) {

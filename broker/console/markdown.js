@@ -9,8 +9,17 @@ const BLOCKS = 500;
 const CELLS = 2000; // of one table
 const WIDE = 4000; // characters of one paragraph
 // Each repetition ends soon: a stranger chooses the text.
-const INLINE =
-  /`([^`\n]+)`|\*\*([^*\n]+)\*\*|\*([^*\s][^*\n]*)\*|!?\[([^\]\n]{0,300})\]\(([^)\s]{0,2000})[^)\n]{0,300}\)/g;
+const INLINE = new RegExp(
+  [
+    /`([^`\n]+)`/,
+    /\*\*([^*\n]+)\*\*/,
+    /\*([^*\s][^*\n]*)\*/,
+    /!?\[([^\]\n]{0,300})\]\(([^)\s]{0,2000})[^)\n]{0,300}\)/,
+  ]
+    .map((one) => one.source)
+    .join("|"),
+  "g",
+);
 const FENCE = /^ {0,3}```/;
 const HEADING = /^(#{1,6})\s+(.*)/;
 const RULE = /^ {0,3}(?:-{3,}|\*{3,}|_{3,})\s*$/;
@@ -22,7 +31,7 @@ export function rendered(text) {
   const all = straight(text.slice(0, MOST)).replaceAll("\r\n", "\n").split("\n");
   const box = el("div", { class: "markdown" });
   const lines = { all, at: 0 };
-  for (let made = 0; lines.at < all.length && made < BLOCKS; ) {
+  for (let made = 0; lines.at < all.length && made < BLOCKS;) {
     if (all[lines.at].trim()) {
       box.append(block(lines));
       made += 1;

@@ -7,8 +7,9 @@ import { bytes, clip, count, plural, span } from "./format.js";
 import { Spark } from "./spark.js";
 import { explained } from "./words.js";
 
-const MEASURED = 4; // each so many looks, processes are measured: some milliseconds of the node's time each,
-const FEW = 128; // kernels, and of more than these none is
+// Each so many looks, processes are measured: some milliseconds of the node's time each.
+const MEASURED = 4;
+const FEW = 128; // kernels; of more than these none is measured
 
 let kept = null;
 
@@ -33,12 +34,21 @@ class Nodes {
     this.element = el(
       "section",
       { "aria-label": "Nodes and pools", class: "nodes" },
-      el("div", { class: "tiles" }, ...[this.warm, this.bound, this.busy, this.memory, this.cpu].map((one) => one.element)),
+      el(
+        "div",
+        { class: "tiles" },
+        ...[this.warm, this.bound, this.busy, this.memory, this.cpu].map((one) => one.element),
+      ),
       el(
         "div",
         { class: "pair" },
         grid("Nodes", ["Node", "Isolation", "Warm", "Bound", "Up", ""], this.nodes, [2, 3, 4]),
-        grid("Pools", ["Pool", "Warm", "Starting", "Bound", "Waiting", "State"], this.pools, [1, 2, 3, 4]),
+        grid(
+          "Pools",
+          ["Pool", "Warm", "Starting", "Bound", "Waiting", "State"],
+          this.pools,
+          [1, 2, 3, 4],
+        ),
       ),
     );
     this.memory.element.hidden = this.cpu.element.hidden = true;
@@ -46,7 +56,10 @@ class Nodes {
 
   // Look again; returns the memory of kernels by their id, where it was measured.
   async look(signal) {
-    const [{ nodes }, told] = await Promise.all([get("/v1/nodes", signal), get("/v1/pools", signal)]);
+    const [{ nodes }, told] = await Promise.all([
+      get("/v1/nodes", signal),
+      get("/v1/pools", signal),
+    ]);
     this.isFew = told.pools.reduce((total, one) => total + one.kernels.length, 0) <= FEW;
     const measures = this.isFew && this.looks % MEASURED === 0;
     this.looks += 1;
@@ -63,16 +76,25 @@ class Nodes {
     const busy = rows.filter((row) => row.state === "busy").length;
     this.busy.add(busy, `of ${count(rows.length)}`);
     const used = rows.filter((row) => row.usage?.memory);
-    if (this.isFew === false && used.length) this.memory.add(used.reduce((total, row) => total + row.usage.memory, 0), `of ${plural(used.length, "session")}`);
+    if (this.isFew === false && used.length)
+      this.memory.add(
+        used.reduce((total, row) => total + row.usage.memory, 0),
+        `of ${plural(used.length, "session")}`,
+      );
   }
 
   measure(told) {
     const kernels = told.pools.flatMap((pool) => pool.kernels);
     const rows = [told.broker, ...told.zygotes, ...kernels];
     const measured = rows.filter((row) => typeof row.pss === "number");
-    this.memory.add(measured.length ? measured.reduce((total, row) => total + row.pss, 0) : null, plural(rows.length, "process", "processes"));
+    this.memory.add(
+      measured.length ? measured.reduce((total, row) => total + row.pss, 0) : null,
+      plural(rows.length, "process", "processes"),
+    );
     this.measureCpu(rows);
-    return new Map(kernels.filter((row) => typeof row.pss === "number").map((row) => [row.kernel, row.pss]));
+    return new Map(
+      kernels.filter((row) => typeof row.pss === "number").map((row) => [row.kernel, row.pss]),
+    );
   }
 
   measureCpu(rows) {
@@ -92,7 +114,8 @@ class Nodes {
   // In place, so that a button that has the focus keeps it.
   drawNodes(nodes) {
     const names = new Set(nodes.map((one) => one.node));
-    for (const [name, row] of this.rows) if (!names.has(name) && this.rows.delete(name)) row.remove();
+    for (const [name, row] of this.rows)
+      if (!names.has(name) && this.rows.delete(name)) row.remove();
     for (const one of nodes) {
       let row = this.rows.get(one.node);
       if (!row) this.rows.set(one.node, (row = this.madeRow(one)));
@@ -137,7 +160,13 @@ class Nodes {
           figure(count(one.starting), "starting"),
           figure(`${count(one.bound)} / ${count(one.cap)}`),
           figure(count(one.waiting), "waiting"),
-          el("td", { title: one.error }, one.state === "ok" ? "ok" : el("span", { class: "pill bad" }, clip(one.error || one.state, 80))),
+          el(
+            "td",
+            { title: one.error },
+            one.state === "ok"
+              ? "ok"
+              : el("span", { class: "pill bad" }, clip(one.error || one.state, 80)),
+          ),
         ),
       ),
     );
@@ -193,5 +222,15 @@ function grid(title, names, body, numbers) {
     const number = numbers.includes(at) ? "number" : "";
     return el("th", { scope: "col", class: `${number} ${name.toLowerCase()}` }, name);
   });
-  return el("div", { class: "scroll" }, el("table", { class: "plain-table" }, el("caption", {}, title), el("thead", {}, el("tr", {}, ...heads)), body));
+  return el(
+    "div",
+    { class: "scroll" },
+    el(
+      "table",
+      { class: "plain-table" },
+      el("caption", {}, title),
+      el("thead", {}, el("tr", {}, ...heads)),
+      body,
+    ),
+  );
 }

@@ -35,24 +35,50 @@ class About {
       ["Ends, if unused", row.expires ? time(row.expires) : "never"],
       ["Cells run", count(row.executions)],
       ["Waiting", count(row.queued)],
-      ["Clients", row.attached ? `${row.attached.run} run, ${row.attached.watch} watch` : count(row.clients)],
+      [
+        "Clients",
+        row.attached ? `${row.attached.run} run, ${row.attached.watch} watch` : count(row.clients),
+      ],
       ["Last end", because(row.reason) || "–"],
     ];
-    if (usage) facts.push(["Memory", bytes(usage.memory)], ["Peak memory", bytes(usage.memory_peak)], ["CPU", seconds(usage.cpu_seconds)], ["Processes", count(usage.processes)]);
-    if (row.workspace_bytes !== undefined && row.workspace_bytes !== null) facts.push(["Files", bytes(row.workspace_bytes)]);
+    if (usage)
+      facts.push(
+        ["Memory", bytes(usage.memory)],
+        ["Peak memory", bytes(usage.memory_peak)],
+        ["CPU", seconds(usage.cpu_seconds)],
+        ["Processes", count(usage.processes)],
+      );
+    if (row.workspace_bytes !== undefined && row.workspace_bytes !== null)
+      facts.push(["Files", bytes(row.workspace_bytes)]);
     this.element.replaceChildren(list(facts));
-    if (limits) this.element.append(el("h3", {}, "Bounds"), list(Object.entries(limits).map(bound)));
-    this.list("Generations", row.history, (one) => `${one.generation}: ${one.ended ? `${because(one.reason) || "ended"}, ${time(one.ended)}` : "lives"}`);
-    this.list("Last errors", row.errors, (one) => `${span(Date.now() / 1000 - one.at)} ago: ${one.error}`);
+    if (limits)
+      this.element.append(el("h3", {}, "Bounds"), list(Object.entries(limits).map(bound)));
+    this.list("Generations", row.history, (one) => {
+      const end = one.ended ? `${because(one.reason) || "ended"}, ${time(one.ended)}` : "lives";
+      return `${one.generation}: ${end}`;
+    });
+    this.list(
+      "Last errors",
+      row.errors,
+      (one) => `${span(Date.now() / 1000 - one.at)} ago: ${one.error}`,
+    );
   }
 
   list(title, rows, told) {
-    if (rows?.length) this.element.append(el("h3", {}, title), el("ul", {}, ...rows.toReversed().map((one) => el("li", {}, told(one)))));
+    if (rows?.length)
+      this.element.append(
+        el("h3", {}, title),
+        el("ul", {}, ...rows.toReversed().map((one) => el("li", {}, told(one)))),
+      );
   }
 }
 
 function list(facts) {
-  return el("dl", {}, ...facts.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]));
+  return el(
+    "dl",
+    {},
+    ...facts.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]),
+  );
 }
 
 // What is bounded, and by how much, in its unit.
@@ -74,11 +100,30 @@ export class Side {
       About: new About(session),
     };
     this.tabs = Object.keys(this.panels).map((name) =>
-      button(name, () => this.open(name), { role: "tab", id: `tab-${name}`, "aria-controls": "side-panel", tabindex: "-1" }),
+      button(name, () => this.open(name), {
+        role: "tab",
+        id: `tab-${name}`,
+        "aria-controls": "side-panel",
+        tabindex: "-1",
+      }),
     );
-    const bar = el("div", { class: "tabs", role: "tablist", "aria-label": "Beside the notebook", onkeydown: (event) => this.key(event) }, ...this.tabs);
+    const bar = el(
+      "div",
+      {
+        class: "tabs",
+        role: "tablist",
+        "aria-label": "Beside the notebook",
+        onkeydown: (event) => this.key(event),
+      },
+      ...this.tabs,
+    );
     this.body = el("div", { id: "side-panel", role: "tabpanel" });
-    this.element = el("aside", { class: "side", "aria-label": "Variables, files and figures" }, bar, this.body);
+    this.element = el(
+      "aside",
+      { class: "side", "aria-label": "Variables, files and figures" },
+      bar,
+      this.body,
+    );
     this.open(Object.keys(this.panels)[0]);
   }
 
