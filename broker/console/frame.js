@@ -23,6 +23,7 @@ const KEPT = new Set(
     "title type valign value width"
   ).split(" "),
 );
+const COLOURS = /[\s;{](?:background(?:-color|-image)?|color):/;
 const IMAGE = /^data:image\/(?:png|jpeg|gif|webp);base64,[\w+/=\s]*$/i;
 
 const policy = globalThis.trustedTypes?.createPolicy("frame", { createHTML: (text) => text });
@@ -66,6 +67,9 @@ onChange(() => {
 });
 
 const shade = () => (isDark() ? "dark" : "light");
+// Whoever colours some of it had white paper in mind, unless the styles tell what they do in the
+// dark.
+const onWhite = (styles) => COLOURS.test(styles) && !styles.includes("prefers-color-scheme");
 
 // Call `then` once an element is near to what is seen, and has been laid out: a frame that is given
 // its document before it has a width measures it as if it had none.
@@ -87,7 +91,7 @@ function documentOf(styles, body) {
     `default-src 'none'; img-src data:; font-src data:; style-src ${sheet} 'nonce-${nonce}'; ` +
     "form-action 'none'; base-uri 'none'";
   return (
-    `<!doctype html><html class="${shade()}"><head>` +
+    `<!doctype html><html class="${onWhite(styles) ? "light own" : shade()}"><head>` +
     `<meta http-equiv="Content-Security-Policy" content="${rules}">` +
     `<meta name="responsive-embedded-sizing" content="allow-origins=${location.origin}">` +
     `<link rel="stylesheet" href="${sheet}"><style nonce="${nonce}">${styles}</style>` +

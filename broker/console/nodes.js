@@ -177,8 +177,7 @@ class Nodes {
     if (begin && !(await confirmed(asked(one)))) return;
     try {
       const told = await ask(begin ? "POST" : "DELETE", path);
-      const left = `${plural(told.sessions, "session")} left, ${told.busy} of them busy`;
-      note(begin ? `${one.node} drains: ${left}` : `${one.node} takes new sessions again`);
+      note(`${one.node} ${begin ? leftOf(told) : "takes new sessions again"}`);
     } catch (error) {
       note(explained(error), "error");
     }
@@ -197,6 +196,11 @@ function asked(one) {
     ],
     act: "Drain",
   };
+}
+
+function leftOf({ sessions, busy }) {
+  if (!sessions) return "is drained: it serves nobody";
+  return `drains: ${plural(sessions, "session")} left, ${busy} of them busy`;
 }
 
 function drainingOf(one) {

@@ -112,7 +112,8 @@ export class Rows {
     const { top } = this.element.getBoundingClientRect();
     const first = Math.max(0, Math.floor(-top / size) - AROUND);
     const last = Math.min(this.rows.length, Math.ceil((innerHeight - top) / size) + AROUND);
-    this.element.style.blockSize = `${this.rows.length * size}px`;
+    // The last line is the frame's own.
+    this.element.style.blockSize = `${Math.max(0, this.rows.length * size - 1)}px`;
     const kept = new Set();
     for (let index = first; index < last; index += 1) {
       const row = this.rows[index];

@@ -73,7 +73,9 @@ def test_a_drain_is_asked_for_followed_to_its_end_and_undone(
     )
     expect(page.locator(".remark.empty")).to_be_visible()
     page.get_by_label("Which sessions").select_option("all")
-    expect(page.locator(".rows .row", has_text="idle").locator(".error")).to_contain_text("its node was drained")
+    expect(page.locator(".rows .row", has_text="idle").locator(".error")).to_contain_text(
+        "its node was drained"
+    )
     row.get_by_role("button", name="Undo").click()
     expect(row.get_by_role("button", name="Drain…")).to_be_visible()
     expect(page.locator(".note").last).to_contain_text("takes new sessions again")

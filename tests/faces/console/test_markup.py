@@ -78,6 +78,28 @@ def test_what_frames_hold_becomes_light_or_dark_with_the_page(tab: Tab, client: 
     expect(inside).to_have_css("background-color", "rgb(255, 255, 255)")
 
 
+def test_what_colours_some_of_it_stays_on_the_paper_it_was_made_for(
+    tab: Tab, client: Broker
+) -> None:
+    code = (
+        "from IPython.display import HTML, display\n"
+        "display(HTML('<p style=\"background: #fdd\">no ink named</p>'))\n"
+        "display(HTML('<style>p { color: #111 }</style><p>no paper named</p>'))\n"
+        "display(HTML('<style>@media (prefers-color-scheme: dark) { p { color: #eee } }</style>"
+        "<p>both</p>'))\n"
+        "display(HTML('<style>p { text-align: right }</style><p>neither</p>'))\n"
+    )
+    with client.session("papers") as session:
+        session.execute(code)
+    tab.page.emulate_media(color_scheme="dark")
+    page = tab.session("papers")
+    expect(page.locator(".markup iframe")).to_have_count(4)
+    papers = {"ink": "255, 255, 255", "paper": "255, 255, 255", "both": "22, 27, 36"}
+    for text, paper in (papers | {"neither": "22, 27, 36"}).items():
+        found = frame_of(page, text).locator("html")
+        expect(found).to_have_css("background-color", f"rgb({paper})")
+
+
 def test_a_frame_is_as_tall_as_what_it_holds(tab: Tab, client: Broker) -> None:
     code = (
         "from IPython.display import HTML, display\n"
