@@ -48,7 +48,6 @@ function boxOf(styles, body, label) {
     sandbox: "",
     title: label,
     referrerpolicy: "no-referrer",
-    tabindex: "-1",
   });
   const box = el("div", { class: MEASURES ? "frame begun" : "frame" }, frame);
   box.style.blockSize = `${height(body)}px`;
