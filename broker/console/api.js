@@ -28,7 +28,14 @@ export async function fetched(method, path, { body, type, signal, given, quiet }
   if (type) headers["Content-Type"] = type;
   let answer;
   try {
-    answer = await fetch(path, { method, headers, body, signal, cache: "no-store", credentials: "omit" });
+    answer = await fetch(path, {
+      method,
+      headers,
+      body,
+      signal,
+      cache: "no-store",
+      credentials: "omit",
+    });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Refused(0);
@@ -61,7 +68,9 @@ export function isSessionName(text) {
 // `session` is a name, or {name, tenant}, where the tenant is null for one's own.
 export function at(session, rest = "") {
   const { name, tenant } = typeof session === "string" ? { name: session } : session;
-  const whose = tenant ? `${rest.includes("?") ? "&" : "?"}tenant=${encodeURIComponent(tenant)}` : "";
+  const whose = tenant
+    ? `${rest.includes("?") ? "&" : "?"}tenant=${encodeURIComponent(tenant)}`
+    : "";
   return `/v1/sessions/${encodeURIComponent(name)}${rest}${whose}`;
 }
 

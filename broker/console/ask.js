@@ -5,7 +5,14 @@ import { button, el } from "./dom.js";
 // Resolve to true, or to the text where one is asked for; to null when it is not to be done.
 export function confirmed({ title, text, act, danger = true, field = null }) {
   const before = document.activeElement;
-  const input = field && el("input", { id: "asked", maxlength: 200, placeholder: field.placeholder, autocomplete: "off" });
+  const input =
+    field &&
+    el("input", {
+      id: "asked",
+      maxlength: 200,
+      placeholder: field.placeholder,
+      autocomplete: "off",
+    });
   const yes = el("button", { type: "submit", class: danger ? "danger" : "primary" }, act);
   const dialog = el(
     "dialog",
@@ -17,7 +24,12 @@ export function confirmed({ title, text, act, danger = true, field = null }) {
       ...text.map((one) => el("p", {}, one)),
       input && el("label", { for: "asked" }, field.label),
       input,
-      el("div", { class: "acts" }, button("Cancel", () => dialog.close("")), yes),
+      el(
+        "div",
+        { class: "acts" },
+        button("Cancel", () => dialog.close("")),
+        yes,
+      ),
     ),
   );
   document.body.append(dialog);
@@ -45,7 +57,11 @@ export function told(title, ...content) {
     { class: "ask wide", "aria-label": title },
     el("h2", {}, title),
     ...content,
-    el("div", { class: "acts" }, button("Close", () => dialog.close(), { class: "primary", autofocus: true })),
+    el(
+      "div",
+      { class: "acts" },
+      button("Close", () => dialog.close(), { class: "primary", autofocus: true }),
+    ),
   );
   dialog.addEventListener("close", () => dialog.remove());
   dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());

@@ -59,7 +59,7 @@ export class Cell {
       say(this.origin, ORIGINS[origin] ?? `run from ${clip(String(origin), 40)}`);
       this.element.classList.add("by-hand");
     }
-    say(this.number, `[${this.state === "running" ? "*" : this.count ?? " "}]`);
+    say(this.number, `[${this.state === "running" ? "*" : (this.count ?? " ")}]`);
     this.mark.className = `mark ${this.state}`;
     this.mark.title = this.state;
     this.element.dataset.state = this.state;
@@ -84,11 +84,17 @@ export class Cell {
     this.source.replaceChildren(this.python ? highlighted(text) : straight(text));
     this.source.hidden = !code;
     this.more.hidden = !long;
-    if (long) this.more.replaceChildren(button(`Show ${plural(lines.length - FOLDED, "more line")}`, () => this.drawCode(true), { class: "link" }));
+    if (long)
+      this.more.replaceChildren(
+        button(`Show ${plural(lines.length - FOLDED, "more line")}`, () => this.drawCode(true), {
+          class: "link",
+        }),
+      );
   }
 
   tick() {
-    if (this.state === "running" && this.began) say(this.foot, `running, ${seconds((performance.now() - this.began) / 1000)}`);
+    if (this.state === "running" && this.began)
+      say(this.foot, `running, ${seconds((performance.now() - this.began) / 1000)}`);
   }
 
   wait(position) {
@@ -130,12 +136,24 @@ export class Cell {
   fail(event) {
     this.cleared();
     const lines = unescaped((event.traceback ?? []).join("\n")).split("\n");
-    const kept = lines.length > TRACE ? [...lines.slice(0, 10), `… ${plural(lines.length - TRACE, "line")} …`, ...lines.slice(-(TRACE - 10))] : lines;
-    const title = event.name ? `${event.name}: ${event.message ?? ""}` : event.message ?? "";
+    const kept =
+      lines.length > TRACE
+        ? [
+            ...lines.slice(0, 10),
+            `… ${plural(lines.length - TRACE, "line")} …`,
+            ...lines.slice(-(TRACE - 10)),
+          ]
+        : lines;
+    const title = event.name ? `${event.name}: ${event.message ?? ""}` : (event.message ?? "");
     const trace = el("pre", {}, kept.map((line) => clip(line, 2000)).join("\n"));
     const open = lines.length <= 14;
     this.add({
-      element: el("div", { class: "failure", role: "group", "aria-label": "Error" }, el("strong", {}, clip(plain(title), 600)), kept.join("").trim() && el("details", { open }, el("summary", {}, "Traceback"), trace)),
+      element: el(
+        "div",
+        { class: "failure", role: "group", "aria-label": "Error" },
+        el("strong", {}, clip(plain(title), 600)),
+        kept.join("").trim() && el("details", { open }, el("summary", {}, "Traceback"), trace),
+      ),
     });
   }
 
@@ -147,7 +165,13 @@ export class Cell {
     if (this.outputs.length >= OUTPUTS) {
       this.over = (this.over ?? 0) + 1;
       this.overflow ??= this.box.appendChild(el("div", { class: "remark" }));
-      soon((this.tellOver ??= () => say(this.overflow, `${plural(this.over, "more output")} not shown; the notebook has them.`)));
+      soon(
+        (this.tellOver ??= () =>
+          say(
+            this.overflow,
+            `${plural(this.over, "more output")} not shown; the notebook has them.`,
+          )),
+      );
       return false;
     }
     this.outputs.push(output);
@@ -171,7 +195,8 @@ export class Cell {
 
   // `event` is a `done`, or as much of one as a notebook keeps.
   end(event) {
-    if (event.execution_count !== undefined && event.execution_count !== null) this.count = event.execution_count;
+    if (event.execution_count !== undefined && event.execution_count !== null)
+      this.count = event.execution_count;
     this.generation = event.generation ?? this.generation;
     this.endQuestion();
     this.show(event.status ?? "ok", event.origin);
@@ -181,9 +206,12 @@ export class Cell {
     if (typeof event.duration === "number") say_(seconds(event.duration), "Duration");
     if (event.cpu > 0.01) say_(`${seconds(event.cpu)} CPU`, "Processor time");
     if (event.memory_peak) say_(`${bytes(event.memory_peak)} peak`, "Most memory");
-    if (event.truncated)
-      say_(`${bytes(event.truncated.shown)} of ${bytes(event.truncated.total)} shown${event.truncated.file ? `, all in ${event.truncated.file}` : ""}`);
-    for (const file of (event.files ?? []).slice(0, 5)) say_(`${file.change} ${clip(file.path, 60)}`);
+    if (event.truncated) {
+      const { shown, total, file } = event.truncated;
+      say_(`${bytes(shown)} of ${bytes(total)} shown${file ? `, all in ${file}` : ""}`);
+    }
+    for (const file of (event.files ?? []).slice(0, 5))
+      say_(`${file.change} ${clip(file.path, 60)}`);
     const more = Math.max(0, (event.files ?? []).length - 5) + (event.files_more ?? 0);
     if (more) say_(`and ${plural(more, "more file")}`);
     this.foot.replaceChildren(...parts);
@@ -195,10 +223,27 @@ export class Cell {
     const type = event.password ? "password" : "text";
     const prompt = clip(unescaped(String(event.prompt ?? "")), 2000);
     if (!answer) {
-      this.asked = el("div", { class: "asked" }, el("span", { class: "prompt" }, prompt), el("em", {}, "waits for an answer; this token may only watch"));
+      this.asked = el(
+        "div",
+        { class: "asked" },
+        el("span", { class: "prompt" }, prompt),
+        el("em", {}, "waits for an answer; this token may only watch"),
+      );
     } else {
-      const input = el("input", { type, autocomplete: "off", spellcheck: "false", "aria-label": prompt.trim() || "Answer" });
-      this.asked = el("form", { class: "asked" }, el("span", { class: "prompt" }, prompt), input, el("button", { type: "submit", class: "primary" }, "Answer"), button("End of input", () => answer(null), { class: "link" }));
+      const input = el("input", {
+        type,
+        autocomplete: "off",
+        spellcheck: "false",
+        "aria-label": prompt.trim() || "Answer",
+      });
+      this.asked = el(
+        "form",
+        { class: "asked" },
+        el("span", { class: "prompt" }, prompt),
+        input,
+        el("button", { type: "submit", class: "primary" }, "Answer"),
+        button("End of input", () => answer(null), { class: "link" }),
+      );
       this.asked.addEventListener("submit", (submitted) => {
         submitted.preventDefault();
         answer(input.value);

@@ -25,7 +25,11 @@ function filled(node, props, children) {
     if (value === undefined || value === null || value === false) continue;
     if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
     else if (name === "value") node.value = value;
-    else node.setAttribute(name, value === true ? "" : SAID.has(name) ? straight(String(value)) : value);
+    else
+      node.setAttribute(
+        name,
+        value === true ? "" : SAID.has(name) ? straight(String(value)) : value,
+      );
   }
   const there = children.flat().filter((one) => one !== null && one !== undefined && one !== false);
   node.append(...there.map((one) => (typeof one === "string" ? straight(one) : one)));

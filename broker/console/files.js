@@ -14,11 +14,22 @@ export class Files {
     this.session = session; // {name, tenant}
     this.mayWrite = mayWrite;
     this.list = el("div", { class: "list" });
-    this.input = el("input", { type: "file", multiple: true, hidden: true, onchange: () => this.send([...this.input.files]) });
+    this.input = el("input", {
+      type: "file",
+      multiple: true,
+      hidden: true,
+      onchange: () => this.send([...this.input.files]),
+    });
     this.element = el(
       "div",
       { class: "panel" },
-      el("div", { class: "head" }, mayWrite && button("Upload…", () => this.input.click(), { class: "link" }), button("Read again", () => this.read(), { class: "link" }), this.input),
+      el(
+        "div",
+        { class: "head" },
+        mayWrite && button("Upload…", () => this.input.click(), { class: "link" }),
+        button("Read again", () => this.read(), { class: "link" }),
+        this.input,
+      ),
       this.list,
     );
     if (mayWrite) this.takeDrops();
@@ -38,15 +49,29 @@ export class Files {
       this.draw(told);
     } catch (error) {
       const none = ["unknown_session", "no_workspace"].includes(error.code);
-      this.list.replaceChildren(el("p", { class: "remark" }, none ? "There are no files: the session has no kernel here." : explained(error)));
+      this.list.replaceChildren(
+        el(
+          "p",
+          { class: "remark" },
+          none ? "There are no files: the session has no kernel here." : explained(error),
+        ),
+      );
     }
   }
 
   draw({ files, next }) {
     const rows = files.filter((one) => one.type !== "directory");
-    if (!rows.length) return this.list.replaceChildren(el("p", { class: "remark" }, "No files yet."));
+    if (!rows.length)
+      return this.list.replaceChildren(el("p", { class: "remark" }, "No files yet."));
     this.list.replaceChildren(...rows.map((one) => this.row(one)));
-    if (next) this.list.append(el("p", { class: "remark" }, `Only the first ${plural(files.length, "entry", "entries")} are listed.`));
+    if (next)
+      this.list.append(
+        el(
+          "p",
+          { class: "remark" },
+          `Only the first ${plural(files.length, "entry", "entries")} are listed.`,
+        ),
+      );
   }
 
   row(one) {
@@ -55,15 +80,20 @@ export class Files {
     return el(
       "div",
       { class: "file" },
-      loads ? button(one.path, () => this.load(one, name), { class: "link name", title: `Download ${one.path}` }) : el("span", { class: "name" }, `${one.path} (${one.type})`),
+      loads
+        ? button(one.path, () => this.load(one, name), {
+            class: "link name",
+            title: `Download ${one.path}`,
+          })
+        : el("span", { class: "name" }, `${one.path} (${one.type})`),
       el("span", { class: "size" }, loads ? bytes(one.size) : ""),
-      this.mayWrite && button("×", () => this.remove(one), { class: "bare", "aria-label": `Remove ${one.path}` }),
+      this.mayWrite &&
+        button("×", () => this.remove(one), { class: "bare", "aria-label": `Remove ${one.path}` }),
     );
   }
 
   async load(one, name) {
-    if (one.size > LARGE && !(await confirmed({ title: `Download ${name}?`, text: [`It is ${bytes(one.size)}, and goes through this browser's memory. broker files ${this.session.name} get${this.session.tenant ? ` --tenant ${this.session.tenant}` : ""} does without.`], act: "Download", danger: false })))
-      return;
+    if (one.size > LARGE && !(await confirmed(this.asked(one, name)))) return;
     try {
       await download(filePath(this.session, one), name);
     } catch (error) {
@@ -71,10 +101,22 @@ export class Files {
     }
   }
 
+  // What is said of a file that is large for a browser.
+  asked(one, name) {
+    const { name: session, tenant } = this.session;
+    const command = `broker files ${session} get${tenant ? ` --tenant ${tenant}` : ""}`;
+    const size = `It is ${bytes(one.size)}, and goes through this browser's memory.`;
+    const text = [`${size} ${command} does without.`];
+    return { title: `Download ${name}?`, text, act: "Download", danger: false };
+  }
+
   async send(files) {
     for (const file of files) {
       try {
-        await fetched("PUT", filePath(this.session, { path: file.name }), { body: file, type: "application/octet-stream" });
+        await fetched("PUT", filePath(this.session, { path: file.name }), {
+          body: file,
+          type: "application/octet-stream",
+        });
         note(`${file.name}: ${bytes(file.size)} sent`);
       } catch (error) {
         note(`${file.name}: ${explained(error)}`, "error");
@@ -85,7 +127,15 @@ export class Files {
   }
 
   async remove(one) {
-    const agreed = await confirmed({ title: "Remove this file?", text: [one.path, this.session.tenant && `It is in ${this.session.name} of tenant ${this.session.tenant}.`, "It cannot be brought back."].filter(Boolean), act: "Remove" });
+    const agreed = await confirmed({
+      title: "Remove this file?",
+      text: [
+        one.path,
+        this.session.tenant && `It is in ${this.session.name} of tenant ${this.session.tenant}.`,
+        "It cannot be brought back.",
+      ].filter(Boolean),
+      act: "Remove",
+    });
     if (!agreed) return;
     try {
       await ask("DELETE", filePath(this.session, one));

@@ -20,13 +20,18 @@ export function seconds(value) {
   return span(value);
 }
 
+function parts(whole, size, name, small, smaller) {
+  const rest = Math.floor((whole % size) / small);
+  return `${Math.floor(whole / size)} ${name}${rest ? ` ${rest} ${smaller}` : ""}`;
+}
+
 export function span(value) {
   if (typeof value !== "number" || !Number.isFinite(value)) return NONE;
   const whole = Math.max(0, Math.floor(value));
   if (whole < 60) return `${whole} s`;
   if (whole < 3600) return `${Math.floor(whole / 60)} min`;
-  if (whole < 86400) return `${Math.floor(whole / 3600)} h ${Math.floor((whole % 3600) / 60)} min`;
-  return `${Math.floor(whole / 86400)} d ${Math.floor((whole % 86400) / 3600)} h`;
+  if (whole < 86400) return parts(whole, 3600, "h", 60, "min");
+  return parts(whole, 86400, "d", 3600, "h");
 }
 
 export function count(value) {

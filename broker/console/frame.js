@@ -3,42 +3,99 @@
 // load nothing but our style sheet. What could load, run or lead anywhere is taken out before.
 
 import { el } from "./dom.js";
-import { isDark } from "./theme.js";
+import { stylesOf } from "./styles.js";
+import { isDark, onChange } from "./theme.js";
 
 const MOST = 64 << 10; // characters
 const MOST_NODES = 2000;
-const OUT = "script,style,link,meta,base,title,iframe,frame,frameset,object,embed,applet,portal,form,input,button,select,textarea,noscript,template,audio,video,source,track,svg,math,dialog";
+const TALLEST = 480; // pixels, until somebody pulls at the corner
+const UNKNOWN = new Set([0, 150]); // pixels of a frame whose document nobody has measured
+const LATE = 500; // ms until it is what it is
+const MEASURES = CSS.supports("frame-sizing", "content-height");
+const OUT =
+  "script,style,link,meta,base,title,iframe,frame,frameset,object,embed,applet,portal,form," +
+  "input:not([type=checkbox],[type=radio]),button,select,textarea,noscript,template,audio,video," +
+  "source,track,svg,math,dialog";
 const KEPT = new Set(
-  ("align alt border cellpadding cellspacing class colspan datetime dir headers height href id lang open reversed rowspan " +
-    "scope span src start title type valign value width").split(" "),
+  (
+    "align alt border cellpadding cellspacing checked class colspan data-own-style datetime dir " +
+    "disabled for headers height href id lang max open reversed rowspan scope span src start " +
+    "title type valign value width"
+  ).split(" "),
 );
+const COLOURS = /[\s;{](?:background(?:-color|-image)?|color):/;
 const IMAGE = /^data:image\/(?:png|jpeg|gif|webp);base64,[\w+/=\s]*$/i;
 
 const policy = globalThis.trustedTypes?.createPolicy("frame", { createHTML: (text) => text });
 const trusted = (text) => (policy ? policy.createHTML(text) : text);
+// Only scripts of the page's can read it, and styles that have it are applied.
+const { nonce } = document.querySelector("link[nonce]") ?? { nonce: "" };
 
 // Return {element, cut, scripts}: how many characters were left out, and whether it had scripts.
 export function framed(markup, label) {
   const cut = Math.max(0, markup.length - MOST);
   const parsed = new DOMParser().parseFromString(trusted(markup.slice(0, MOST)), "text/html");
   const scripts = parsed.querySelector("script") !== null;
+  const styles = stylesOf(parsed);
   clean(parsed.body);
+  const { body } = parsed;
+  const empty = !body.textContent.trim() && !body.querySelector("img,hr,input");
+  return { element: boxOf(styles, body, label), cut, scripts, empty };
+}
+
+function boxOf(styles, body, label) {
   const frame = el("iframe", {
     sandbox: "",
     title: label,
     referrerpolicy: "no-referrer",
-    tabindex: "-1",
-    loading: "lazy",
   });
-  const sheet = `${location.origin}/console/frame.css`;
-  frame.srcdoc = trusted(
-    `<!doctype html><html class="${isDark() ? "dark" : "light"}"><head>` +
-      `<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src ${sheet}">` +
-      `<link rel="stylesheet" href="${sheet}"></head><body>${parsed.body.innerHTML}</body></html>`,
+  const box = el("div", { class: MEASURES ? "frame begun" : "frame" }, frame);
+  box.style.blockSize = `${height(body)}px`;
+  const whole = trusted(documentOf(styles, body));
+  seen(box, () => {
+    if (MEASURES) frame.addEventListener("load", () => fit(box, frame), { once: true });
+    frame.srcdoc = whole;
+  });
+  return box;
+}
+
+// No page reaches into a frame: it is given its document again.
+onChange(() => {
+  for (const frame of document.querySelectorAll(".frame iframe[srcdoc]"))
+    frame.srcdoc = trusted(frame.srcdoc.replace(/class="\w+"/, `class="${shade()}"`));
+});
+
+const shade = () => (isDark() ? "dark" : "light");
+// Whoever colours some of it had white paper in mind, unless the styles tell what they do in the
+// dark.
+const onWhite = (styles) => COLOURS.test(styles) && !styles.includes("prefers-color-scheme");
+
+// Call `then` once an element is near to what is seen, and has been laid out: a frame that is given
+// its document before it has a width measures it as if it had none.
+function seen(element, then) {
+  const observer = new IntersectionObserver(
+    (entries) => {
+      if (!entries.some((one) => one.isIntersecting)) return;
+      observer.disconnect();
+      requestAnimationFrame(() => requestAnimationFrame(then));
+    },
+    { rootMargin: "300px" },
   );
-  const box = el("div", { class: "frame" }, frame);
-  box.style.blockSize = `${height(parsed.body)}px`;
-  return { element: box, cut, scripts, empty: !parsed.body.textContent.trim() && !parsed.body.querySelector("img,hr") };
+  observer.observe(element);
+}
+
+function documentOf(styles, body) {
+  const sheet = `${location.origin}/console/frame.css`;
+  const rules =
+    `default-src 'none'; img-src data:; font-src data:; style-src ${sheet} 'nonce-${nonce}'; ` +
+    "form-action 'none'; base-uri 'none'";
+  return (
+    `<!doctype html><html class="${onWhite(styles) ? "light own" : shade()}"><head>` +
+    `<meta http-equiv="Content-Security-Policy" content="${rules}">` +
+    `<meta name="responsive-embedded-sizing" content="allow-origins=${location.origin}">` +
+    `<link rel="stylesheet" href="${sheet}"><style nonce="${nonce}">${styles}</style>` +
+    `</head><body>${body.innerHTML}</body></html>`
+  );
 }
 
 function clean(body) {
@@ -61,13 +118,35 @@ function clean(body) {
   }
 }
 
-// Nothing can be measured in there from here: guess, and let people pull at the corner.
+// Some browsers tell how tall a frame's document is, and no more of it; that is never less than the
+// frame was when it began. For a moment the frame is as tall as that; from then on it fills its
+// box, which people may make taller.
+function fit(box, frame) {
+  const observer = new ResizeObserver(() => UNKNOWN.has(frame.offsetHeight) || take());
+  const late = setTimeout(() => take(), LATE);
+  const take = () => {
+    observer.disconnect();
+    clearTimeout(late);
+    const tall = Math.min(frame.offsetHeight, TALLEST);
+    const edges = box.offsetHeight - box.clientHeight;
+    box.classList.remove("measuring");
+    if (tall) box.style.blockSize = `${tall + edges}px`;
+  };
+  box.classList.replace("begun", "measuring");
+  observer.observe(frame);
+}
+
+// Where nothing can be measured in there from here: guess, and let people pull at the corner.
 function height(body) {
   const rows = body.querySelectorAll("tr").length;
-  const blocks = body.querySelectorAll("p,li,h1,h2,h3,h4,h5,h6,pre,dt,dd,br,summary,hr,blockquote").length;
-  const text = body.textContent.length - (rows ? body.querySelector("table").textContent.length : 0);
+  const blocks = body.querySelectorAll(
+    "p,li,h1,h2,h3,h4,h5,h6,pre,dt,dd,br,summary,hr,blockquote",
+  ).length;
+  const table = rows ? body.querySelector("table").textContent.length : 0;
+  const text = body.textContent.length - table;
   let images = 0;
-  for (const image of body.querySelectorAll("img")) images += Math.min(Number(image.getAttribute("height")) || 240, 600);
+  for (const image of body.querySelectorAll("img"))
+    images += Math.min(Number(image.getAttribute("height")) || 240, 600);
   const lines = Math.max(blocks, Math.ceil(Math.max(0, text) / 120));
-  return Math.round(Math.min(480, Math.max(38, 18 + rows * 27 + lines * 24 + images)));
+  return Math.round(Math.min(TALLEST, Math.max(38, 18 + rows * 27 + lines * 24 + images)));
 }

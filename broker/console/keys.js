@@ -6,7 +6,11 @@ import { el } from "./dom.js";
 let page = [];
 const COMMON = [
   { key: "?", does: "show these keys", act: help },
-  { key: "t", does: "light or dark", act: () => document.querySelector("[data-theme-toggle]")?.click() },
+  {
+    key: "t",
+    does: "light or dark",
+    act: () => document.querySelector("[data-theme-toggle]")?.click(),
+  },
 ];
 
 // `rows` are {key, does, act}; those without `act` are only shown.
@@ -37,6 +41,13 @@ export function help() {
   const rows = [...page, ...COMMON].filter((row) => row.does);
   told(
     "Keys",
-    el("dl", { class: "keys" }, ...rows.flatMap((row) => [el("dt", {}, el("kbd", {}, row.shown || row.key)), el("dd", {}, row.does)])),
+    el(
+      "dl",
+      { class: "keys" },
+      ...rows.flatMap((row) => [
+        el("dt", {}, el("kbd", {}, row.shown || row.key)),
+        el("dd", {}, row.does),
+      ]),
+    ),
   );
 }

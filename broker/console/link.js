@@ -1,8 +1,8 @@
-// The WebSocket to a session: it watches until somebody wants to run something, comes back by itself
-// with the last number it has seen, and hands each numbered event on once.
+// The WebSocket to a session: it watches until somebody wants to run something, comes back by
+// itself with the last number it has seen, and hands each numbered event on once.
 
 import { at, get, subprotocols } from "./api.js";
-import { explained } from "./words.js";
+import { because, explained } from "./words.js";
 
 const FIRST_WAIT = 500; // ms before it tries again, doubled up to
 const LAST_WAIT = 10000;
@@ -10,6 +10,20 @@ const MOST_WAITING = 32; // messages; as many cells as a session has queued
 const GONE = 4404;
 const TOKEN_ENDED = 4401;
 const ELSEWHERE = 4409;
+
+function ended({ reason }) {
+  return `the session has ended${reason ? ` (${because(reason)})` : ""}`;
+}
+
+// A node that drains begins no session; it says so to everybody.
+async function isDraining() {
+  try {
+    const { reasons } = await (await fetch("/readyz", { cache: "no-store" })).json();
+    return reasons.includes("draining");
+  } catch {
+    return false;
+  }
+}
 
 export class Link {
   // `take` gets each event, `tell` each change of the connection: {state, text}.
@@ -55,10 +69,17 @@ export class Link {
 
   async lost(socket, event) {
     if (this.closed || this.socket !== socket) return;
-    if (event.code === GONE || event.code === 1000) return this.end(event.reason || "the session has ended");
-    if (event.code === TOKEN_ENDED) return get("/v1/me").catch(() => {}); // which leads to the sign-in
-    if (event.code === ELSEWHERE) this.tell({ state: "away", text: "another node serves the session now" });
-    else this.tell({ state: "away", text: `connecting again${event.reason ? `: ${event.reason}` : ""}` });
+    if (event.code === GONE || event.code === 1000)
+      return this.end(event.reason || "the session has ended");
+    // Asking leads to the sign-in.
+    if (event.code === TOKEN_ENDED) return get("/v1/me").catch(() => {});
+    if (event.code === ELSEWHERE)
+      this.tell({ state: "away", text: "another node serves the session now" });
+    else
+      this.tell({
+        state: "away",
+        text: `connecting again${event.reason ? `: ${event.reason}` : ""}`,
+      });
     // A browser does not say why a handshake failed; asked over HTTP, the broker does.
     const why = event.code === 1006 ? await this.whyGone() : null;
     if (this.closed || this.socket !== socket) return; // `run` has opened another meanwhile
@@ -70,9 +91,12 @@ export class Link {
   // Resolve to why there is nothing to come back to, or null where there is.
   async whyGone() {
     try {
+      if (this.waiting.length && (await isDraining())) return "the node takes no new sessions";
       const row = await get(at(this.session));
-      if (row.state === "closed") return "the session has ended";
-      return this.mode === "run" || row.clients !== null ? null : `node ${row.node} serves the session`;
+      if (row.state === "closed") return ended(row);
+      return this.mode === "run" || row.clients !== null
+        ? null
+        : `node ${row.node} serves the session`;
     } catch (error) {
       return error.status === 0 ? null : explained(error);
     }
@@ -84,7 +108,12 @@ export class Link {
   }
 
   refuse(message, why) {
-    this.take({ type: "fault", id: message.id, code: "not_sent", message: `it was not sent: ${why}` });
+    this.take({
+      type: "fault",
+      id: message.id,
+      code: "not_sent",
+      message: `it was not sent: ${why}`,
+    });
   }
 
   // Follow again what had ended.

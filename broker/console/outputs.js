@@ -22,7 +22,9 @@ const IMAGES = ["image/png", "image/jpeg", "image/gif", "image/webp"];
 // Best first; what is not here is named, and not shown.
 const FORMS = {
   [TABLE]: { name: "table", draw: (value) => (isTable(value) ? table(value) : null) },
-  ...Object.fromEntries(IMAGES.map((type) => [type, { name: "image", draw: (value) => image(type, value) }])),
+  ...Object.fromEntries(
+    IMAGES.map((type) => [type, { name: "image", draw: (value) => image(type, value) }]),
+  ),
   "image/svg+xml": { name: "drawing", draw: drawing },
   "text/html": { name: "markup", draw: markup },
   "text/markdown": { name: "Markdown", draw: (value) => rendered(textOf(value)) },
@@ -39,7 +41,9 @@ export function rich(data) {
   const box = el("div", { class: "rich" });
   const made = first(data, scripted ? known.filter((type) => type !== "text/html") : known, box);
   if (scripted && !(made && FORMS[made].name === "image"))
-    box.append(cut("Scripts of kernels never run here: take the notebook home to see this one at work."));
+    box.append(
+      cut("Scripts of kernels never run here: take the notebook home to see this one at work."),
+    );
   else if (!made && types.length) box.append(cut(`Not shown: ${clip(types.join(", "), 200)}.`));
   if (made) box.append(...switches(data, known, made, box));
   return box;
@@ -72,7 +76,9 @@ function switches(data, known, shown, box) {
     const one = button(
       FORMS[type].name,
       () => {
-        box.firstChild.replaceWith(attempt(type, data[type]) ?? cut("It is not what its type says."));
+        box.firstChild.replaceWith(
+          attempt(type, data[type]) ?? cut("It is not what its type says."),
+        );
         for (const other of row.children) other.setAttribute("aria-pressed", String(other === one));
       },
       { class: "link", "aria-pressed": String(type === shown) },
@@ -84,11 +90,13 @@ function switches(data, known, shown, box) {
 
 function textOf(value) {
   if (Array.isArray(value)) return value.join("");
-  return typeof value === "string" ? value : JSON.stringify(value, null, 1) ?? "";
+  return typeof value === "string" ? value : (JSON.stringify(value, null, 1) ?? "");
 }
 
 function base64Of(value) {
-  const text = (typeof value === "object" && value !== null ? value.base64 ?? "" : textOf(value)).replaceAll(/\s+/g, "");
+  const text = (
+    typeof value === "object" && value !== null ? (value.base64 ?? "") : textOf(value)
+  ).replaceAll(/\s+/g, "");
   return text && /^[A-Za-z0-9+/]*={0,2}$/.test(text) ? text : null;
 }
 
@@ -100,7 +108,12 @@ function cutText(text) {
   const lines = unescaped(text.slice(0, PLAIN)).split("\n");
   const box = el("div", { class: "plain" }, el("pre", {}, ...drawn(lines, WIDE)));
   if (text.length > PLAIN)
-    box.append(cut(`${bytes(PLAIN)} of ${bytes(text.length)} are shown. `, button("Download", () => save(text, "output.txt"), { class: "link" })));
+    box.append(
+      cut(
+        `${bytes(PLAIN)} of ${bytes(text.length)} are shown. `,
+        button("Download", () => save(text, "output.txt"), { class: "link" }),
+      ),
+    );
   return box;
 }
 
@@ -108,7 +121,13 @@ function cutText(text) {
 function json(value) {
   const room = { left: ITEMS };
   const box = cutText(JSON.stringify(beginning(value, room, 0), null, 2) ?? "");
-  if (room.left < 0) box.append(cut("The rest is not shown. ", button("Download", () => save(JSON.stringify(value), "output.json"), { class: "link" })));
+  if (room.left < 0)
+    box.append(
+      cut(
+        "The rest is not shown. ",
+        button("Download", () => save(JSON.stringify(value), "output.json"), { class: "link" }),
+      ),
+    );
   return box;
 }
 
@@ -117,7 +136,9 @@ function beginning(value, room, depth) {
   if (typeof value !== "object" || value === null) return value;
   if (depth > DEPTH) return "…";
   const taken = [];
-  for (const [name, item] of Array.isArray(value) ? value.slice(0, ITEMS + 1).entries() : Object.entries(value)) {
+  for (const [name, item] of Array.isArray(value)
+    ? value.slice(0, ITEMS + 1).entries()
+    : Object.entries(value)) {
     room.left -= 1;
     if (room.left < 0) break;
     taken.push([name, beginning(item, room, depth + 1)]);
@@ -128,7 +149,8 @@ function beginning(value, room, depth) {
 function image(type, value) {
   const packed = base64Of(value);
   if (!packed) return null;
-  if (packed.length > IMAGE) return cut(`An image of ${bytes((packed.length * 3) / 4)} is not shown.`);
+  if (packed.length > IMAGE)
+    return cut(`An image of ${bytes((packed.length * 3) / 4)} is not shown.`);
   return picture(`data:${type};base64,${packed}`, type);
 }
 
@@ -143,7 +165,9 @@ function drawing(value) {
 function picture(address, type) {
   const made = el("img", { src: address, alt: `Output, ${type}`, decoding: "async" });
   const box = el("div", { class: "picture" }, made);
-  made.addEventListener("error", () => box.replaceChildren(cut(`An image (${type}) that cannot be read.`)));
+  made.addEventListener("error", () =>
+    box.replaceChildren(cut(`An image (${type}) that cannot be read.`)),
+  );
   return box;
 }
 
@@ -151,7 +175,10 @@ function markup(value) {
   const text = textOf(value);
   // Each frame is a document of its own.
   if (frames.length < FRAMES) return drawnMarkup(text);
-  const box = cut(`${bytes(text.length)} of markup. `, button("Show", () => box.replaceWith(drawnMarkup(text)), { class: "link" }));
+  const box = cut(
+    `${bytes(text.length)} of markup. `,
+    button("Show", () => box.replaceWith(drawnMarkup(text)), { class: "link" }),
+  );
   return box;
 }
 
@@ -162,7 +189,10 @@ function drawnMarkup(text) {
   if (scripts) box.append(cut("Scripts of kernels never run here; this output had some."));
   if (left)
     box.append(
-      cut(`${bytes(text.length - left)} of ${bytes(text.length)} of markup are shown. `, button("Download", () => save(text, "output.html"), { class: "link" })),
+      cut(
+        `${bytes(text.length - left)} of ${bytes(text.length)} of markup are shown. `,
+        button("Download", () => save(text, "output.html"), { class: "link" }),
+      ),
     );
   if (empty && !scripts) box.append(cut("An output without anything to see."));
   return box;

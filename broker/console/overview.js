@@ -26,15 +26,39 @@ export class Overview {
     const may = (scope) => me.scopes.includes(scope);
     this.may = { interrupt: may("run"), kill: may("run") || may("admin"), open: true };
     this.nodes = me.operator ? nodesOf(me) : null;
-    this.list = new Rows({ open: (row) => this.open(row), interrupt: (row) => this.interrupt(row), kill: (row) => this.kill(row) }, this.may, me.tenant);
-    this.filter = el("input", { type: "search", id: "filter", placeholder: "Filter: name, state, error …", "aria-label": "Filter the sessions", spellcheck: "false", oninput: () => this.show() });
+    this.list = new Rows(
+      {
+        open: (row) => this.open(row),
+        interrupt: (row) => this.interrupt(row),
+        kill: (row) => this.kill(row),
+      },
+      this.may,
+      me.tenant,
+    );
+    this.filter = el("input", {
+      type: "search",
+      id: "filter",
+      placeholder: "Filter: name, state, error …",
+      "aria-label": "Filter the sessions",
+      spellcheck: "false",
+      oninput: () => this.show(),
+    });
     this.filter.addEventListener("keydown", (event) => this.filterKey(event));
-    this.state = el("select", { "aria-label": "Which sessions", onchange: () => this.look() }, el("option", { value: "" }, "Live"), el("option", { value: "all" }, "With ended ones"));
+    this.state = el(
+      "select",
+      { "aria-label": "Which sessions", onchange: () => this.look() },
+      el("option", { value: "" }, "Live"),
+      el("option", { value: "all" }, "With ended ones"),
+    );
     this.told = el("span", { class: "told" });
     this.trouble = el("p", { class: "trouble", role: "alert", hidden: true });
     this.none = el("p", { class: "remark empty", hidden: true });
     this.columns = new Map(); // by column, its head
-    this.heads = el("div", { class: "row heads", role: "row" }, ...COLUMNS.map((one) => this.head(one)));
+    this.heads = el(
+      "div",
+      { class: "row heads", role: "row" },
+      ...COLUMNS.map((one) => this.head(one)),
+    );
     this.element = el(
       "div",
       { class: "overview" },
@@ -43,11 +67,25 @@ export class Overview {
       el(
         "section",
         { "aria-label": "Sessions" },
-        el("div", { class: "toolbar" }, el("h1", {}, "Sessions"), this.told, this.filter, this.state, me.operator && this.tenants()),
-        el("div", { class: "grid", role: "grid", "aria-label": "Sessions" }, el("div", { role: "rowgroup", class: "sticky" }, this.heads), this.list.element),
+        el(
+          "div",
+          { class: "toolbar" },
+          el("h1", {}, "Sessions"),
+          this.told,
+          this.filter,
+          this.state,
+          me.operator && this.tenants(),
+        ),
+        el(
+          "div",
+          { class: "grid", role: "grid", "aria-label": "Sessions" },
+          el("div", { role: "rowgroup", class: "sticky" }, this.heads),
+          this.list.element,
+        ),
         this.none,
       ),
     );
+    this.element.addEventListener("changed", () => this.look());
     this.visible = () => document.visibilityState === "visible" && this.look();
   }
 
@@ -56,14 +94,23 @@ export class Overview {
     document.addEventListener("visibilitychange", this.visible);
     keys.use([
       { key: "/", does: "filter", act: () => this.filter.focus() },
-      { key: "j", shown: "j k", does: "next session, the one before", act: () => this.list.move(1) },
+      {
+        key: "j",
+        shown: "j k",
+        does: "next session, the one before",
+        act: () => this.list.move(1),
+      },
       { key: "k", act: () => this.list.move(-1) },
       { key: "ArrowDown", act: () => this.list.move(1) },
       { key: "ArrowUp", act: () => this.list.move(-1) },
       { key: "PageDown", act: () => this.list.move(15) },
       { key: "PageUp", act: () => this.list.move(-15) },
       { key: "Enter", does: "open it", act: () => this.with((row) => this.open(row)) },
-      { key: "i", does: "interrupt what runs in it", act: () => this.may.interrupt && this.with((row) => this.interrupt(row)) },
+      {
+        key: "i",
+        does: "interrupt what runs in it",
+        act: () => this.may.interrupt && this.with((row) => this.interrupt(row)),
+      },
       { key: "x", does: "kill it", act: () => this.may.kill && this.with((row) => this.kill(row)) },
       { key: "r", does: "look again now", act: () => this.look() },
     ]);
@@ -96,20 +143,29 @@ export class Overview {
 
   // Other tenants' sessions are the operator's to see; which there are, tokens tell.
   tenants() {
-    const box = el("select", { "aria-label": "Tenant", onchange: () => {
-      this.tenant = box.value;
-      history.replaceState(null, "", `/#/${ofTenant(other(this.tenant, this.me))}`);
-      this.look();
-    } });
+    const box = el("select", {
+      "aria-label": "Tenant",
+      onchange: () => {
+        this.tenant = box.value;
+        history.replaceState(null, "", `/#/${ofTenant(other(this.tenant, this.me))}`);
+        this.look();
+      },
+    });
     const known = new Set([this.tenant]);
     const fill = (names) => {
       box.hidden = names.length < 2;
-      box.replaceChildren(...names.map((name) => el("option", { value: name }, name === "*" ? "All tenants" : `Tenant ${name}`)));
+      box.replaceChildren(
+        ...names.map((name) =>
+          el("option", { value: name }, name === "*" ? "All tenants" : `Tenant ${name}`),
+        ),
+      );
       box.value = this.tenant;
     };
     const others = () => {
       const names = [...known].filter((name) => name !== this.me.tenant && name !== "*").sort();
-      fill(names.length || this.tenant === "*" ? [this.me.tenant, "*", ...names] : [this.me.tenant]);
+      fill(
+        names.length || this.tenant === "*" ? [this.me.tenant, "*", ...names] : [this.me.tenant],
+      );
     };
     others();
     get("/v1/tokens").then(
@@ -124,10 +180,17 @@ export class Overview {
 
   head(column) {
     const one = button(column.title, () => {
-      this.sort = { key: column.key, down: this.sort.key === column.key ? !this.sort.down : Boolean(column.number) };
+      this.sort = {
+        key: column.key,
+        down: this.sort.key === column.key ? !this.sort.down : Boolean(column.number),
+      };
       this.show();
     });
-    const cell = el("div", { role: "columnheader", class: `${column.key}${column.number ? " number" : ""}` }, one);
+    const cell = el(
+      "div",
+      { role: "columnheader", class: `${column.key}${column.number ? " number" : ""}` },
+      one,
+    );
     this.columns.set(column, cell);
     return cell;
   }
@@ -196,13 +259,31 @@ export class Overview {
       const order = column.number ? left - right : byName(left, right);
       return sign * order || byName(keyOf(a), keyOf(b));
     });
-    for (const [one, cell] of this.columns) cell.setAttribute("aria-sort", one === column ? (this.sort.down ? "descending" : "ascending") : "none");
+    for (const [one, cell] of this.columns)
+      cell.setAttribute(
+        "aria-sort",
+        one === column ? (this.sort.down ? "descending" : "ascending") : "none",
+      );
     this.element.querySelector(".grid").setAttribute("aria-rowcount", found.length + 1);
-    this.element.querySelector(".grid").classList.toggle("no-cpu", !this.rows.some((row) => row.usage));
+    this.element
+      .querySelector(".grid")
+      .classList.toggle("no-cpu", !this.rows.some((row) => row.usage));
     this.list.set(found);
-    say(this.told, found.length === this.rows.length ? count(found.length) : `${count(found.length)} of ${count(this.rows.length)}`);
+    say(
+      this.told,
+      found.length === this.rows.length
+        ? count(found.length)
+        : `${count(found.length)} of ${count(this.rows.length)}`,
+    );
     this.none.hidden = found.length > 0;
-    say(this.none, this.rows.length ? "No session matches the filter." : this.me.scopes.includes("run") ? "No sessions yet. The first one: broker run -s demo 'x = 20'" : "No sessions that this token may see.");
+    say(
+      this.none,
+      this.rows.length
+        ? "No session matches the filter."
+        : this.me.scopes.includes("run")
+          ? "No sessions yet. The first one: broker run -s demo 'x = 20'"
+          : "No sessions that this token may see.",
+    );
   }
 
   open(row) {
@@ -212,7 +293,10 @@ export class Overview {
   async interrupt(row) {
     const name = nameOf(row, this.me.tenant);
     try {
-      const told = await ask("POST", at({ name: row.session, tenant: other(row.tenant, this.me) }, "/interrupt"));
+      const told = await ask(
+        "POST",
+        at({ name: row.session, tenant: other(row.tenant, this.me) }, "/interrupt"),
+      );
       note(told.interrupted ? `${name}: interrupted` : `${name}: nothing runs in it`);
     } catch (error) {
       note(`${name}: ${explained(error)}`, "error");
@@ -230,7 +314,10 @@ export async function killed(row, me) {
   const name = nameOf(row, me.tenant);
   const reason = await confirmed({
     title: `Kill session ${name}?`,
-    text: ["Its kernel ends, and its variables and files are gone. What it has run stays in its notebook."],
+    text: [
+      "Its kernel ends, and its variables and files are gone. " +
+        "What it has run stays in its notebook.",
+    ],
     act: "Kill",
     field: { label: "Reason, which its next client is told", placeholder: "killed by operator" },
   });
@@ -249,6 +336,9 @@ export async function killed(row, me) {
 }
 
 function matches(row, words) {
-  const text = `${row.session} ${row.tenant} ${row.state} ${row.node} ${row.profile} ${row.reason} ${row.last_error ?? ""}`.toLowerCase();
-  return words.every((word) => (word.startsWith("-") && word.length > 1 ? !text.includes(word.slice(1)) : text.includes(word)));
+  const { session, tenant, state, node, profile, reason, last_error: error } = row;
+  const text = [session, tenant, state, node, profile, reason, error].join(" ").toLowerCase();
+  return words.every((word) =>
+    word.startsWith("-") && word.length > 1 ? !text.includes(word.slice(1)) : text.includes(word),
+  );
 }

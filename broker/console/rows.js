@@ -3,6 +3,7 @@
 import { ofTenant } from "./api.js";
 import { el, say, soon, straight } from "./dom.js";
 import { bytes, clip, count, span } from "./format.js";
+import { because } from "./words.js";
 
 const AROUND = 8; // rows above and below the view
 const NARROW = matchMedia("(max-width: 720px)");
@@ -25,12 +26,13 @@ export function idleOf(row) {
 }
 
 export function errorOf(row) {
-  return row.last_error || row.reason || "";
+  return row.last_error || because(row.reason);
 }
 
 // Where a session's page is, for who is of `tenant`.
 export function pageOf(row, tenant) {
-  return `#/s/${encodeURIComponent(row.session)}${ofTenant(row.tenant === tenant ? null : row.tenant)}`;
+  const query = ofTenant(row.tenant === tenant ? null : row.tenant);
+  return `#/s/${encodeURIComponent(row.session)}${query}`;
 }
 
 // A session as it is named to who is of `tenant`.
@@ -43,8 +45,8 @@ export function keyOf(row) {
 }
 
 export class Rows {
-  // `acts` are {open, interrupt, kill}, each of a row; `may` says which of them are there; `tenant` is
-  // that of who looks.
+  // `acts` are {open, interrupt, kill}, each of a row; `may` says which of them are there; `tenant`
+  // is that of who looks.
   constructor(acts, may, tenant) {
     this.acts = acts;
     this.tenant = tenant;
@@ -52,7 +54,12 @@ export class Rows {
     this.rows = [];
     this.chosen = null;
     this.drawn = new Map();
-    this.element = el("div", { class: "rows", role: "rowgroup", onclick: (event) => this.clicked(event), onfocusin: (event) => this.focused(event) });
+    this.element = el("div", {
+      class: "rows",
+      role: "rowgroup",
+      onclick: (event) => this.clicked(event),
+      onfocusin: (event) => this.focused(event),
+    });
     this.draw = () => this.drawNow();
     this.seen = () => soon(this.draw);
     addEventListener("scroll", this.seen, { passive: true });
@@ -81,7 +88,12 @@ export class Rows {
   move(step) {
     if (!this.rows.length) return;
     const now = this.rows.findIndex((row) => keyOf(row) === this.chosen);
-    this.choose(Math.min(this.rows.length - 1, Math.max(0, now < 0 ? (step > 0 ? 0 : this.rows.length - 1) : now + step)));
+    this.choose(
+      Math.min(
+        this.rows.length - 1,
+        Math.max(0, now < 0 ? (step > 0 ? 0 : this.rows.length - 1) : now + step),
+      ),
+    );
   }
 
   choose(index) {
@@ -89,7 +101,8 @@ export class Rows {
     const top = this.element.getBoundingClientRect().top + scrollY + index * this.size;
     const bar = document.getElementById("bar").offsetHeight + 40;
     if (top < scrollY + bar) scrollTo({ top: top - bar });
-    else if (top + this.size > scrollY + innerHeight - 8) scrollTo({ top: top + this.size - innerHeight + 8 });
+    else if (top + this.size > scrollY + innerHeight - 8)
+      scrollTo({ top: top + this.size - innerHeight + 8 });
     this.drawNow();
     this.drawn.get(this.chosen)?.focus({ preventScroll: true });
   }
@@ -99,7 +112,8 @@ export class Rows {
     const { top } = this.element.getBoundingClientRect();
     const first = Math.max(0, Math.floor(-top / size) - AROUND);
     const last = Math.min(this.rows.length, Math.ceil((innerHeight - top) / size) + AROUND);
-    this.element.style.blockSize = `${this.rows.length * size}px`;
+    // The last line is the frame's own.
+    this.element.style.blockSize = `${Math.max(0, this.rows.length * size - 1)}px`;
     const kept = new Set();
     for (let index = first; index < last; index += 1) {
       const row = this.rows[index];
@@ -122,14 +136,37 @@ export class Rows {
 
   made(row) {
     const cell = (name, ...more) => el("div", { role: "gridcell", class: name }, ...more);
-    const act = (name, title, text) => this.may[name] && el("button", { type: "button", class: "small", "data-act": name, "aria-label": `${title} ${nameOf(row, this.tenant)}`, tabindex: "-1" }, text);
+    const act = (name, title, text) =>
+      this.may[name] &&
+      el(
+        "button",
+        {
+          type: "button",
+          class: "small",
+          "data-act": name,
+          "aria-label": `${title} ${nameOf(row, this.tenant)}`,
+          tabindex: "-1",
+        },
+        text,
+      );
     const node = el(
       "div",
       { role: "row", class: "row", tabindex: "-1" },
       cell("session", el("a", { href: pageOf(row, this.tenant), tabindex: "-1" })),
       cell("state", el("span", { class: "dot", "aria-hidden": "true" }), el("span")),
-      ...["generation", "idle", "memory", "cpu", "executions", "clients"].map((name) => cell(`${name} number`)),
-      cell("error", el("span"), el("span", { class: "acts" }, act("interrupt", "Interrupt", "Interrupt"), act("kill", "Kill", "Kill…"))),
+      ...["generation", "idle", "memory", "cpu", "executions", "clients"].map((name) =>
+        cell(`${name} number`),
+      ),
+      cell(
+        "error",
+        el("span"),
+        el(
+          "span",
+          { class: "acts" },
+          act("interrupt", "Interrupt", "Interrupt"),
+          act("kill", "Kill", "Kill…"),
+        ),
+      ),
     );
     node.dataset.key = keyOf(row);
     node.parts = Object.fromEntries([...node.children].map((one) => [one.classList[0], one]));
@@ -148,11 +185,19 @@ export class Rows {
     say(name, own ? row.session : `${row.session} · ${row.tenant}`);
     name.title = `${row.session}, tenant ${row.tenant}, node ${row.node}, profile ${row.profile}`;
     parts.state.className = `state ${row.state}`;
-    say(parts.state.lastChild, row.state === "busy" && row.cell?.seconds !== undefined ? `busy ${span(row.cell.seconds)}` : row.state);
+    say(
+      parts.state.lastChild,
+      row.state === "busy" && row.cell?.seconds !== undefined
+        ? `busy ${span(row.cell.seconds)}`
+        : row.state,
+    );
     say(parts.generation, count(row.generation));
     say(parts.idle, row.state === "busy" ? "–" : span(idleOf(row)));
     say(parts.memory, bytes(row.memory));
-    say(parts.cpu, typeof row.usage?.cpu_seconds === "number" ? `${row.usage.cpu_seconds.toFixed(1)} s` : "–");
+    say(
+      parts.cpu,
+      typeof row.usage?.cpu_seconds === "number" ? `${row.usage.cpu_seconds.toFixed(1)} s` : "–",
+    );
     say(parts.executions, count(row.executions));
     say(parts.clients, count(row.clients));
     say(parts.error.firstChild, clip(errorOf(row), 200));

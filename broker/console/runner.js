@@ -23,14 +23,29 @@ export class Runner {
       oninput: () => this.drawn(),
     });
     this.back = el("pre", { class: "code back", "aria-hidden": "true" });
-    this.button = button("Run", () => this.submit(), { class: "primary", "aria-keyshortcuts": "Shift+Enter" });
+    this.button = button("Run", () => this.submit(), {
+      class: "primary",
+      "aria-keyshortcuts": "Shift+Enter",
+    });
     this.element = why
       ? el("div", { class: "runner off" }, el("p", {}, why))
       : el(
           "div",
           { class: "runner" },
           el("div", { class: "editor" }, this.back, this.input),
-          el("div", { class: "acts" }, el("span", { class: "hint" }, "Runs beside the chat's own cells, on the same variables, and is marked as yours. ", el("kbd", {}, "Shift"), " ", el("kbd", {}, "Enter")), this.button),
+          el(
+            "div",
+            { class: "acts" },
+            el(
+              "span",
+              { class: "hint" },
+              "Runs beside the chat's own cells, on the same variables, and is marked as yours. ",
+              el("kbd", {}, "Shift"),
+              " ",
+              el("kbd", {}, "Enter"),
+            ),
+            this.button,
+          ),
         );
   }
 
@@ -39,7 +54,8 @@ export class Runner {
       event.preventDefault();
       this.submit();
     } else if (event.key === "ArrowUp" && this.input.selectionEnd === 0) this.recall(event, -1);
-    else if (event.key === "ArrowDown" && this.input.selectionStart === this.input.value.length) this.recall(event, 1);
+    else if (event.key === "ArrowDown" && this.input.selectionStart === this.input.value.length)
+      this.recall(event, 1);
     else if (event.key === "Enter") this.indent(event);
   }
 

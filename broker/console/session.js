@@ -15,7 +15,15 @@ import { Refused, explained } from "./words.js";
 
 const EACH = 5000; // ms between two looks at the session's row
 const NEAR = 120; // pixels from the end at which the page follows
-const SHOWN = new Set(["started", "stream", "display", "result", "value", "error", "input_request"]);
+const SHOWN = new Set([
+  "started",
+  "stream",
+  "display",
+  "result",
+  "value",
+  "error",
+  "input_request",
+]);
 const SETTLED = 400; // ms after a cell's end until variables are read again
 
 export class SessionPage {
@@ -28,15 +36,29 @@ export class SessionPage {
     this.all = `#/${ofTenant(this.session.tenant)}`;
     this.mayRun = me.scopes.includes("run");
     this.mayKill = me.scopes.includes("run") || me.scopes.includes("admin");
-    this.book = new Notebook(this.mayRun ? (event, value, cell) => this.answer(event, value, cell) : null);
-    this.link = new Link(this.session, (event) => this.take(event), (told) => this.connected(told));
-    this.runner = new Runner((code) => this.run(code), this.mayRun ? null : "This token may watch, and not run.");
+    this.book = new Notebook(
+      this.mayRun ? (event, value, cell) => this.answer(event, value, cell) : null,
+    );
+    this.link = new Link(
+      this.session,
+      (event) => this.take(event),
+      (told) => this.connected(told),
+    );
+    this.runner = new Runner(
+      (code) => this.run(code),
+      this.mayRun ? null : "This token may watch, and not run.",
+    );
     this.side = new Side(this.session, this.mayRun);
     this.element = el(
       "div",
       { class: "session-page" },
       this.header(),
-      el("div", { class: "columns" }, el("div", { class: "main" }, this.book.element, this.runner.element), this.side.element),
+      el(
+        "div",
+        { class: "columns" },
+        el("div", { class: "main" }, this.book.element, this.runner.element),
+        this.side.element,
+      ),
       this.newer(),
     );
     this.visible = () => document.visibilityState === "visible" && this.look();
@@ -48,21 +70,40 @@ export class SessionPage {
 
   header() {
     this.pill = el("span", { class: "pill" }, "…");
-    this.facts = el("span", { class: "facts" }, this.session.tenant ? `tenant ${this.session.tenant}` : "");
+    this.facts = el(
+      "span",
+      { class: "facts" },
+      this.session.tenant ? `tenant ${this.session.tenant}` : "",
+    );
     this.live = el("span", { class: "following", role: "status" }, "connecting");
-    this.stop = this.mayRun && button("Interrupt", () => this.interrupt(), { title: "Interrupt what runs (i)" });
-    this.ends = [this.mayRun && button("Restart…", () => this.restart()), this.mayKill && button("Kill…", () => this.kill(), { class: "danger-text" })].filter(Boolean);
+    this.stop =
+      this.mayRun &&
+      button("Interrupt", () => this.interrupt(), { title: "Interrupt what runs (i)" });
+    this.ends = [
+      this.mayRun && button("Restart…", () => this.restart()),
+      this.mayKill && button("Kill…", () => this.kill(), { class: "danger-text" }),
+    ].filter(Boolean);
     return el(
       "div",
       { class: "session-head" },
-      el("div", { class: "title" }, el("a", { href: this.all, class: "back", "aria-label": "All sessions" }, "←"), el("h1", {}, this.name), this.pill, this.live, this.facts),
+      el(
+        "div",
+        { class: "title" },
+        el("a", { href: this.all, class: "back", "aria-label": "All sessions" }, "←"),
+        el("h1", {}, this.name),
+        this.pill,
+        this.live,
+        this.facts,
+      ),
       el(
         "div",
         { class: "acts" },
         this.stop,
         ...this.ends,
         button("Download .ipynb", () => this.save()),
-        button("Variables, files", () => this.element.classList.toggle("side-open"), { class: "side-toggle" }),
+        button("Variables, files", () => this.element.classList.toggle("side-open"), {
+          class: "side-toggle",
+        }),
       ),
     );
   }
@@ -97,7 +138,8 @@ export class SessionPage {
       if (!(error instanceof Refused)) throw error;
       this.book.empty.hidden = false;
       say(this.book.empty, explained(error));
-      if (error.code === "unknown_session") return this.connected({ state: "ended", text: "no such session" });
+      if (error.code === "unknown_session")
+        return this.connected({ state: "ended", text: "no such session" });
     }
     if (this.closed) return;
     this.toEnd();
@@ -153,12 +195,18 @@ export class SessionPage {
     try {
       const row = await get(at(this.session));
       this.state(row.state);
-      const facts = [this.session.tenant && `tenant ${this.session.tenant}`, `generation ${count(row.generation)}`, row.profile, row.state === "ready" && `idle ${span(idleOf(row))}`];
+      const facts = [
+        this.session.tenant && `tenant ${this.session.tenant}`,
+        `generation ${count(row.generation)}`,
+        row.profile,
+        row.state === "ready" && `idle ${span(idleOf(row))}`,
+      ];
       say(this.facts, facts.filter(Boolean).join(" · "));
     } catch (error) {
       if (error.status === 404) this.state("closed");
     }
-    if (!this.closed && document.visibilityState === "visible") this.timer = setTimeout(() => this.look(), EACH);
+    if (!this.closed && document.visibilityState === "visible")
+      this.timer = setTimeout(() => this.look(), EACH);
   }
 
   state(name) {
@@ -178,7 +226,11 @@ export class SessionPage {
   }
 
   answer(event, value, cell) {
-    const message = { type: "input_reply", id: `console-answer-${crypto.getRandomValues(new Uint32Array(2)).join("-")}`, value };
+    const message = {
+      type: "input_reply",
+      id: `console-answer-${crypto.getRandomValues(new Uint32Array(2)).join("-")}`,
+      value,
+    };
     if (event.question !== undefined) message.question = event.question;
     cell.endQuestion();
     this.link.send(message);
@@ -193,7 +245,9 @@ export class SessionPage {
   }
 
   async restart() {
-    const text = ["It gets a new kernel: all variables are gone, for the chat, too. Its files stay."];
+    const text = [
+      "It gets a new kernel: all variables are gone, for the chat, too. Its files stay.",
+    ];
     if (!(await confirmed({ title: `Restart ${this.called}?`, text, act: "Restart" }))) return;
     try {
       const told = await ask("POST", at(this.session, "/restart"));

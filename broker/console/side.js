@@ -35,20 +35,61 @@ class About {
       ["Ends, if unused", row.expires ? time(row.expires) : "never"],
       ["Cells run", count(row.executions)],
       ["Waiting", count(row.queued)],
-      ["Clients", row.attached ? `${row.attached.run} run, ${row.attached.watch} watch` : count(row.clients)],
+      [
+        "Clients",
+        row.attached ? `${row.attached.run} run, ${row.attached.watch} watch` : count(row.clients),
+      ],
       ["Last end", because(row.reason) || "–"],
     ];
-    if (usage) facts.push(["Memory", `${bytes(usage.memory)}, most ${bytes(usage.memory_peak)}`], ["CPU", seconds(usage.cpu_seconds)], ["Processes", count(usage.processes)]);
-    if (row.workspace_bytes !== undefined && row.workspace_bytes !== null) facts.push(["Files", bytes(row.workspace_bytes)]);
-    for (const [name, value] of Object.entries(limits ?? {})) if (value !== null) facts.push([`Bound: ${name.replaceAll("_", " ")}`, /bytes|memory/.test(name) ? bytes(value) : String(value)]);
-    this.element.replaceChildren(el("dl", {}, ...facts.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)])));
-    this.list("Generations", row.history, (one) => `${one.generation}: ${one.ended ? `${because(one.reason) || "ended"}, ${time(one.ended)}` : "lives"}`);
-    this.list("Last errors", row.errors, (one) => `${span(Date.now() / 1000 - one.at)} ago: ${one.error}`);
+    if (usage)
+      facts.push(
+        ["Memory", bytes(usage.memory)],
+        ["Peak memory", bytes(usage.memory_peak)],
+        ["CPU", seconds(usage.cpu_seconds)],
+        ["Processes", count(usage.processes)],
+      );
+    if (row.workspace_bytes !== undefined && row.workspace_bytes !== null)
+      facts.push(["Files", bytes(row.workspace_bytes)]);
+    this.element.replaceChildren(list(facts));
+    if (limits)
+      this.element.append(el("h3", {}, "Bounds"), list(Object.entries(limits).map(bound)));
+    this.list("Generations", row.history, (one) => {
+      const end = one.ended ? `${because(one.reason) || "ended"}, ${time(one.ended)}` : "lives";
+      return `${one.generation}: ${end}`;
+    });
+    this.list(
+      "Last errors",
+      row.errors,
+      (one) => `${span(Date.now() / 1000 - one.at)} ago: ${one.error}`,
+    );
   }
 
   list(title, rows, told) {
-    if (rows?.length) this.element.append(el("h3", {}, title), el("ul", {}, ...rows.toReversed().map((one) => el("li", {}, told(one)))));
+    if (rows?.length)
+      this.element.append(
+        el("h3", {}, title),
+        el("ul", {}, ...rows.toReversed().map((one) => el("li", {}, told(one)))),
+      );
   }
+}
+
+function list(facts) {
+  return el(
+    "dl",
+    {},
+    ...facts.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]),
+  );
+}
+
+// What is bounded, and by how much, in its unit.
+function bound([name, value]) {
+  const words = name.replaceAll("_", " ");
+  const title = words.charAt(0).toUpperCase() + words.slice(1).replace(/ bytes$/, "");
+  if (!value) return [title.replace("Cpu", "CPU"), "no bound"];
+  if (/bytes|memory/.test(name)) return [title, bytes(value)];
+  if (/time$|timeout/.test(name)) return [title.replace("Cpu", "CPU"), span(value)];
+  if (name === "cpu") return ["Processors", count(value)];
+  return [title, count(value)];
 }
 
 export class Side {
@@ -59,11 +100,30 @@ export class Side {
       About: new About(session),
     };
     this.tabs = Object.keys(this.panels).map((name) =>
-      button(name, () => this.open(name), { role: "tab", id: `tab-${name}`, "aria-controls": "side-panel", tabindex: "-1" }),
+      button(name, () => this.open(name), {
+        role: "tab",
+        id: `tab-${name}`,
+        "aria-controls": "side-panel",
+        tabindex: "-1",
+      }),
     );
-    const bar = el("div", { class: "tabs", role: "tablist", "aria-label": "Beside the notebook", onkeydown: (event) => this.key(event) }, ...this.tabs);
+    const bar = el(
+      "div",
+      {
+        class: "tabs",
+        role: "tablist",
+        "aria-label": "Beside the notebook",
+        onkeydown: (event) => this.key(event),
+      },
+      ...this.tabs,
+    );
     this.body = el("div", { id: "side-panel", role: "tabpanel" });
-    this.element = el("aside", { class: "side", "aria-label": "Variables, files and figures" }, bar, this.body);
+    this.element = el(
+      "aside",
+      { class: "side", "aria-label": "Variables, files and figures" },
+      bar,
+      this.body,
+    );
     this.open(Object.keys(this.panels)[0]);
   }
 

@@ -17,8 +17,19 @@ export class Spark {
     this.about = el("span", { class: "about" });
     this.line = svg("path", { class: "line" });
     this.area = svg("path", { class: "area" });
-    const picture = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", "aria-hidden": "true" }, this.area, this.line);
-    this.element = el("div", { class: "tile" }, el("h3", {}, title), el("div", { class: "figure" }, this.value, this.about), picture);
+    const picture = svg(
+      "svg",
+      { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", "aria-hidden": "true" },
+      this.area,
+      this.line,
+    );
+    this.element = el(
+      "div",
+      { class: "tile" },
+      el("h3", {}, title),
+      el("div", { class: "figure" }, this.value, this.about),
+      picture,
+    );
   }
 
   add(value, about = "") {
@@ -28,7 +39,8 @@ export class Spark {
     if (this.points.length > KEPT) this.points.shift();
     say(this.value, this.format(value));
     say(this.about, about);
-    this.element.title = this.points.length > 1 ? `Most of late: ${this.format(Math.max(...this.points))}` : "";
+    this.element.title =
+      this.points.length > 1 ? `Most of late: ${this.format(Math.max(...this.points))}` : "";
     this.draw();
   }
 
@@ -36,8 +48,14 @@ export class Spark {
     const top = Math.max(this.least, ...this.points) * 1.1;
     const step = WIDTH / Math.max(FEW, this.points.length - 1);
     const from = WIDTH - (this.points.length - 1) * step;
-    const spots = this.points.map((value, at) => `${(from + at * step).toFixed(1)},${(HEIGHT - 1 - (value / top) * (HEIGHT - 3)).toFixed(1)}`);
+    const spots = this.points.map((value, at) => {
+      const y = HEIGHT - 1 - (value / top) * (HEIGHT - 3);
+      return `${(from + at * step).toFixed(1)},${y.toFixed(1)}`;
+    });
     this.line.setAttribute("d", `M${spots.join("L")}`);
-    this.area.setAttribute("d", `M${from.toFixed(1)},${HEIGHT}L${spots.join("L")}L${WIDTH},${HEIGHT}Z`);
+    this.area.setAttribute(
+      "d",
+      `M${from.toFixed(1)},${HEIGHT}L${spots.join("L")}L${WIDTH},${HEIGHT}Z`,
+    );
   }
 }

@@ -8,7 +8,9 @@ const COLUMNS = 50;
 const WIDE = 200; // characters of a value
 
 export function isTable(form) {
-  return Array.isArray(form?.columns) && Array.isArray(form?.rows) && form.rows.every(Array.isArray);
+  return (
+    Array.isArray(form?.columns) && Array.isArray(form?.rows) && form.rows.every(Array.isArray)
+  );
 }
 
 export function table(form) {
@@ -21,7 +23,11 @@ export function table(form) {
     {},
     index && el("th", { scope: "col", class: "index" }, shown(index.name, "")),
     ...columns.map((one, at) =>
-      el("th", { scope: "col", class: numeric[at] ? "number" : "", title: String(one?.dtype ?? "") }, shown(one?.name)),
+      el(
+        "th",
+        { scope: "col", class: numeric[at] ? "number" : "", title: String(one?.dtype ?? "") },
+        shown(one?.name),
+      ),
     ),
   );
   const body = rows.map((row, at) =>
@@ -32,7 +38,11 @@ export function table(form) {
       ...columns.map((_, column) => {
         const value = row[column];
         const missing = value === null || value === undefined;
-        return el("td", { class: `${numeric[column] ? "number" : ""}${missing ? " missing" : ""}` }, shown(value));
+        return el(
+          "td",
+          { class: `${numeric[column] ? "number" : ""}${missing ? " missing" : ""}` },
+          shown(value),
+        );
       }),
     ),
   );
@@ -40,11 +50,17 @@ export function table(form) {
   const [all, wide] = [Number(shape[0]) || rows.length, Number(shape[1]) || columns.length];
   const words = `${count(all)} × ${count(wide)}`;
   const cut = all > rows.length || wide > columns.length;
-  const say = cut ? `${words}, of which ${count(rows.length)} × ${count(columns.length)} are shown` : words;
+  const say = cut
+    ? `${words}, of which ${count(rows.length)} × ${count(columns.length)} are shown`
+    : words;
   return el(
     "div",
     { class: "table" },
-    el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": `Table, ${words}` }, el("table", {}, el("thead", {}, head), el("tbody", {}, ...body))),
+    el(
+      "div",
+      { class: "scroll", tabindex: "0", role: "region", "aria-label": `Table, ${words}` },
+      el("table", {}, el("thead", {}, head), el("tbody", {}, ...body)),
+    ),
     el("p", { class: "cut" }, say),
   );
 }

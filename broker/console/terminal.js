@@ -32,7 +32,8 @@ export class Lines {
       this.pending = `\r${this.pending}`;
       text = text.slice(0, -1);
     }
-    if (text.includes("\x1b")) text = text.replace(ESCAPES, (one) => (/^\x1b\[[\d;:]*m$/.test(one) ? one : ""));
+    if (text.includes("\x1b"))
+      text = text.replace(ESCAPES, (one) => (/^\x1b\[[\d;:]*m$/.test(one) ? one : ""));
     const parts = text.replaceAll("\r\n", "\n").split("\n");
     parts.forEach((part, index) => {
       if (index) {
@@ -45,7 +46,8 @@ export class Lines {
 
   typed(line, part) {
     if (part.includes("\x1b")) {
-      for (const [whole, codes] of part.matchAll(SGR)) this.style = /^(0*|.*;0*)$/.test(codes) ? "" : this.style + whole;
+      for (const [whole, codes] of part.matchAll(SGR))
+        this.style = /^(0*|.*;0*)$/.test(codes) ? "" : this.style + whole;
       if (this.style.length > 64) this.style = this.style.slice(-64).replace(/^[^\x1b]*/, "");
     }
     const back = part.lastIndexOf("\r");
@@ -79,7 +81,10 @@ export function drawn(lines, most) {
   const nodes = [];
   let run = "";
   for (const line of lines) {
-    const short = line.length > most ? `${line.slice(0, most)} … ${plural(line.length - most, "more character")}` : line;
+    const short =
+      line.length > most
+        ? `${line.slice(0, most)} … ${plural(line.length - most, "more character")}`
+        : line;
     if (!short.includes("\x1b")) {
       run += `${straight(short)}\n`;
       continue;
@@ -108,8 +113,13 @@ function coloured(line) {
 function styled(text, state) {
   text = text.replaceAll("\x1b", "");
   const names = ["bold", "dim", "italic", "underline"].filter((name) => state[name]);
-  const swapped = state.inverse ? { fore: state.back ?? "inverse", back: state.fore ?? "inverse" } : state;
-  for (const [side, value] of [["f", swapped.fore], ["b", swapped.back]])
+  const swapped = state.inverse
+    ? { fore: state.back ?? "inverse", back: state.fore ?? "inverse" }
+    : state;
+  for (const [side, value] of [
+    ["f", swapped.fore],
+    ["b", swapped.back],
+  ])
     if (typeof value === "number" || value === "inverse") names.push(`${side}-${value}`);
   const node = el("span", { class: names.map((name) => `t-${name}`).join(" ") }, text);
   // Set as properties, which takes colours and nothing else.
@@ -142,7 +152,8 @@ function changed(state, text) {
     else if (code === 38 || code === 48) {
       const side = code === 38 ? "fore" : "back";
       if (codes[index + 1] === 5) next[side] = indexed(codes[index + 2] ?? 0);
-      else if (codes[index + 1] === 2) next[side] = [0, 1, 2].map((step) => codes[index + 2 + step] ?? 0);
+      else if (codes[index + 1] === 2)
+        next[side] = [0, 1, 2].map((step) => codes[index + 2 + step] ?? 0);
       index += codes[index + 1] === 5 ? 2 : 4;
     }
   }
@@ -153,5 +164,7 @@ function indexed(number) {
   if (number < 16) return number;
   if (number >= 232) return Array(3).fill(8 + (number - 232) * 10);
   const cube = number - 16;
-  return [Math.floor(cube / 36), Math.floor(cube / 6) % 6, cube % 6].map((one) => (one ? 55 + one * 40 : 0));
+  return [Math.floor(cube / 36), Math.floor(cube / 6) % 6, cube % 6].map((one) =>
+    one ? 55 + one * 40 : 0,
+  );
 }

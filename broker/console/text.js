@@ -31,7 +31,8 @@ export class Text {
   write(text) {
     this.lines.write(text);
     const { done } = this.lines;
-    for (; this.counted < done.length; this.counted += 1) this.kept += done[this.counted].length + 1;
+    for (; this.counted < done.length; this.counted += 1)
+      this.kept += done[this.counted].length + 1;
     if (this.lines.last.length > MOST) this.lines.last = this.lines.last.slice(0, MOST / 4);
     if (this.kept > MOST && done.length > HEAD + TAIL) this.drop();
     soon(this.draw);
@@ -81,9 +82,14 @@ export class Text {
     if (!this.label) {
       this.label = el("span");
       this.show = button("Show all", () => this.showAll(), { class: "link" });
-      this.middle.append(this.label, this.show, button("Download", () => this.download(), { class: "link" }));
+      this.middle.append(
+        this.label,
+        this.show,
+        button("Download", () => this.download(), { class: "link" }),
+      );
     }
-    this.label.textContent = `${plural(hidden, "line")} not shown${this.gone ? ` (${count(this.gone)} of them not kept)` : ""}`;
+    const gone = this.gone ? ` (${count(this.gone)} of them not kept)` : "";
+    this.label.textContent = `${plural(hidden, "line")} not shown${gone}`;
   }
 
   showAll() {

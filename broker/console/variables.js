@@ -11,7 +11,16 @@ export class Variables {
   constructor(session) {
     this.session = session;
     this.list = el("div", { class: "list" });
-    this.element = el("div", { class: "panel" }, el("div", { class: "head" }, button("Read again", () => this.read(), { class: "link" })), this.list);
+    this.element = el(
+      "div",
+      { class: "panel" },
+      el(
+        "div",
+        { class: "head" },
+        button("Read again", () => this.read(), { class: "link" }),
+      ),
+      this.list,
+    );
   }
 
   async read() {
@@ -22,14 +31,21 @@ export class Variables {
       this.draw(told);
     } catch (error) {
       const none = error.code === "unknown_session";
-      this.list.replaceChildren(el("p", { class: "remark" }, none ? "There is no kernel, so there are no variables." : explained(error)));
+      this.list.replaceChildren(
+        el(
+          "p",
+          { class: "remark" },
+          none ? "There is no kernel, so there are no variables." : explained(error),
+        ),
+      );
     } finally {
       this.reading = false;
     }
   }
 
   draw({ variables, more }) {
-    if (!variables.length) return this.list.replaceChildren(el("p", { class: "remark" }, "No variables yet."));
+    if (!variables.length)
+      return this.list.replaceChildren(el("p", { class: "remark" }, "No variables yet."));
     this.list.replaceChildren(
       ...variables.map((one) =>
         el(
@@ -42,7 +58,8 @@ export class Variables {
         ),
       ),
     );
-    if (more) this.list.append(el("p", { class: "remark" }, `and ${plural(more, "more variable")}`));
+    if (more)
+      this.list.append(el("p", { class: "remark" }, `and ${plural(more, "more variable")}`));
   }
 }
 

@@ -2,9 +2,11 @@
 
 const STEPS = {
   unauthorized:
-    "Sign in with a token that the broker knows: `broker serve` prints one, and `broker token create` makes one.",
+    "Sign in with a token that the broker knows: `broker serve` prints one, " +
+    "and `broker token create` makes one.",
   forbidden: "Sign in with a token that has the scope.",
-  unknown_session: "It has ended, or it is another tenant's. The list shows those that this token may see.",
+  unknown_session:
+    "It has ended, or it is another tenant's. The list shows those that this token may see.",
   unknown_node: "The list of nodes is renewed each few seconds; choose again.",
   not_running: "Nothing ran any more when the broker was asked.",
   queue_full: "Wait until what is queued has run, or interrupt it.",
@@ -30,12 +32,18 @@ export class Refused extends Error {
 
 // One sentence for what happened, and one for what to do.
 export function explained(error) {
-  if (!(error instanceof Refused)) return `The page has failed: ${error?.message || error}. Reload it.`;
+  if (!(error instanceof Refused))
+    return `The page has failed: ${error?.message || error}. Reload it.`;
   if (error.code === "unreachable")
-    return `The broker does not answer at ${location.host}. It is asked again; look whether \`broker serve\` runs.`;
+    return (
+      `The broker does not answer at ${location.host}. ` +
+      "It is asked again; look whether `broker serve` runs."
+    );
   let step = STEPS[error.code] || "";
   if (error.code === "busy")
-    step = error.url ? `Another node serves it: open ${error.url}/ there.` : "Try again in a moment.";
+    step = error.url
+      ? `Another node serves it: open ${error.url}/ there.`
+      : "Try again in a moment.";
   if (error.retryAfter) step += ` Try again in ${Math.ceil(error.retryAfter)} s.`;
   const said = error.message.trim();
   const what = said.charAt(0).toUpperCase() + said.slice(1);

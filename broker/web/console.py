@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import secrets
 from functools import cache
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -22,7 +23,8 @@ PAGE: Final = "index.html"
 SCRIPTS: Final = (
     *("api", "ask", "cells", "dom", "files", "format", "frame", "keys", "link"),
     *("main", "markdown", "nodes", "notebook", "outputs", "overview", "python", "rows", "runner"),
-    *("session", "side", "spark", "table", "terminal", "text", "theme", "variables", "words"),
+    *("session", "side", "spark", "styles", "table", "terminal", "text", "theme"),
+    *("variables", "words"),
 )
 # All there is: a name outside this table is nothing, whatever stands in the directory.
 FILES: Final = {
@@ -31,15 +33,17 @@ FILES: Final = {
     "icon.svg": "image/svg+xml",
     **{f"{name}.js": SCRIPT for name in SCRIPTS},
 }
+STYLES: Final = "style-src 'self'"
 # Outputs are shown in frames that inherit this: no script but ours runs, nothing is loaded from
 # elsewhere, no frame goes anywhere, and markup is made of text in one place alone.
 POLICY: Final = "; ".join(
     (
         "default-src 'none'",
         "script-src 'self'",
-        "style-src 'self'",
+        STYLES,
         "connect-src 'self'",
         "img-src 'self' data: blob:",
+        "font-src data:",
         "frame-src 'none'",
         "base-uri 'none'",
         "form-action 'none'",
@@ -55,7 +59,7 @@ HEADERS: Final = {
     "X-Frame-Options": "DENY",
     "X-DNS-Prefetch-Control": "off",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
-    "Cache-Control": "no-cache",  # asked for again each time, and answered 304
+    "Cache-Control": "no-cache",  # asked for again each time, and a file is answered 304
     "Vary": "Accept-Encoding",
 }
 
@@ -104,12 +108,27 @@ class ConsoleFile(Face):
             raise NoSuchFile(f"the console has no file {clip(name)!r}", field="file")
         found = file(name)
         self.set_header("Content-Type", FILES[name])
+        if name == PAGE:
+            self.finish(self._anew(found.plain))
+            return
         self._version = found.version
         if "gzip" in self.request.headers.get("Accept-Encoding", ""):
             self.set_header("Content-Encoding", "gzip")
             self.finish(found.packed)
         else:
             self.finish(found.plain)
+
+    def _anew(self, page: bytes) -> bytes:
+        """Return the page with a nonce that no other one has.
+
+        The page puts it on what it has left of an output's own styles, in that output's frame,
+        where nothing else is applied: a stranger cannot know it.
+        """
+        nonce = secrets.token_urlsafe(16)
+        policy = POLICY.replace(STYLES, f"{STYLES} 'nonce-{nonce}'")
+        self.set_header("Content-Security-Policy", policy)
+        self.set_header("Cache-Control", "no-store")
+        return page.replace(b"NONCE", nonce.encode())
 
 
 class ConsolePage(ConsoleFile):
@@ -131,7 +150,7 @@ ROUTES: list[Route] = [
         {
             method: Operation(
                 "Open the console, a page for people.",
-                {200: Answer("The page.", {"text/html": None}), 304: UNCHANGED},
+                {200: Answer("The page.", {"text/html": None})},
                 scope=EVERYBODY,
             )
             for method in ("get", "head")

@@ -114,7 +114,9 @@ def test_what_waits_for_a_session_that_has_ended_is_refused_and_not_sent_later(p
         f"""{PLAYED}
         link.send({{ type: "execute", id: "one" }});
         sockets[0].lose(1006);
-        asked[0]({{ state: "closed" }});
+        asked[0]({{ reasons: [] }});
+        await settled();
+        asked[1]({{ state: "closed" }});
         await settled();
         link.again();
         sockets[1].onopen();
