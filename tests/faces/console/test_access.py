@@ -87,7 +87,7 @@ PLACES = {"overview": overview, "session": notebook}
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.usefixtures("shown")
 def test_all_text_stands_out_from_what_is_behind_it(tab: Tab, place: str, scheme: str) -> None:
-    tab.page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+    tab.page.emulate_media(color_scheme=scheme)
     page = PLACES[place](tab)
     assert page.evaluate(FAINT) == []
     page.keyboard.press("?")
@@ -120,7 +120,7 @@ def test_a_phone_needs_no_scrolling_aside_however_long_names_are(tab: Tab, place
 def within(box: object, width: int) -> bool:
     if box is None:
         return True
-    return box["x"] >= 0 and box["x"] + box["width"] <= width  # type: ignore[index]
+    return box["x"] >= 0 and box["x"] + box["width"] <= width
 
 
 @pytest.mark.usefixtures("shown")
