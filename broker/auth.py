@@ -88,7 +88,7 @@ def _make(path: Path) -> None:
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         with open(descriptor, "wb") as file:
-            file.write(f"{secrets.token_urlsafe(32)}\n".encode())
+            file.write(f"{secrets.token_hex(32)}\n".encode())
             file.flush()
             os.fsync(file.fileno())
         with contextlib.suppress(FileExistsError):  # another broker was first: its token it is

@@ -32,7 +32,7 @@ FRESH = 5.0  # s that the store's word about a token holds
 KNOWN = 4096  # tokens remembered for as long
 MOST = 10_000  # tokens in the store
 PREFIX = "kbt_"  # so that people and scanners know one when they see it
-_STORED = re.compile(PREFIX + r"[A-Za-z0-9_-]{43}")  # 32 bytes
+_STORED = re.compile(PREFIX + r"[A-Za-z0-9_-]{43,64}")  # 32 bytes, in base64url of old
 _SIGNED = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 ID = 16  # characters of the digest that name a token
 EXPIRED, REVOKED = "the token has expired", "the token was revoked"
@@ -157,7 +157,8 @@ class Tokens:
         expires = now + grant.expires_in if grant.expires_in else 0.0
         if maker.expires is not None:  # what is made does not outlive what it was made with
             expires = min(expires or maker.expires, maker.expires)
-        token = PREFIX + secrets.token_urlsafe(32)
+        # Some clients of Jupyter's write an address, and a token in it, in small letters.
+        token = PREFIX + secrets.token_hex(32)
         record = TokenRecord(
             _digest(token),
             tenant,
