@@ -337,4 +337,4 @@ async def test_a_notebooks_cell_that_outlived_its_broker_is_told_in_full(
                     for each in notebook.came
                     if each["header"]["msg_type"] == "stream"
                 ]
-                assert texts == ["after\n"]
+                assert "".join(texts) == "after\n"
