@@ -51,10 +51,10 @@ function boxOf(styles, body, label) {
   });
   const box = el("div", { class: MEASURES ? "frame begun" : "frame" }, frame);
   box.style.blockSize = `${height(body)}px`;
-  const whole = trusted(documentOf(styles, body));
+  const markup = body.innerHTML;
   seen(box, () => {
     if (MEASURES) frame.addEventListener("load", () => fit(box, frame), { once: true });
-    frame.srcdoc = whole;
+    frame.srcdoc = trusted(documentOf(styles, markup));
   });
   return box;
 }
@@ -84,7 +84,7 @@ function seen(element, then) {
   observer.observe(element);
 }
 
-function documentOf(styles, body) {
+function documentOf(styles, markup) {
   const sheet = `${location.origin}/console/frame.css`;
   const rules =
     `default-src 'none'; img-src data:; font-src data:; style-src ${sheet} 'nonce-${nonce}'; ` +
@@ -94,7 +94,7 @@ function documentOf(styles, body) {
     `<meta http-equiv="Content-Security-Policy" content="${rules}">` +
     `<meta name="responsive-embedded-sizing" content="allow-origins=${location.origin}">` +
     `<link rel="stylesheet" href="${sheet}"><style nonce="${nonce}">${styles}</style>` +
-    `</head><body>${body.innerHTML}</body></html>`
+    `</head><body>${markup}</body></html>`
   );
 }
 

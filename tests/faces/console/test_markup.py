@@ -84,6 +84,29 @@ def test_what_frames_hold_becomes_light_or_dark_with_the_page(tab: Tab, client: 
     expect(inside).to_have_css("background-color", "rgb(255, 255, 255)")
 
 
+def test_a_frame_that_was_far_away_has_the_theme_of_when_it_is_seen(
+    tab: Tab, client: Broker
+) -> None:
+    code = (
+        "from IPython.display import HTML, display\n"
+        "for at in range(8): display(HTML('<p>in a frame</p>' * 20))"
+    )
+    with client.session("far") as session:
+        session.execute(code)
+        page = tab.session("far")
+        expect(page.locator(".markup iframe")).to_have_count(8)
+        page.evaluate("scrollTo({ top: 0 })")
+        session.execute("HTML('<p>far below</p>')")
+    below = page.locator(".markup iframe").nth(8)
+    expect(below).to_be_attached()
+    expect(below).not_to_have_attribute("srcdoc", re.compile(""))
+    page.emulate_media(color_scheme="dark")
+    below.scroll_into_view_if_needed()
+    inside = below.content_frame.locator("html")
+    expect(inside.locator("p")).to_have_text("far below")
+    expect(inside).to_have_css("background-color", "rgb(22, 27, 36)")
+
+
 def test_what_colours_some_of_it_stays_on_the_paper_it_was_made_for(
     tab: Tab, client: Broker
 ) -> None:
