@@ -52,17 +52,19 @@ function boxOf(styles, body, label) {
   const box = el("div", { class: MEASURES ? "frame begun" : "frame" }, frame);
   box.style.blockSize = `${height(body)}px`;
   const markup = body.innerHTML;
+  const draw = () => (frame.srcdoc = trusted(documentOf(styles, markup)));
   seen(box, () => {
     if (MEASURES) frame.addEventListener("load", () => fit(box, frame), { once: true });
-    frame.srcdoc = trusted(documentOf(styles, markup));
+    draw();
+    if (!onWhite(styles)) shaded.set(frame, draw);
   });
   return box;
 }
 
-// No page reaches into a frame: it is given its document again.
+// By frame, what gives it its document again: no page reaches into one.
+const shaded = new WeakMap();
 onChange(() => {
-  for (const frame of document.querySelectorAll(".frame iframe[srcdoc]"))
-    frame.srcdoc = trusted(frame.srcdoc.replace(/class="\w+"/, `class="${shade()}"`));
+  for (const frame of document.querySelectorAll(".frame iframe")) shaded.get(frame)?.();
 });
 
 const shade = () => (isDark() ? "dark" : "light");

@@ -107,6 +107,25 @@ def test_a_frame_that_was_far_away_has_the_theme_of_when_it_is_seen(
     expect(inside).to_have_css("background-color", "rgb(22, 27, 36)")
 
 
+def test_another_theme_leaves_the_markup_of_outputs_as_it_is(tab: Tab, client: Broker) -> None:
+    code = (
+        "from IPython.display import HTML, display\n"
+        "display(HTML('<style>p { color: #111 }</style><p class=\"told\">on white</p>'))\n"
+        "display(HTML('<p class=\"told\">on any</p>'))\n"
+    )
+    with client.session("classes") as session:
+        session.execute(code)
+    page = tab.session("classes")
+    for scheme, paper in (("light", "255, 255, 255"), ("dark", "22, 27, 36")):
+        page.emulate_media(color_scheme=scheme)
+        inside = frame_of(page, "on any")
+        expect(inside.locator("html")).to_have_css("background-color", f"rgb({paper})")
+        expect(inside.locator("p.told")).to_be_visible()
+        white = frame_of(page, "on white")
+        expect(white.locator("p.told")).to_be_visible()
+        expect(white.locator("html")).to_have_css("background-color", "rgb(255, 255, 255)")
+
+
 def test_what_colours_some_of_it_stays_on_the_paper_it_was_made_for(
     tab: Tab, client: Broker
 ) -> None:
