@@ -10,12 +10,14 @@ const MOST_WAITING = 32; // messages; as many cells as a session has queued
 const GONE = 4404;
 const TOKEN_ENDED = 4401;
 const ELSEWHERE = 4409;
+const DRAINING = "the node takes no new sessions";
 
 function ended({ reason }) {
   return `the session has ended${reason ? ` (${because(reason)})` : ""}`;
 }
 
-// A node that drains begins no session; it says so to everybody.
+// A node that drains begins no session, and goes on with those that it serves; it says so to
+// everybody.
 async function isDraining() {
   try {
     const { reasons } = await (await fetch("/readyz", { cache: "no-store" })).json();
@@ -91,15 +93,20 @@ export class Link {
   // Resolve to why there is nothing to come back to, or null where there is.
   async whyGone() {
     try {
-      if (this.waiting.length && (await isDraining())) return "the node takes no new sessions";
       const row = await get(at(this.session));
+      if (row.state !== "closed" && row.clients !== null) return null;
+      if (await this.wouldBegin()) return DRAINING;
       if (row.state === "closed") return ended(row);
-      return this.mode === "run" || row.clients !== null
-        ? null
-        : `node ${row.node} serves the session`;
+      return this.mode === "run" ? null : `node ${row.node} serves the session`;
     } catch (error) {
+      if (error.status === 404 && (await this.wouldBegin())) return DRAINING;
       return error.status === 0 ? null : explained(error);
     }
+  }
+
+  // Whether what waits would have a node that drains, and does not serve the session, begin it.
+  async wouldBegin() {
+    return this.waiting.length > 0 && (await isDraining());
   }
 
   end(text) {

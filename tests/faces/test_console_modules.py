@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import json
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -114,9 +115,9 @@ def test_what_waits_for_a_session_that_has_ended_is_refused_and_not_sent_later(p
         f"""{PLAYED}
         link.send({{ type: "execute", id: "one" }});
         sockets[0].lose(1006);
-        asked[0]({{ reasons: [] }});
+        asked[0]({{ state: "closed", clients: null }});
         await settled();
-        asked[1]({{ state: "closed" }});
+        asked[1]({{ reasons: [] }});
         await settled();
         link.again();
         sockets[1].onopen();
@@ -126,6 +127,40 @@ def test_what_waits_for_a_session_that_has_ended_is_refused_and_not_sent_later(p
     assert taken == [["fault", "one"]]
     assert told[:2] == ["away", "ended"]
     assert sent == []
+
+
+LIVE = {"state": "busy", "clients": 1}
+CLOSED = {"state": "closed", "clients": None, "reason": "drained"}
+THERE = {"state": "ready", "clients": None, "node": "other"}
+
+
+@pytest.mark.parametrize(
+    ("row", "status", "refused", "tries"),
+    [
+        (LIVE, 200, [], 1),
+        (CLOSED, 200, ["one"], 0),
+        (THERE, 200, ["one"], 0),
+        ({}, 404, ["one"], 0),
+    ],
+)
+def test_on_a_draining_node_only_what_would_begin_a_session_is_refused(
+    page: Page, row: dict[str, Any], status: int, refused: list[str], tries: int
+) -> None:
+    taken, waits = run(
+        page,
+        f"""{PLAYED}
+        const draining = answer({{ reasons: ["draining"] }});
+        const row = {{ ...answer({json.dumps(row)}), ok: {status} === 200, status: {status} }};
+        window.fetch = async (path) => (path === "/readyz" ? draining : row);
+        link.send({{ type: "execute", id: "one" }});
+        sockets[0].lose(1006);
+        await settled();
+        return [taken, timers.length];
+        """,
+    )
+    assert [event["id"] for event in taken] == refused
+    assert all("the node takes no new sessions" in event["message"] for event in taken)
+    assert waits == tries
 
 
 def test_what_waits_for_a_connection_is_bounded_and_sent_in_order(page: Page) -> None:
