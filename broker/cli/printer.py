@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from .markup import plain_of
-from .screen import RESET
+from .screen import RESET, still
 from .text import size
 
 EXIT = {"ok": 0, "timeout": 124, "interrupted": 130, "cancelled": 130, "lost": 137}
@@ -78,8 +78,8 @@ class Printer:
         if generation <= earlier or (not earlier and state not in ("lost", "restored")):
             return
         told = "restored" if state == "restored" else "lost"
-        why = f": {event['reason']}" if event.get("reason") else ""
-        names = ", ".join(map(str, event.get("lost") or ()))
+        why = f": {still(str(event['reason']))}" if event.get("reason") else ""
+        names = still(", ".join(map(str, event.get("lost") or ())))
         self.note(
             f"broker: generation {generation}, state {told}{why}"
             + (f" (gone: {names})" if names else "")
@@ -93,15 +93,15 @@ class Printer:
         if not images and (text := plain_of(data)) is not None:
             self._write(f"{text}\n")
         elif not images and data:
-            self._write(f"[{', '.join(data)}]\n")
+            self._write(f"[{still(', '.join(data))}]\n")
 
     def _image(self, mime: str, value: object) -> str:
         from broker.client.result import image_bytes
 
         content = value.encode() if isinstance(value, str) and "svg" in mime else image_bytes(value)
         if content is None:
-            return f"[{mime}, unreadable]"
-        note = f"{mime} {size(len(content))}"
+            return f"[{still(mime)}, unreadable]"
+        note = f"{still(mime)} {size(len(content))}"
         if self._images is not None:
             note += f" in {save(self._images, mime, content)}"
         return f"[{note}]"
@@ -109,13 +109,13 @@ class Printer:
     def _done(self, event: dict[str, Any]) -> None:
         cut = event.get("truncated")
         if cut:
-            where = f"; more of it is in {cut['file']}" if cut.get("file") else ""
+            where = f"; more of it is in {still(str(cut['file']))}" if cut.get("file") else ""
             shown, total = size(cut.get("shown")), size(cut.get("total"))
             self.note(f"broker: output cut, {shown} of {total} shown{where}")
         status, reason = event.get("status"), event.get("reason")
         if status not in ("ok", "error", "interrupted", "cancelled"):
             told = f": {reason}" if reason and reason != status else ""
-            self.note(f"broker: {status}{told}")
+            self.note(f"broker: {still(f'{status}{told}')}")
 
 
 def save(directory: Path, mime: str, content: bytes) -> Path:

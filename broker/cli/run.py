@@ -19,7 +19,7 @@ from .answer import answer
 from .options import as_json, complete_profile, complete_session, connection, of_tenant
 from .outages import tell_of_outages
 from .printer import Printer, exit_status
-from .screen import Screen, calm
+from .screen import Screen, calm, still
 from .text import Duration
 
 if TYPE_CHECKING:
@@ -209,7 +209,8 @@ def interrupting(session: Session, seen: Mapping[str, str]) -> Iterator[Callable
             else:
                 click.echo("broker: not started yet; Ctrl-C again leaves", err=True)
         except BrokerError as error:
-            click.echo(f"broker: not interrupted: {error.message}; Ctrl-C leaves", err=True)
+            why = still(error.message)
+            click.echo(f"broker: not interrupted: {why}; Ctrl-C leaves", err=True)
 
     earlier = signal.signal(signal.SIGINT, press)
     try:

@@ -25,6 +25,7 @@ _CONTROL = (
 )
 _ACTS = re.compile(rf"({_ALLOWED})|{_CONTROL}")
 _MOVES = re.compile(rf"{_CONTROL}|[\b\n\r]")
+_LEFT = re.compile(rf"{_CONTROL}|[\b\r]")  # all but ends of lines and tabs
 _COLOUR = re.compile(_ALLOWED)
 RESET = "\x1b[0m"  # before words of ours: a stranger's colours may hide what comes after them
 MOST_HELD = 64 << 10  # characters of a line that is not whole yet
@@ -33,17 +34,22 @@ _UNFINISHED = re.compile(r"\x1b(?:\[[0-9;:]{0,32})?\Z")
 
 def calm(text: str) -> str:
     """Return text with what would act on a terminal as a literal of Python writes it."""
-    return _ACTS.sub(lambda found: found[1] or ascii(found[0])[1:-1], text)
+    return _ACTS.sub(lambda found: found[1] or _written(found), text)
 
 
 def still(line: str) -> str:
     """Return what is to stand in a line of ours without what colours, or goes back in, that."""
-    return _MOVES.sub(lambda found: ascii(found[0])[1:-1], line)
+    return _MOVES.sub(_written, line)
 
 
 def settled(text: str) -> str:
     """Return text as it is where nothing is drawn: lines as they are in the end, no colours."""
-    return calm(_COLOUR.sub("", shown(text)))
+    # What stands around a colour may be another one without it: nothing is let through any more.
+    return _LEFT.sub(_written, _COLOUR.sub("", shown(text)))
+
+
+def _written(found: re.Match[str]) -> str:
+    return ascii(found[0])[1:-1]
 
 
 class Stream:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import unicodedata
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from broker.cli.cells import Cell
 from broker.cli.group import RefusedByBroker
 from broker.cli.printer import Printer
 from broker.cli.replay import first_line
-from broker.cli.screen import Screen, still
+from broker.cli.screen import Screen, settled, still
 from broker.cli.telling import Teller
 
 HOSTILE = [
@@ -31,6 +32,40 @@ HOSTILE = [
     "\x07\x00\x0e\x7f",
     "\u202eevil",
 ]
+
+
+# What sequences are made of, so that some are made of what is left of others.
+PARTS = (
+    *("\x1b", "\x1b[", "\x1b[0m", "\x1b[2K", "[", "0m", "8m", "2K", "]0;", "\x07", "\\", "\x7f"),
+    *("\n", "\r", "\b", "\t", "a", "\x9b", "\x9d", "\x85", "\u2028", "\ud800"),
+    *("\u202a", "\u202e", "\u2066", "\u2069"),
+)
+ESCAPES = ("\x1b", "\x1b[", "\x1b[0m", "0m", "8m", "[2K")
+stranger = st.lists(st.sampled_from(ESCAPES), max_size=12).map("".join) | st.lists(
+    st.sampled_from(PARTS) | st.characters(), max_size=16
+).map("".join)
+TURNING = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
+
+
+def acting(words: str) -> set[str]:
+    """Return what acts on a terminal, but for ends of lines and tabs."""
+    return {
+        one
+        for one in words
+        if unicodedata.category(one) in ("Cc", "Cs", "Zl", "Zp")
+        or unicodedata.bidirectional(one) in TURNING
+    } - {"\n", "\t"}
+
+
+def through(pieces: list[str], *, is_drawn: bool) -> str:
+    """Return what the screen makes of what comes in pieces."""
+    tube = Tube(is_drawn=is_drawn)
+    with redirect_stdout(tube):
+        screen = Screen()
+        for piece in pieces:
+            screen.out.write(piece)
+        screen.settle()
+    return tube.getvalue()
 
 
 class Tube(io.StringIO):
@@ -87,6 +122,53 @@ def test_in_a_pipe_there_is_no_escape_and_a_bar_is_as_it_ended(tube: Tube) -> No
     said = told(tube, Cell("x", (output,), 1, status="ok"))
     assert "\x1b" not in said
     assert "\n100 %\naXc\nred\n[ok]\n" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "left"),
+    [
+        ("\x1b[\x1b[0m8msecret\n", "\\x1b[8msecret\n"),
+        ("\x1b\x1b[0m[2Kover\n", "\\x1b[2Kover\n"),
+        ("\x1b\x1b[0m]0;title\x07\n", "\\x1b]0;title\\x07\n"),
+    ],
+)
+def test_no_sequence_is_made_of_what_is_left_of_others(words: str, left: str) -> None:
+    assert settled(words) == left
+
+
+@given(st.lists(stranger, max_size=4))
+def test_in_a_pipe_nothing_is_left_but_text_ends_of_lines_and_tabs(pieces: list[str]) -> None:
+    said = through(pieces, is_drawn=False)
+    assert not acting(said)
+    assert through([said], is_drawn=False) == said
+
+
+@given(st.lists(stranger, max_size=4))
+def test_on_a_terminal_nothing_is_left_but_colours_and_what_stays_in_a_line(
+    pieces: list[str],
+) -> None:
+    said = through(pieces, is_drawn=True)
+    assert acting(re.sub(r"\x1b\[(?:[0-9;:]*m|[012]?K)", "", said)) <= {"\r", "\b"}
+    assert through([said], is_drawn=True) == said
+
+
+HIDDEN = "\x9b2J\u202e\u2066\r\b\n\x1b[8m"
+
+
+@both
+def test_names_and_reasons_in_lines_of_ours_are_still(tube: Tube) -> None:
+    printer = Printer(tube, tube)
+    lost = {"type": "session", "generation": 2, "state": "lost", "reason": HIDDEN, "lost": [HIDDEN]}
+    for event in (
+        lost,
+        {"type": "display", "data": {HIDDEN: "x"}},
+        {"type": "display", "data": {f"image/{HIDDEN}": "x"}},
+        {"type": "done", "status": "lost", "reason": HIDDEN, "truncated": {"file": HIDDEN}},
+    ):
+        printer.event(event)
+    said = tube.getvalue()
+    assert not acting(said.replace("\x1b[0m", ""))
+    assert said.count("\\x9b2J") == 6
 
 
 @terminal
