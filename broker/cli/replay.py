@@ -88,7 +88,7 @@ def replay(
             Run(session, report, timeout, given or {}, stop_on_error=stop_on_error).all(cells)
     except KeyboardInterrupt:
         report.interrupted = True
-    report.end(name, notebook)
+    report.end(name, notebook, tenant)
     raise SystemExit(exit_status("interrupted") if report.interrupted else int(report.differs))
 
 
@@ -231,7 +231,7 @@ class Report:
         if kind != "same" and REDACTED in outcome.cell.code:
             click.echo("    its code had a secret in it, which the notebook does not have")
 
-    def end(self, name: str, notebook: Path) -> None:
+    def end(self, name: str, notebook: Path, tenant: str | None = None) -> None:
         """Tell how many cells became what."""
         counts = Counter(one.verdict.kind for one in self._outcomes)
         new_failed = sum(one.fails and one.verdict.kind == "new" for one in self._outcomes)
@@ -245,7 +245,8 @@ class Report:
         parts = ", ".join(f"{counts[kind]} {kind}" for kind in KINDS if counts[kind])
         parts += f" ({new_failed} of them failed)" if new_failed else ""
         click.echo(f"{plural(self._total, 'cell')}{f': {parts}' if parts else ''}")
-        click.echo(f"broker: session {name} goes on (`broker attach {name}`)", err=True)
+        whose = f" --tenant {tenant}" if tenant else ""
+        click.echo(f"broker: session {name} goes on (`broker attach {name}{whose}`)", err=True)
 
 
 def first_line(cell: Cell) -> str:

@@ -74,6 +74,16 @@ def test_run_exits_as_the_execution_ended(run: Run, peer: Peer, status: str, cod
     assert run("run", "-s", "a", "x").returncode == code
 
 
+def test_replay_names_the_tenant_whose_session_goes_on(run: Run, tmp_path: Path) -> None:
+    cell = {"cell_type": "code", "source": "x", "outputs": [], "metadata": {}}
+    made = {"nbformat": 4, "nbformat_minor": 4, "metadata": {}, "cells": [cell]}
+    (tmp_path / "a.ipynb").write_text(json.dumps(made))
+    replayed = ("replay", "a.ipynb", "--into", "-s", "a")
+    assert "goes on (`broker attach a`)\n" in run(*replayed).stderr
+    theirs = run(*replayed, "--tenant", "acme")
+    assert "goes on (`broker attach a --tenant acme`)\n" in theirs.stderr
+
+
 def test_run_shows_a_traceback_on_stderr(run: Run, peer: Peer) -> None:
     told = {"name": "NameError", "message": "x", "traceback": ["Traceback", "NameError: x"]}
     peer.answers["x"] = [{"type": "error", **told}, ends("error")]
