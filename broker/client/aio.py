@@ -292,4 +292,5 @@ class AsyncSession:
             self._place.token,
             reconnect=self._reconnect,
             ping_interval=self._ping_interval,
+            patience=self._place.patience,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from .files import Files
 from .find import Place, find
 from .functions import Function
 from .losses import OnLost
+from .patience import USUAL, Patience
 from .result import Result, collect_answer
 from .resume import RECONNECT
 from .stay import waited_for
@@ -23,7 +25,10 @@ from .wire import Limits
 
 
 class AsyncBroker:
-    """A broker, found as `find` says: by arguments, the environment, or the local server's file."""
+    """A broker, found as `find` says: by arguments, the environment, or the local server's file.
+
+    Nothing is connected until something is asked; `patience` is for its answers.
+    """
 
     def __init__(
         self,
@@ -31,8 +36,9 @@ class AsyncBroker:
         token: str | None = None,
         *,
         state_dir: str | Path | None = None,
+        patience: Patience = USUAL,
     ) -> None:
-        self.place: Place = find(url, token, state_dir)
+        self.place: Place = replace(find(url, token, state_dir), patience=patience)
         self._door = Door(self.place)
 
     def session(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from .backoff import Backoff, next_url
 from .errors import BrokerError, ConnectionLost, SessionElsewhere
 from .line import HOPS, Address
+from .patience import USUAL, Patience
 from .place import Following
 from .result import Event
 from .resume import Asked, Link
@@ -29,11 +30,19 @@ class AsyncDialler:
     """Opens sockets to wherever the session is served."""
 
     def __init__(
-        self, home: str, address: Address, token: str, *, reconnect: float, ping_interval: float
+        self,
+        home: str,
+        address: Address,
+        token: str,
+        *,
+        reconnect: float,
+        ping_interval: float,
+        patience: Patience = USUAL,
     ) -> None:
         self._home = self._url = home
         self._address = address
-        self._options = connect_options(token, ping_interval)
+        self._patience = patience
+        self._options = connect_options(token, ping_interval, patience.answer)
         self.backoff = Backoff(reconnect, clock=time.monotonic, uniform=random.uniform)
 
     async def open(self, after: int | None) -> ClientConnection:
@@ -43,8 +52,9 @@ class AsyncDialler:
 
         try:
             # Whoever has it closes it, which is all that leaving the context would do.
-            opening = connect(self._address(self._url, after), **self._options)
-            return await AsyncExitStack().enter_async_context(opening)
+            with self._patience.awaiting(self._url):
+                opening = connect(self._address(self._url, after), **self._options)
+                return await AsyncExitStack().enter_async_context(opening)
         except (OSError, WebSocketException) as error:
             raise opening_error(self._url, error) from error
 

@@ -6,7 +6,7 @@ import json
 import select
 import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -60,18 +60,20 @@ class Door:
             headers["Content-Type"] = "application/json"
             content = _json({k: v for k, v in body.items() if v is not None})
         target = _target(path, query)
-        connection = self._connect(None if wait else self.timeout)
-        try:
-            if stay is not None:
-                stay.begin(connection)
-            connection.request(method, self._prefix() + target, body=content, headers=headers)
-            with nullcontext() if wait else self._awaiting():
-                response = connection.getresponse()
-                status, text = response.status, response.read()
-        except (OSError, HTTPException) as error:
-            raise self._lost(error) from error
-        finally:
-            connection.close()
+        with ExitStack() as waiting:
+            waiting.enter_context(self._awaiting())
+            with closing(self._connect(None if wait else self.timeout)) as connection:
+                if wait:
+                    waiting.close()  # what is asked for takes its time
+                try:
+                    if stay is not None:
+                        stay.begin(connection)
+                    where = self._prefix() + target
+                    connection.request(method, where, body=content, headers=headers)
+                    response = connection.getresponse()
+                    status, text = response.status, response.read()
+                except (OSError, HTTPException) as error:
+                    raise self._lost(error) from error
         return read_answer(self.place.url, status, text)
 
     @contextmanager
@@ -98,8 +100,9 @@ class Door:
         told |= {"Content-Length": str(length)} if length else {}
         asks = (length is None or length > EXPECTED) and urlsplit(self.place.url).scheme == "http"
         told |= {"Expect": "100-continue"} if asks else {}
-        connection = self._connect(self.timeout)
-        try:
+        waiting = ExitStack()
+        waiting.enter_context(self._awaiting())
+        with waiting, closing(self._connect(self.timeout)) as connection:
             try:
                 connection.putrequest(method, self._prefix() + _target(path, query))
                 for name, value in told.items():
@@ -107,19 +110,19 @@ class Door:
                 connection.endheaders()
             except (OSError, HTTPException) as error:
                 raise self._lost(error) from error
-            if not asks or _is_wanted(connection.sock):
+            if length != 0 and (not asks or _is_wanted(connection.sock)):
+                waiting.close()  # a body takes its time
                 _send(connection, body, chunked=length is None)
+                waiting.enter_context(self._awaiting())
             try:
-                with self._awaiting():
-                    response = connection.getresponse()
+                response = connection.getresponse()
                 refusal = response.read(EXPECTED) if response.status >= 400 else b""
             except (OSError, HTTPException) as error:
                 raise self._lost(error) from error
+            waiting.close()
             if response.status >= 400:
                 read_answer(self.place.url, response.status, refusal)
             yield response
-        finally:
-            connection.close()
 
     def pieces(self, response: HTTPResponse, size: int) -> Iterator[bytes]:
         """Yield an answer's body. Raises ConnectionLost when it breaks off."""
@@ -252,8 +255,7 @@ class Door:
         kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
         connection = kind(host, port, timeout=self.timeout)
         try:
-            with self._awaiting():
-                connection.connect()
+            connection.connect()
         except OSError as error:
             connection.close()
             raise no_server(url, error) from error

@@ -43,9 +43,7 @@ class Dialler:
         self._home = self._url = home
         self._address = address
         self._patience = patience
-        self._options = connect_options(token, ping_interval)
-        if patience.answer is not None:
-            self._options["open_timeout"] = patience.answer
+        self._options = connect_options(token, ping_interval, patience.answer)
         self.backoff = Backoff(reconnect, clock=time.monotonic, uniform=random.uniform)
 
     def open(self, after: int | None) -> ClientConnection:

@@ -24,7 +24,9 @@ PING_INTERVAL = 20.0  # s between pings, and until an answer must have come
 ABSENT = (502, 503, 504)
 
 
-def connect_options(token: str, ping_interval: float = PING_INTERVAL) -> dict[str, Any]:
+def connect_options(
+    token: str, ping_interval: float = PING_INTERVAL, answer: float | None = None
+) -> dict[str, Any]:
     """Return the arguments of `connect` apart from the address."""
     return {
         "subprotocols": list(SUBPROTOCOLS),
@@ -32,7 +34,7 @@ def connect_options(token: str, ping_interval: float = PING_INTERVAL) -> dict[st
         "compression": None,  # the broker is near; deflate costs more time than it saves
         "proxy": None,  # an address is taken at its word, as in `Door`
         "max_size": MAX_FRAME,
-        "open_timeout": OPEN_TIMEOUT,
+        "open_timeout": OPEN_TIMEOUT if answer is None else answer,
         "close_timeout": 2.0,
         "ping_interval": ping_interval or None,
         "ping_timeout": ping_interval or None,
