@@ -69,6 +69,7 @@ def top(
     Of all tenants for the operator. MEM is what the kernel's cgroup counts, PSS and USS are its
     own process's. With --json, one line of JSON for each look.
     """
+    from broker.client import Broker
     from broker.client.door import Door
 
     interval = max(0.1, interval)
@@ -95,8 +96,7 @@ def top(
 
     # What is told of a wait would stand amid the table, which says itself that it looks.
     place = replace(broker.place, patience=replace(broker.place.patience, notice=None))
-    quiet = type(broker)(place.url, place.token, patience=place.patience)
-    View(quiet, Source(Door(place), tenant), ranking, interval).run()
+    View(Broker.at(place), Source(Door(place), tenant), ranking, interval).run()
 
 
 def look(source: Source, ranking: Ranking) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from .calls import call_fields, execute_fields, returned
 from .door import Door, Row
@@ -35,8 +35,18 @@ class Broker:
         state_dir: str | Path | None = None,
         patience: Patience = USUAL,
     ) -> None:
-        self.place: Place = replace(find(url, token, state_dir), patience=patience)
-        self._door = Door(self.place)
+        self._begin(replace(find(url, token, state_dir), patience=patience))
+
+    def _begin(self, place: Place) -> None:
+        self.place = place
+        self._door = Door(place)
+
+    @classmethod
+    def at(cls, place: Place) -> Self:
+        """Return the broker at a place that is known: nothing is looked for."""
+        broker = cls.__new__(cls)
+        broker._begin(place)
+        return broker
 
     def session(
         self,

@@ -118,3 +118,10 @@ async def test_the_asyncio_client_says_so_too(heard: Heard) -> None:
         with pytest.raises(asyncio.CancelledError):
             await opening
     assert heard.said == [f"waiting for {url} to answer"]
+
+
+def test_a_broker_at_a_known_place_is_looked_for_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BROKER_TOKEN", "another")
+    place = Place("http://127.0.0.1:1", "", Patience(answer=3))
+    assert Broker.at(place).place is place
+    assert Broker.at(place).session("a")._place is place
