@@ -28,7 +28,7 @@ from .result import Event, Result, collect
 from .resume import RECONNECT
 from .serving import ToolServer
 from .socket import PING_INTERVAL
-from .wire import Limits, socket_url
+from .wire import Deliver, Limits, socket_url
 
 
 class Session:
@@ -45,8 +45,6 @@ class Session:
 
     `on_lost="raise"` makes StateLost of a result that is lost, and of the first after a loss that
     was not raised yet and no restart of one's own; otherwise its `state` or `status` says so.
-
-    `line` is the connection that it goes by, in place of one made of the rest.
     """
 
     def __init__(
@@ -60,7 +58,6 @@ class Session:
         reconnect: float = RECONNECT,
         on_lost: OnLost = "result",
         ping_interval: float = PING_INTERVAL,
-        line: Line | None = None,
     ) -> None:
         self.name = name
         self.tenant = tenant
@@ -70,12 +67,21 @@ class Session:
         self._place = place
         self._reconnect = reconnect
         self._ping_interval = ping_interval
+        self._creates = True
         self.tools = ToolServer(
             place,
             lambda: socket_url(place.url, name, profile=profile, limits=limits, tenant=tenant),
         )
-        self._line = line or Line(name, self._dialler())
+        self._line = Line(name, self._dialler())
         self._watches: set[Watch] = set()
+
+    @classmethod
+    def _visiting(cls, *about: Any, creates: bool, others: Deliver, **options: Any) -> Self:
+        """Return a session that is made only if told so; `others` hears what others cause."""
+        session = cls(*about, **options)
+        session._creates = creates
+        session._line.link.others = others
+        return session
 
     @property
     def generation(self) -> int:
@@ -290,7 +296,7 @@ class Session:
         def address(url: str, after: int | None) -> str:
             asked: dict[str, Any] = {"after": after, "watch": watch, "tenant": self.tenant}
             if not watch:
-                asked |= {"profile": self.profile, "limits": self.limits}
+                asked |= {"profile": self.profile, "limits": self.limits, "create": self._creates}
             return socket_url(url, self.name, **asked)
 
         return Dialler(

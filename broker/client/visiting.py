@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from .find import Place
-from .line import Dialler, Line
-from .resume import RECONNECT
-from .socket import PING_INTERVAL
 from .sync import Session
-from .wire import Deliver, socket_url
+from .wire import Deliver
 
 
 def visit(
@@ -25,18 +22,4 @@ def visit(
     requests, in the order of all, and the error that ends the connection for good. It is called by
     the thread that reads: what takes its time there holds the connection back.
     """
-
-    def address(url: str, after: int | None) -> str:
-        return socket_url(url, name, profile=profile, after=after, create=create, tenant=tenant)
-
-    dialler = Dialler(
-        place.url,
-        address,
-        place.token,
-        reconnect=RECONNECT,
-        ping_interval=PING_INTERVAL,
-        patience=place.patience,
-    )
-    line = Line(name, dialler)
-    line.link.others = others
-    return Session(place, name, profile, tenant=tenant, line=line)
+    return Session._visiting(place, name, profile, tenant=tenant, creates=create, others=others)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from broker.client import AsyncBroker, Broker
+from broker.client import AsyncBroker, AsyncSession, Broker, Session
 from broker.client.door import Door
 from broker.client.find import Place
 from broker.client.patience import Patience
@@ -105,7 +105,8 @@ def test_of_an_exchange_only_sending_a_body_is_no_wait(peer: Peer) -> None:
 
 
 def test_both_clients_are_made_of_the_same() -> None:
-    assert [*inspect.signature(Broker).parameters] == [*inspect.signature(AsyncBroker).parameters]
+    for one, twin in ((Broker, AsyncBroker), (Session, AsyncSession)):
+        assert [*inspect.signature(one).parameters] == [*inspect.signature(twin).parameters]
 
 
 async def test_the_asyncio_client_says_so_too(heard: Heard) -> None:
