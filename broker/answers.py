@@ -266,7 +266,11 @@ class RevokedToken(TokenRow, kw_only=True):
 
 
 class NodeRow(Answer):
-    """One node as it describes itself; `capacity` in kernels."""
+    """One node as it describes itself; `capacity` in kernels.
+
+    `memory` and `cpu_seconds` are those of its kernels, null where nobody counts them, at the time
+    `counted`. Processor time is never taken back: two looks tell how many cores are busy.
+    """
 
     node: str
     url: str
@@ -278,6 +282,9 @@ class NodeRow(Answer):
     started: Time
     isolation: str
     mode: str
+    memory: Bytes | None
+    cpu_seconds: Seconds | None
+    counted: Time
 
 
 class NodeRows(Answer):
