@@ -155,8 +155,12 @@ class Attached(Answer):
 
 
 class DescribedSession(SessionRow, kw_only=True):
-    """All there is to tell of one session; what only its own node knows is null elsewhere."""
+    """All there is to tell of one session; what only its own node knows is null elsewhere.
 
+    `code` is the first line of what runs, null where nothing does or that is not known.
+    """
+
+    code: str | None
     limits: dict[str, float] | None
     workspace_bytes: Bytes | None
     history: list[PastGeneration]

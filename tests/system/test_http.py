@@ -282,6 +282,7 @@ def test_a_session_is_described_listed_and_ended(broker: RunningBroker) -> None:
         "last_error",
         "cell",
         "usage",
+        "code",
         "limits",
         "workspace_bytes",
         "history",

@@ -167,6 +167,21 @@ async def test_a_session_is_described_with_its_limits_use_and_clients(
         assert 3 << 20 <= found["workspace_bytes"] < 8 << 20
 
 
+async def test_a_session_tells_the_first_line_of_what_runs_without_secrets(
+    broker: RunningBroker,
+) -> None:
+    name = new_name()
+    async with attached(broker, name) as peer:
+        assert row_of(broker, name)["code"] is None
+        environ = {"API_TOKEN": "s3cret-of-many-letters"}
+        code = "\n  # uses s3cret-of-many-letters\ninput()"
+        await peer.send({"type": "execute", "id": "one", "code": code, "env": environ})
+        await peer.until("input_request")
+        found = row_of(broker, name)
+        assert found["code"] == "# uses [redacted API_TOKEN]"
+        assert found["cell"]["id"] == "one"
+
+
 def test_a_session_tells_its_last_errors_in_a_line_each(broker: RunningBroker) -> None:
     name = new_name()
     began = time.time()
