@@ -133,9 +133,10 @@ class InterruptSession(Face):
     """`POST /v1/sessions/{session}/interrupt`."""
 
     async def post(self, session: str) -> None:
-        """Interrupt what runs."""
+        """Interrupt what runs; with `target` only if that is what runs."""
         found = await _live(self, session)
-        self.answer({"interrupted": found.work.interrupt()})
+        target = self.get_query_argument("target", None)
+        self.answer({"interrupted": found.work.interrupt(target)})
 
 
 class RestartSession(Face):

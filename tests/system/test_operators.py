@@ -182,6 +182,19 @@ async def test_a_session_tells_the_first_line_of_what_runs_without_secrets(
         assert found["cell"]["id"] == "one"
 
 
+async def test_an_interrupt_that_names_an_execution_stops_no_other(broker: RunningBroker) -> None:
+    name = new_name()
+    async with attached(broker, name) as peer:
+        await peer.send({"type": "execute", "id": "one", "code": "input()"})
+        await peer.until("input_request")
+        answer = call(broker, "POST", f"/v1/sessions/{name}/interrupt?target=two")
+        assert (answer.status, answer.error["code"]) == (409, "not_running")
+        assert row_of(broker, name)["cell"]["id"] == "one"
+        answer = call(broker, "POST", f"/v1/sessions/{name}/interrupt?target=one")
+        assert answer.body == {"interrupted": "one"}
+        assert (await peer.until("done"))["status"] == "interrupted"
+
+
 def test_a_session_tells_its_last_errors_in_a_line_each(broker: RunningBroker) -> None:
     name = new_name()
     began = time.time()
