@@ -151,6 +151,8 @@ def test_what_is_made_to_take_long_does_not(tab: Tab, client: Broker) -> None:
         "rules = 'b ~ b > b ' * 20 + ':has(i ~ i ~ u) { filter: blur(90px) } '\n"
         "names = ''.join(f'<b style=\"width: {n}px\"><i></i>' for n in range(900))\n"
         "display(HTML('<style>' + rules * 150 + '</style>' + names))\n"
+        "again = ''.join(f'<b {n}>' for n in range(3000)) + '<p>x' * 9000\n"
+        "display(HTML('<p>' + again), HTML('<p><i 1>' * 150 + '<p>x' * 9000))\n"
         "for number in range(130): display(HTML(f'<b>{number}</b>'))"
     )
     with client.session("slow") as session:
@@ -163,7 +165,7 @@ def test_what_is_made_to_take_long_does_not(tab: Tab, client: Broker) -> None:
             session.execute(code)
             cell = page.locator(".cell").nth(before)
             expect(cell.locator(".status.ok")).to_be_visible()
-            expect(cell.locator(".output")).to_have_count(134)
+            expect(cell.locator(".output")).to_have_count(136)
             last = cell.locator(".cut", has_text="of markup").last
             expect(last).to_be_visible(timeout=30_000)
 
