@@ -69,6 +69,12 @@ def many_sessions(route: Route) -> None:
             "queued": 0,
             "clients": number % 4,
             "pid": number,
+            "usage": {
+                "cpu_seconds": number / 10,
+                "memory": (number % 90 + 30) << 20,
+                "memory_peak": 120 << 20,
+                "processes": 3,
+            },
         }
         for number in range(1000)
     ]
@@ -84,6 +90,8 @@ def test_a_thousand_sessions_are_shown_without_a_pause(tab: Tab) -> None:
         page.reload()
         expect(page.locator(".told")).to_have_text("1,000")
         assert page.locator(".rows .row").count() < 60
+        expect(page.locator(".rows .row .memory").first).to_have_text("30 MB")
+        expect(page.locator(".rows .row .cpu").first).to_have_text("0.0 s")
         for end in ("PageDown", "End", "Home"):
             page.evaluate("(end) => scrollTo(0, {PageDown: 9000, End: 1e9, Home: 0}[end])", end)
             page.evaluate(
