@@ -163,7 +163,7 @@ export class Rows {
         el(
           "span",
           { class: "acts" },
-          act("interrupt", "Interrupt", "Interrupt"),
+          act("interrupt", "Interrupt", "Interrupt…"),
           act("kill", "Kill", "Kill…"),
         ),
       ),
