@@ -155,8 +155,12 @@ class Attached(Answer):
 
 
 class DescribedSession(SessionRow, kw_only=True):
-    """All there is to tell of one session; what only its own node knows is null elsewhere."""
+    """All there is to tell of one session; what only its own node knows is null elsewhere.
 
+    `code` is the first line of what runs, null where nothing does or that is not known.
+    """
+
+    code: str | None
     limits: dict[str, float] | None
     workspace_bytes: Bytes | None
     history: list[PastGeneration]
@@ -266,7 +270,11 @@ class RevokedToken(TokenRow, kw_only=True):
 
 
 class NodeRow(Answer):
-    """One node as it describes itself; `capacity` in kernels."""
+    """One node as it describes itself; `capacity` in kernels.
+
+    `memory` and `cpu_seconds` are those of its kernels, null where nobody counts them, at the time
+    `counted`. Processor time is never taken back: two looks tell how many cores are busy.
+    """
 
     node: str
     url: str
@@ -278,6 +286,9 @@ class NodeRow(Answer):
     started: Time
     isolation: str
     mode: str
+    memory: Bytes | None
+    cpu_seconds: Seconds | None
+    counted: Time
 
 
 class NodeRows(Answer):

@@ -26,6 +26,8 @@ from broker.waiting import Waiting
 from kernels.messages import Message
 from kernels.state import SessionEvent, SessionState
 
+MOST_LINE = 200  # characters
+
 
 class Executions:
     """One session's executions."""
@@ -62,6 +64,13 @@ class Executions:
         """Return the id of what runs, and the seconds it has run for; None where none is known."""
         running = self.running
         return None if running is None else (running.id, time.monotonic() - running.started)
+
+    @property
+    def line(self) -> str | None:
+        """Return the first line of the code that runs, without secrets; None if none is known."""
+        code = self.running.request.code if self.running is not None else ""
+        whole = self._place.transcript.redacted(code).strip()  # a secret may have many lines
+        return whole.split("\n", 1)[0][:MOST_LINE] or None
 
     @property
     def queued(self) -> int:

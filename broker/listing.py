@@ -122,11 +122,12 @@ async def described(service: Service, key: Key) -> Row:
     session = service.sessions.get(key)
     if session is None:
         record = await _record(service, key)
-        unknown = dict.fromkeys(("limits", "workspace_bytes", "errors", "attached"))
+        unknown = dict.fromkeys(("code", "limits", "workspace_bytes", "errors", "attached"))
         return _of_record(record) | unknown | {"history": _history(_past(record))}
     clients, kernel = session.audience.clients, session.kernel
     watching = sum(client.watches for client in clients)
     found = _of_session(session, service.store.node) | {
+        "code": session.work.line,
         "limits": session.limits.told(),
         "workspace_bytes": _workspace(session),
         "history": _history(session.past.generations),

@@ -40,6 +40,7 @@ class Node:
     def describe(self) -> NodeRecord:
         """Return the node's record, as it is now."""
         views = [pool.view() for pool in self.service.pools.values()]
+        used, memory = self._used()
         return NodeRecord(
             node=self.name,
             url=self.url,
@@ -51,7 +52,21 @@ class Node:
             started=self.started,
             isolation=self.default.level,
             mode=self.default.mode,
+            memory=-1 if memory is None else memory,
+            cpu_seconds=-1.0 if used is None else round(used, 3),
+            counted=time.time(),
         )
+
+    def _used(self) -> tuple[float | None, int | None]:
+        """Return CPU seconds and bytes; None for what is not counted of every kernel."""
+        cpu, memory = 0.0, 0
+        for pool in self.service.pools.values():
+            view, used = pool.view(), pool.source.used()
+            if used.cpu_seconds is not None and used.memory is not None:
+                cpu, memory = cpu + used.cpu_seconds, memory + used.memory
+            elif view.warm or view.bound:
+                return None, None
+        return cpu, memory
 
     def processes(self) -> dict[str, Any]:
         """Return the node's own processes, and its store."""

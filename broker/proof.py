@@ -12,7 +12,7 @@ import logging
 from typing import Any, Protocol
 
 from kernels.errors import IsolationUnavailable
-from kernels.spec import ISOLATION, Finding
+from kernels.spec import ISOLATION, Finding, Usage
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +36,9 @@ class Source(Protocol):
     @property
     def mode(self) -> str:
         """Give the way in which the sandbox is set up; empty where there is none."""
+
+    def used(self) -> Usage:
+        """Return what its kernels use in all, where that is counted."""
 
     async def start(self) -> None:
         """Prepare to launch."""
@@ -100,6 +103,10 @@ class Proven:
     def zygote_pid(self) -> int:
         """Return the zygote's process id; 0 while there is none."""
         return self._source.zygote_pid
+
+    def used(self) -> Usage:
+        """Return what its kernels use in all, where that is counted."""
+        return self._source.used()
 
     async def prove(self) -> None:
         """Start, and return once the sandbox has held; again is free.

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from broker.policy import Demand, PoolLimits, PoolView
+from kernels.spec import Usage
 from kernels.state import KERNEL, KernelEvent, KernelState, advance
 
 logger = logging.getLogger(__name__)
@@ -63,6 +64,9 @@ class KernelSource(Protocol[K_co]):
     @property
     def zygote_pid(self) -> int:
         """Give the zygote's process id, 0 while there is none."""
+
+    def used(self) -> Usage:
+        """Return what its kernels use in all, where that is counted."""
 
     async def launch(self, *, workspace: Any = None) -> K_co:
         """Return a ready kernel, with these files or none; leave no other behind if it fails."""

@@ -200,6 +200,10 @@ class ForeignLauncher:
         self._specs = KernelSpecManager()
         self._kernels: set[ForeignKernel] = set()
 
+    def used(self) -> Usage:
+        """Return nothing: nobody counts what its kernels use."""
+        return Usage()
+
     async def start(self) -> None:
         """Look the kernelspec up. Raises LaunchError naming the installed ones."""
         name = self.spec.kernelspec

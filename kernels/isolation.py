@@ -22,7 +22,7 @@ from typing import Any
 
 from kernels.errors import IsolationUnavailable, ZygoteFailed
 from kernels.sandbox.cgroups import Cgroup, Cgroups, Unavailable
-from kernels.spec import KernelSpec, Limits
+from kernels.spec import KernelSpec, Limits, Usage
 
 LEFT_BEHIND = re.compile(r"(w-)?[0-9a-f]{12}")  # directories of kernels and of their files
 OWN = (Path(__file__).parent / "inside", Path(__file__).parent / "sandbox")
@@ -63,6 +63,10 @@ class Isolation:
                 layer="cgroup",
                 remedy="`broker doctor` tells what this host lacks",
             ) from error
+
+    def used(self) -> Usage:
+        """Return what the kernels there are use, with the CPU time of those that have ended."""
+        return Usage(*self.cgroups.used()) if self.cgroups is not None else Usage()
 
     def sweep(
         self, directory: Path, kernels: AbstractSet[str], workspaces: AbstractSet[str]

@@ -32,7 +32,7 @@ from kernels.kernelspecs import Program, look_up
 from kernels.options import Place, child_options, programs_of, sandbox_options
 from kernels.readiness import until_ready, until_subscribed
 from kernels.sandbox.cgroups import Cgroup
-from kernels.spec import Finding, KernelSpec, Order
+from kernels.spec import Finding, KernelSpec, Order, Usage
 from kernels.succession import Succession
 from kernels.watchdog import Watchdog
 from kernels.zygote import Forked, Zygote
@@ -102,6 +102,10 @@ class Launcher:
     def zygote_pid(self) -> int:
         """Return the zygote's process id; 0 while there is none."""
         return self._succession.pid
+
+    def used(self) -> Usage:
+        """Return what its kernels use in all, where control groups count it."""
+        return self._isolation.used() if self._isolation else Usage()
 
     async def start(self) -> None:
         """Attach to this directory's zygote or start one. Raises ZygoteFailed."""

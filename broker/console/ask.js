@@ -2,7 +2,8 @@
 
 import { button, el } from "./dom.js";
 
-// Resolve to true, or to the text where one is asked for; to null when it is not to be done.
+// Resolve to true, or to the text where one is asked for; to null when it is not to be done. Of
+// `text`, each is a paragraph or an element.
 export function confirmed({ title, text, act, danger = true, field = null }) {
   const before = document.activeElement;
   const input =
@@ -21,7 +22,7 @@ export function confirmed({ title, text, act, danger = true, field = null }) {
       "form",
       { method: "dialog" },
       el("h2", { id: "asked-title" }, title),
-      ...text.map((one) => el("p", {}, one)),
+      ...text.map((one) => (typeof one === "string" ? el("p", {}, one) : one)),
       input && el("label", { for: "asked" }, field.label),
       input,
       el(

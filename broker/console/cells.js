@@ -93,8 +93,16 @@ export class Cell {
   }
 
   tick() {
-    if (this.state === "running" && this.began)
-      say(this.foot, `running, ${seconds((performance.now() - this.began) / 1000)}`);
+    if (this.state === "running" && this.began) say(this.foot, `running, ${seconds(this.seconds)}`);
+  }
+
+  get seconds() {
+    return (performance.now() - this.began) / 1000;
+  }
+
+  // The id of what it runs in: a batch has many cells.
+  get execution() {
+    return this.id.split(" ")[0];
   }
 
   wait(position) {

@@ -3,11 +3,13 @@
 // load nothing but our style sheet. What could load, run or lead anywhere is taken out before.
 
 import { el } from "./dom.js";
-import { stylesOf } from "./styles.js";
+import { OWN, stylesOf } from "./styles.js";
 import { isDark, onChange } from "./theme.js";
 
 const MOST = 64 << 10; // characters
 const MOST_NODES = 2000;
+const DEEPEST = 200; // elements within each other
+const PIECE = 512; // characters that are read at once
 const TALLEST = 480; // pixels, until somebody pulls at the corner
 const UNKNOWN = new Set([0, 150]); // pixels of a frame whose document nobody has measured
 const LATE = 500; // ms until it is what it is
@@ -18,7 +20,7 @@ const OUT =
   "source,track,svg,math,dialog";
 const KEPT = new Set(
   (
-    "align alt border cellpadding cellspacing checked class colspan data-own-style datetime dir " +
+    "align alt border cellpadding cellspacing checked class colspan datetime dir " +
     "disabled for headers height href id lang max open reversed rowspan scope span src start " +
     "title type valign value width"
   ).split(" "),
@@ -33,14 +35,34 @@ const { nonce } = document.querySelector("link[nonce]") ?? { nonce: "" };
 
 // Return {element, cut, scripts}: how many characters were left out, and whether it had scripts.
 export function framed(markup, label) {
-  const cut = Math.max(0, markup.length - MOST);
-  const parsed = new DOMParser().parseFromString(trusted(markup.slice(0, MOST)), "text/html");
+  const { parsed, taken } = read(markup.slice(0, MOST));
+  const cut = markup.length - taken;
   const scripts = parsed.querySelector("script") !== null;
   const styles = stylesOf(parsed);
   clean(parsed.body);
   const { body } = parsed;
   const empty = !body.textContent.trim() && !body.querySelector("img,hr,input");
   return { element: boxOf(styles, body, label), cut, scripts, empty };
+}
+
+// Read markup into a document that is nowhere shown and runs and loads nothing, piece by piece:
+// elements that are left open are made again and again, so that little text may become millions.
+function read(markup) {
+  const parsed = document.implementation.createHTMLDocument("");
+  const all = parsed.getElementsByTagName("*");
+  let taken = 0;
+  while (taken < markup.length && all.length <= MOST_NODES && depth(parsed) <= DEEPEST) {
+    parsed.write(trusted(markup.slice(taken, taken + PIECE)));
+    taken = Math.min(taken + PIECE, markup.length);
+  }
+  parsed.close();
+  return { parsed, taken };
+}
+
+function depth(parsed) {
+  let deep = 0;
+  for (let node = parsed.documentElement; node; node = node.lastElementChild) deep += 1;
+  return deep;
 }
 
 function boxOf(styles, body, label) {
@@ -111,7 +133,7 @@ function clean(body) {
     }
     for (const { name, value } of [...node.attributes]) {
       const keep =
-        KEPT.has(name) &&
+        (KEPT.has(name) || name.startsWith(OWN)) &&
         (name !== "src" || (node.localName === "img" && IMAGE.test(value))) &&
         (name !== "href" || (node.localName === "a" && value.startsWith("#")));
       if (!keep) node.removeAttribute(name);

@@ -2,14 +2,20 @@
 
 import { ask, get } from "./api.js";
 import { confirmed } from "./ask.js";
-import { button, el, note, say } from "./dom.js";
-import { bytes, clip, count, plural, span } from "./format.js";
+import { button, el, note, say, straight } from "./dom.js";
+import { Figures } from "./figures.js";
+import { NONE, bytes, clip, count, plural, span } from "./format.js";
 import { Spark } from "./spark.js";
 import { explained } from "./words.js";
 
 // Each so many looks, processes are measured: some milliseconds of the node's time each.
 const MEASURED = 4;
 const FEW = 128; // kernels; of more than these none is measured
+const UNCOUNTED =
+  `Control groups count what kernels use; without these they are measured by the node that is ` +
+  `looked at, up to ${FEW} of them.`;
+
+const NODES = ["Node", "Isolation", "Warm", "Bound", "Memory", "CPU", "Up", ""];
 
 let kept = null;
 
@@ -27,7 +33,8 @@ class Nodes {
     this.bound = new Spark("Bound", count, 4);
     this.busy = new Spark("Busy", count, 4);
     this.memory = new Spark("Memory", bytes, 1 << 20);
-    this.cpu = new Spark("CPU", (value) => `${value.toFixed(value < 1 ? 2 : 1)} cores`);
+    this.cpu = new Spark("CPU", (value) => `${coresOf(value)} cores`);
+    this.figures = new Figures();
     this.nodes = el("tbody");
     this.rows = new Map(); // of nodes, by name
     this.pools = el("tbody");
@@ -42,7 +49,7 @@ class Nodes {
       el(
         "div",
         { class: "pair" },
-        grid("Nodes", ["Node", "Isolation", "Warm", "Bound", "Up", ""], this.nodes, [2, 3, 4]),
+        grid("Nodes", NODES, this.nodes, [2, 3, 4, 5, 6]),
         grid(
           "Pools",
           ["Pool", "Warm", "Starting", "Bound", "Waiting", "State"],
@@ -51,7 +58,6 @@ class Nodes {
         ),
       ),
     );
-    this.memory.element.hidden = this.cpu.element.hidden = true;
   }
 
   // Look again; returns the memory of kernels by their id, where it was measured.
@@ -60,55 +66,59 @@ class Nodes {
       get("/v1/nodes", signal),
       get("/v1/pools", signal),
     ]);
-    this.isFew = told.pools.reduce((total, one) => total + one.kernels.length, 0) <= FEW;
-    const measures = this.isFew && this.looks % MEASURED === 0;
-    this.looks += 1;
+    this.own = told.pools[0]?.node;
     const sum = (name) => nodes.reduce((total, one) => total + one[name], 0);
     const target = told.pools.reduce((total, one) => total + one.target, 0);
     this.warm.add(sum("warm"), `of ${count(Math.max(target, sum("warm")))}`);
     this.bound.add(sum("bound"), `of ${count(sum("capacity"))}`);
+    this.figures.take(nodes, this.own);
     this.drawNodes(nodes);
     this.drawPools(told.pools);
-    return measures ? this.measure(await get("/v1/pools?memory=true", signal)) : null;
+    const memory = await this.measured(nodes, told.pools, signal);
+    this.drawFigures(nodes);
+    return memory;
+  }
+
+  // Where no control groups count what this node's kernels use, their processes are looked at.
+  async measured(nodes, pools, signal) {
+    const own = nodes.find((one) => one.node === this.own);
+    const kernels = pools.reduce((total, one) => total + one.kernels.length, 0);
+    if (!own || typeof own.memory === "number") return null;
+    if (kernels > FEW) this.figures.forget(own.node);
+    else if (this.looks++ % MEASURED === 0) {
+      const told = await get("/v1/pools?memory=true", signal);
+      const rows = told.pools.flatMap((pool) => pool.kernels);
+      return this.figures.measure(own.node, rows);
+    }
+    return null;
   }
 
   sessions(rows) {
     const busy = rows.filter((row) => row.state === "busy").length;
     this.busy.add(busy, `of ${count(rows.length)}`);
-    const used = rows.filter((row) => row.usage?.memory);
-    if (this.isFew === false && used.length)
-      this.memory.add(
-        used.reduce((total, row) => total + row.usage.memory, 0),
-        `of ${plural(used.length, "session")}`,
-      );
   }
 
-  measure(told) {
-    const kernels = told.pools.flatMap((pool) => pool.kernels);
-    const rows = [told.broker, ...told.zygotes, ...kernels];
-    const measured = rows.filter((row) => typeof row.pss === "number");
-    this.memory.add(
-      measured.length ? measured.reduce((total, row) => total + row.pss, 0) : null,
-      plural(rows.length, "process", "processes"),
-    );
-    this.measureCpu(rows);
-    return new Map(
-      kernels.filter((row) => typeof row.pss === "number").map((row) => [row.kernel, row.pss]),
-    );
-  }
-
-  measureCpu(rows) {
-    const now = performance.now() / 1000;
-    const spent = new Map();
-    for (const row of rows) {
-      const used = row.cpu_seconds ?? row.cpu;
-      if (typeof used === "number") spent.set(row.pid, used);
+  drawFigures(nodes) {
+    const { of } = this.figures;
+    const [known, unknown] = [true, false].map((is) => nodes.filter((o) => of.has(o.node) === is));
+    let about = "not counted";
+    if (known.length && nodes.length > 1)
+      about = `${unknown.length ? `${known.length} of ` : ""}${plural(nodes.length, "node")}`;
+    else if (known.length) about = plural(known[0].warm + known[0].bound, "kernel");
+    const listed = (some) => clip(some.map((one) => one.node).join(", "), 300);
+    const what = [
+      known.length && `Of the kernels of ${listed(known)}.`,
+      unknown.length && `Not counted: ${listed(unknown)}. ${UNCOUNTED}`,
+    ];
+    const said = what.filter(Boolean).join("\n");
+    this.memory.add(this.figures.total("memory", nodes), about, said);
+    this.cpu.add(this.figures.total("cores", nodes), about, said);
+    for (const one of nodes) {
+      const { memory = null, cores = null } = of.get(one.node) ?? {};
+      const row = this.rows.get(one.node);
+      say(row.querySelector(".memory"), bytes(memory));
+      say(row.querySelector(".cpu"), cores === null ? NONE : coresOf(cores));
     }
-    let used = 0;
-    for (const [pid, total] of spent) used += Math.max(0, total - (this.spent?.get(pid) ?? total));
-    if (this.spent && spent.size) this.cpu.add(used / (now - this.measuredAt));
-    this.spent = spent;
-    this.measuredAt = now;
   }
 
   // In place, so that a button that has the focus keeps it.
@@ -121,7 +131,7 @@ class Nodes {
       if (!row) this.rows.set(one.node, (row = this.madeRow(one)));
       if (!row.parentNode) this.nodes.append(row);
       row.one = one;
-      const [name, state, warm, bound, up, acts] = row.children;
+      const [name, state, warm, bound] = row.children;
       name.title = `${one.url}, version ${one.version}`;
       const pill = state.firstChild;
       pill.className = one.draining ? "pill warn" : "";
@@ -129,9 +139,25 @@ class Nodes {
       say(pill, one.draining ? drainingOf(one) : isolationOf(one));
       say(warm, count(one.warm));
       say(bound, `${count(one.bound)} / ${count(one.capacity)}`);
-      say(up, span(Date.now() / 1000 - one.started));
-      say(acts.firstChild, one.draining ? "Undo" : "Drain…");
+      say(row.querySelector(".up"), span(Date.now() / 1000 - one.started));
+      this.drawAct(row.lastChild, one);
     }
+  }
+
+  // A node is drained by itself alone: another one's row leads to the console that can.
+  drawAct(cell, one) {
+    const own = one.node === this.own;
+    const address = own ? null : addressOf(one);
+    cell.firstChild.hidden = !own && address !== null;
+    cell.firstChild.disabled = !own;
+    cell.firstChild.title = own ? "" : `Only ${one.node} itself can: open its console`;
+    cell.lastChild.hidden = address === null;
+    if (address !== null) {
+      cell.lastChild.href = address;
+      cell.lastChild.title = straight(`${one.node} is drained in its own console, ${address}`);
+    }
+    say(cell.firstChild, one.draining ? "Undo" : "Drain…");
+    say(cell.lastChild, one.draining ? "Undo there ↗" : "Drain there ↗");
   }
 
   madeRow(one) {
@@ -143,8 +169,15 @@ class Nodes {
       el("td", {}, el("span")),
       figure("", "warm"),
       figure(""),
+      figure(NONE, "memory"),
+      figure(NONE, "cpu"),
       figure("", "up"),
-      el("td", { class: "acts" }, button("", act, { class: "small" })),
+      el(
+        "td",
+        { class: "acts" },
+        button("", act, { class: "small" }),
+        el("a", { target: "_blank", rel: "noopener noreferrer" }),
+      ),
     );
     return row;
   }
@@ -183,6 +216,17 @@ class Nodes {
     }
     this.element.dispatchEvent(new Event("changed", { bubbles: true }));
   }
+}
+
+function coresOf(value) {
+  return value.toFixed(value < 1 ? 2 : 1);
+}
+
+// Where a node's console is; null for what is no address of one.
+function addressOf({ url }) {
+  if (!URL.canParse(`${url}/`)) return null;
+  const { protocol, href } = new URL(`${url}/`);
+  return /^https?:$/.test(protocol) ? href : null;
 }
 
 function asked(one) {

@@ -203,6 +203,11 @@ export class Notebook {
     this.remove(cell.partial ? cell : earlier);
   }
 
+  // The cell that runs, as far as this page has heard of it.
+  get running() {
+    return [...this.byId.values()].find((one) => one.state === "running" && one.began) ?? null;
+  }
+
   tick() {
     for (const cell of this.byId.values()) cell.tick?.();
   }

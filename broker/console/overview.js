@@ -1,12 +1,12 @@
 // All sessions, and what serves them; looked at each few seconds, while somebody looks.
 
-import { ask, at, get, ofTenant, other } from "./api.js";
-import { confirmed } from "./ask.js";
+import { interrupted, killed } from "./acts.js";
+import { get, ofTenant, other } from "./api.js";
 import { button, el, note, say } from "./dom.js";
 import { count } from "./format.js";
 import * as keys from "./keys.js";
 import { nodesOf } from "./nodes.js";
-import { COLUMNS, Rows, keyOf, nameOf, pageOf } from "./rows.js";
+import { COLUMNS, Rows, keyOf, pageOf } from "./rows.js";
 import { explained } from "./words.js";
 
 const EACH = 3000; // ms between two looks, or
@@ -108,10 +108,14 @@ export class Overview {
       { key: "Enter", does: "open it", act: () => this.with((row) => this.open(row)) },
       {
         key: "i",
-        does: "interrupt what runs in it",
+        does: "interrupt what runs in it, after a question",
         act: () => this.may.interrupt && this.with((row) => this.interrupt(row)),
       },
-      { key: "x", does: "kill it", act: () => this.may.kill && this.with((row) => this.kill(row)) },
+      {
+        key: "x",
+        does: "kill it, after a question",
+        act: () => this.may.kill && this.with((row) => this.kill(row)),
+      },
       { key: "r", does: "look again now", act: () => this.look() },
     ]);
     this.look();
@@ -291,47 +295,11 @@ export class Overview {
   }
 
   async interrupt(row) {
-    const name = nameOf(row, this.me.tenant);
-    try {
-      const told = await ask(
-        "POST",
-        at({ name: row.session, tenant: other(row.tenant, this.me) }, "/interrupt"),
-      );
-      note(told.interrupted ? `${name}: interrupted` : `${name}: nothing runs in it`);
-    } catch (error) {
-      note(`${name}: ${explained(error)}`, "error");
-    }
-    this.look();
+    if (await interrupted(row, this.me)) this.look();
   }
 
   async kill(row) {
     if (await killed(row, this.me)) this.look();
-  }
-}
-
-// Ask, and end a session; true if it has ended.
-export async function killed(row, me) {
-  const name = nameOf(row, me.tenant);
-  const reason = await confirmed({
-    title: `Kill session ${name}?`,
-    text: [
-      "Its kernel ends, and its variables and files are gone. " +
-        "What it has run stays in its notebook.",
-    ],
-    act: "Kill",
-    field: { label: "Reason, which its next client is told", placeholder: "killed by operator" },
-  });
-  if (reason === null) return false;
-  const query = new URLSearchParams();
-  if (reason) query.set("reason", reason);
-  if (row.tenant !== me.tenant) query.set("tenant", row.tenant);
-  try {
-    const told = await ask("DELETE", at(row.session, `?${query}`));
-    note(`${name}: generation ${told.generation} ended`);
-    return true;
-  } catch (error) {
-    note(explained(error), "error");
-    return false;
   }
 }
 

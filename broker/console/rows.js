@@ -163,7 +163,7 @@ export class Rows {
         el(
           "span",
           { class: "acts" },
-          act("interrupt", "Interrupt", "Interrupt"),
+          act("interrupt", "Interrupt", "Interrupt…"),
           act("kill", "Kill", "Kill…"),
         ),
       ),
@@ -198,6 +198,11 @@ export class Rows {
       parts.cpu,
       typeof row.usage?.cpu_seconds === "number" ? `${row.usage.cpu_seconds.toFixed(1)} s` : "–",
     );
+    const stop = parts.error.querySelector("[data-act=interrupt]");
+    if (stop) {
+      stop.disabled = row.state !== "busy";
+      stop.title = stop.disabled ? "Nothing runs in it" : "";
+    }
     say(parts.executions, count(row.executions));
     say(parts.clients, count(row.clients));
     say(parts.error.firstChild, clip(errorOf(row), 200));
@@ -207,7 +212,7 @@ export class Rows {
   clicked(event) {
     const node = event.target.closest(".row");
     const row = node && this.rows.find((one) => keyOf(one) === node.dataset.key);
-    if (!row) return;
+    if (!row || event.target.closest("button:disabled")) return;
     this.chosen = node.dataset.key;
     const act = event.target.closest("[data-act]")?.dataset.act;
     if (act) this.acts[act](row);

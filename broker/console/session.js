@@ -1,5 +1,6 @@
 // One session as a notebook: what it has run, what it runs, and a cell of one's own.
 
+import { interrupted, killed } from "./acts.js";
 import { ask, at, download, get, ofTenant, other } from "./api.js";
 import { confirmed } from "./ask.js";
 import { button, el, note, say } from "./dom.js";
@@ -7,7 +8,6 @@ import { count, span } from "./format.js";
 import * as keys from "./keys.js";
 import { Link } from "./link.js";
 import { Notebook } from "./notebook.js";
-import { killed } from "./overview.js";
 import { idleOf, nameOf } from "./rows.js";
 import { Runner } from "./runner.js";
 import { Side } from "./side.js";
@@ -78,7 +78,7 @@ export class SessionPage {
     this.live = el("span", { class: "following", role: "status" }, "connecting");
     this.stop =
       this.mayRun &&
-      button("Interrupt", () => this.interrupt(), { title: "Interrupt what runs (i)" });
+      button("Interrupt…", () => this.interrupt(), { title: "Interrupt what runs (i)" });
     this.ends = [
       this.mayRun && button("Restart…", () => this.restart()),
       this.mayKill && button("Kill…", () => this.kill(), { class: "danger-text" }),
@@ -210,6 +210,7 @@ export class SessionPage {
   }
 
   state(name) {
+    this.is = name;
     this.pill.className = `pill state-${name}`;
     say(this.pill, name);
     if (this.stop) this.stop.disabled = name !== "busy";
@@ -237,11 +238,9 @@ export class SessionPage {
   }
 
   async interrupt() {
-    try {
-      await ask("POST", at(this.session, "/interrupt"));
-    } catch (error) {
-      note(explained(error), "error");
-    }
+    const running = this.book.running;
+    const cell = running && { id: running.execution, seconds: running.seconds };
+    await interrupted({ ...this.row, state: this.is, cell, code: running?.code }, this.me);
   }
 
   async restart() {

@@ -1,6 +1,7 @@
 // The last minutes of a number, as a line.
 
 import { el, say, svg } from "./dom.js";
+import { NONE } from "./format.js";
 
 const KEPT = 120; // points
 const FEW = 20; // steps across, until there are more
@@ -13,7 +14,7 @@ export class Spark {
     this.points = [];
     this.format = format;
     this.least = least;
-    this.value = el("output", { class: "value" }, "–");
+    this.value = el("output", { class: "value" }, NONE);
     this.about = el("span", { class: "about" });
     this.line = svg("path", { class: "line" });
     this.area = svg("path", { class: "area" });
@@ -32,30 +33,35 @@ export class Spark {
     );
   }
 
-  add(value, about = "") {
-    this.element.hidden = value === null;
-    if (value === null) return;
-    this.points.push(value);
+  // `value` is null where nobody knows it: the line has a gap there. `what` says more of it.
+  add(value, about = "", what = "") {
+    if (value !== null || this.points.length) this.points.push(value);
     if (this.points.length > KEPT) this.points.shift();
-    say(this.value, this.format(value));
+    const known = this.points.filter((one) => one !== null);
+    say(this.value, value === null ? NONE : this.format(value));
     say(this.about, about);
-    this.element.title =
-      this.points.length > 1 ? `Most of late: ${this.format(Math.max(...this.points))}` : "";
-    this.draw();
+    const most = known.length > 1 ? `Most of late: ${this.format(Math.max(...known))}` : "";
+    this.element.title = [what, most].filter(Boolean).join("\n");
+    this.draw(Math.max(this.least, ...known) * 1.1);
   }
 
-  draw() {
-    const top = Math.max(this.least, ...this.points) * 1.1;
+  draw(top) {
     const step = WIDTH / Math.max(FEW, this.points.length - 1);
     const from = WIDTH - (this.points.length - 1) * step;
-    const spots = this.points.map((value, at) => {
+    const runs = [[]]; // of points without a gap between them
+    this.points.forEach((value, at) => {
+      if (value === null) return runs.push([]);
       const y = HEIGHT - 1 - (value / top) * (HEIGHT - 3);
-      return `${(from + at * step).toFixed(1)},${y.toFixed(1)}`;
+      runs.at(-1).push([(from + at * step).toFixed(1), y.toFixed(1)]);
     });
-    this.line.setAttribute("d", `M${spots.join("L")}`);
+    const drawn = runs.filter((run) => run.length);
+    const path = (run) => run.map((spot) => spot.join()).join("L");
+    this.line.setAttribute("d", drawn.map((run) => `M${path(run)}h0.1`).join(""));
     this.area.setAttribute(
       "d",
-      `M${from.toFixed(1)},${HEIGHT}L${spots.join("L")}L${WIDTH},${HEIGHT}Z`,
+      drawn
+        .map((run) => `M${run[0][0]},${HEIGHT}L${path(run)}L${run.at(-1)[0]},${HEIGHT}Z`)
+        .join(""),
     );
   }
 }

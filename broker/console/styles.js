@@ -1,9 +1,10 @@
 // A stranger's styles, as the text of one style sheet. The frame's policy keeps them from loading
 // anything, and what would is left out of them before.
 
-const OWN = "data-own-style";
+export const OWN = "data-own-style";
 const NAMED = /url\("(?:data:(?:image|font)\/|#)(?:[^"\\]|\\.)*"\)/gi; // as browsers write it
 const LOADS = /(?:url|src|image|image-set|cross-fade|element|paint)\(|\\/i;
+const LONG = 150; // characters of one selector
 // Those that style what is there. What moves without end is not among them.
 const RULES = [
   CSSStyleRule,
@@ -25,7 +26,7 @@ export function stylesOf(parsed) {
   for (const node of parsed.querySelectorAll("[style]")) {
     const text = node.getAttribute("style");
     if (!known.has(text)) known.set(text, known.size);
-    node.setAttribute(OWN, known.get(text));
+    node.setAttribute(`${OWN}-${known.get(text)}`, "");
   }
   for (const [text, number] of known) texts.push(owned(text, number));
   // Nothing ends the element but its end tag, which strings may hold.
@@ -39,21 +40,27 @@ function ruled(text) {
   return [...sheet.cssRules].map((rule) => rule.cssText).join("\n");
 }
 
-// Stronger than any selector is likely to be, as an attribute would be.
+// Stronger than any selector is likely to be, as an attribute would be. Each has a name of its own,
+// by which browsers find the few rules that may be an element's.
 function owned(text, number) {
   const { style } = document.createElement("i");
   style.cssText = text;
   strip(style);
-  return style.cssText && `[${OWN}="${number}"]:not(#a#b#c#d){${style.cssText}}`;
+  return style.cssText && `[${OWN}-${number}]:not(#a#b#c#d){${style.cssText}}`;
 }
 
 function clean(owner) {
   for (let at = owner.cssRules.length - 1; at >= 0; at -= 1) {
     const rule = owner.cssRules[at];
     if (rule.style) strip(rule.style);
-    if (!RULES.some((one) => rule instanceof one)) owner.deleteRule(at);
+    if (!RULES.some((one) => rule instanceof one) || isSlow(rule)) owner.deleteRule(at);
     else if (rule.cssRules) clean(rule);
   }
+}
+
+// The longer one selector is, the longer a browser tries each element for it.
+function isSlow({ selectorText = "" }) {
+  return selectorText.split(",").some((one) => one.length > LONG);
 }
 
 function strip(style) {

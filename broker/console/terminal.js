@@ -4,8 +4,19 @@
 import { el, straight } from "./dom.js";
 import { plural } from "./format.js";
 
-// CSI; OSC, DCS, PM, APC and SOS up to their end; two-character escapes.
-const ESCAPES = /\x1b\[[0-?]*[ -/]*[@-~]|\x1b[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[ -/]*[0-~]/g;
+// CSI, of which colours are taken apart; OSC, DCS, PM, APC and SOS up to their end; two-character
+// escapes.
+const ESCAPES = new RegExp(
+  [
+    /(\x1b\[[\d;:]*m)/,
+    /\x1b\[[0-?]*[ -/]*[@-~]/,
+    /\x1b[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)/,
+    /\x1b[ -/]*[0-~]/,
+  ]
+    .map((one) => one.source)
+    .join("|"),
+  "g",
+);
 const UNFINISHED = /\x1b(?:\[[0-?]*[ -/]*|[\]PX^_][^\x07\x1b]*\x1b?|[ -/]*)?$/;
 const CONTROLS = /[\x00-\x07\x0b-\x1a\x1c-\x1f\x7f-\x9f]/g; // but \b, \t, \n and ESC
 const SGR = /\x1b\[([\d;:]*)m/g;
@@ -32,8 +43,7 @@ export class Lines {
       this.pending = `\r${this.pending}`;
       text = text.slice(0, -1);
     }
-    if (text.includes("\x1b"))
-      text = text.replace(ESCAPES, (one) => (/^\x1b\[[\d;:]*m$/.test(one) ? one : ""));
+    if (text.includes("\x1b")) text = text.replace(ESCAPES, "$1");
     const parts = text.replaceAll("\r\n", "\n").split("\n");
     parts.forEach((part, index) => {
       if (index) {
@@ -57,13 +67,22 @@ export class Lines {
     }
     part = part.replace(CONTROLS, "");
     if (!part.includes("\b")) return line + part.replace(/\x1b(?!\[)/g, "");
-    const typed = [...line];
-    for (const one of part) {
-      if (one === "\b") typed.pop();
-      else typed.push(one);
-    }
-    return typed.join("");
+    return backspaced(line + part);
   }
+}
+
+// Text with each \b gone, and the character before it.
+function backspaced(text) {
+  const [first, ...rest] = text.split("\b");
+  const kept = [first]; // none of them empty but the first
+  for (const piece of rest) {
+    const last = kept.pop();
+    const pair = last.length > 1 && last.codePointAt(last.length - 2) > 0xffff;
+    const left = last.slice(0, pair ? -2 : -1);
+    if (left || !kept.length) kept.push(left);
+    if (piece) kept.push(piece);
+  }
+  return kept.join("");
 }
 
 export function plain(line) {

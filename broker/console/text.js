@@ -10,6 +10,7 @@ const HEAD = 60; // lines
 const TAIL = 60;
 const WIDE = 2000; // characters of a line in the page
 const MOST = 8 << 20; // characters kept of one stream
+const PIECE = 32 << 10; // characters that are taken in at once
 const BLOCK = 500; // lines; the browser lays out only the blocks in view
 
 export class Text {
@@ -26,9 +27,30 @@ export class Text {
     this.name = name;
     this.frozen = false; // the head is full, and does not change any more
     this.draw = () => this.drawNow();
+    this.due = []; // pieces of text
+    this.next = () => this.takeNext();
   }
 
+  // A long text is taken in piece by piece, a few in each frame; what waits is bounded, since a
+  // page that nobody looks at has no frames.
   write(text) {
+    if (!this.due.length && text.length <= PIECE) return this.take(text);
+    text = (this.due.pop() ?? "") + text;
+    for (let at = 0; at < text.length; at += PIECE) this.due.push(text.slice(at, at + PIECE));
+    if (this.due.length * PIECE > MOST) this.takeAll();
+    else soon(this.next);
+  }
+
+  takeNext() {
+    if (this.due.length) this.take(this.due.shift());
+    if (this.due.length) soon(this.next);
+  }
+
+  takeAll() {
+    for (const text of this.due.splice(0)) this.take(text);
+  }
+
+  take(text) {
     this.lines.write(text);
     const { done } = this.lines;
     for (; this.counted < done.length; this.counted += 1)
@@ -129,6 +151,7 @@ export class Text {
   }
 
   download() {
+    this.takeAll();
     save(`${this.content.map(plain).join("\n")}\n`, `${this.name}.txt`);
   }
 }

@@ -8,7 +8,7 @@ const STEPS = {
   unknown_session:
     "It has ended, or it is another tenant's. The list shows those that this token may see.",
   unknown_node: "The list of nodes is renewed each few seconds; choose again.",
-  not_running: "Nothing ran any more when the broker was asked.",
+  not_running: "It had ended before the broker was told to stop it.",
   queue_full: "Wait until what is queued has run, or interrupt it.",
   quota: "The tenant has as much as it may have; end a session, or raise its bound in broker.toml.",
   capacity: "The node is full. End a session that nobody needs, or try again in a moment.",

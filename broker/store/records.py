@@ -106,6 +106,9 @@ class NodeRecord:
     started: float
     isolation: str = ""  # of its default profile
     mode: str = ""
+    memory: int = -1  # bytes that its kernels use, -1 where nobody counts them
+    cpu_seconds: float = -1.0  # that its kernels have used, those that have ended too, or -1
+    counted: float = 0.0  # when
 
 
 @dataclass(frozen=True, slots=True)

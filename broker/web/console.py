@@ -21,7 +21,7 @@ CSS: Final = "text/css; charset=utf-8"
 SCRIPT: Final = "text/javascript; charset=utf-8"
 PAGE: Final = "index.html"
 SCRIPTS: Final = (
-    *("api", "ask", "cells", "dom", "files", "format", "frame", "keys", "link"),
+    *("acts", "api", "ask", "cells", "dom", "figures", "files", "format", "frame", "keys", "link"),
     *("main", "markdown", "nodes", "notebook", "outputs", "overview", "python", "rows", "runner"),
     *("session", "side", "spark", "styles", "table", "terminal", "text", "theme"),
     *("variables", "words"),

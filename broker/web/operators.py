@@ -18,6 +18,7 @@ from broker.orders import surrounded
 from broker.past import Failure, failures
 from broker.pool import Pool
 from broker.protocol import check_session_name, open_body, opening_query
+from broker.store import NodeRecord
 from broker.surroundings import NONE
 from broker.web.door import Face
 from broker.web.queries import chosen, flag, number, whole
@@ -132,9 +133,10 @@ class InterruptSession(Face):
     """`POST /v1/sessions/{session}/interrupt`."""
 
     async def post(self, session: str) -> None:
-        """Interrupt what runs."""
+        """Interrupt what runs; with `target` only if that is what runs."""
         found = await _live(self, session)
-        self.answer({"interrupted": found.work.interrupt()})
+        target = self.get_query_argument("target", None)
+        self.answer({"interrupted": found.work.interrupt(target)})
 
 
 class RestartSession(Face):
@@ -155,7 +157,7 @@ class Nodes(Face):
         """List the live nodes; this one as it is now, the others as they last said."""
         own = self.house.describe()
         nodes = {node.node: node for node in await self.service.store.nodes()} | {own.node: own}
-        self.answer({"nodes": [asdict(nodes[name]) for name in sorted(nodes)]})
+        self.answer({"nodes": [_node(nodes[name]) for name in sorted(nodes)]})
 
 
 class Pools(Face):
@@ -253,6 +255,11 @@ class MetricsPage(Face):
         text, content_type = self.house.metrics.render()
         self.set_header("Content-Type", content_type)
         self.finish(text)
+
+
+def _node(record: NodeRecord) -> Json:
+    row = asdict(record)
+    return row | {name: None for name in ("memory", "cpu_seconds") if row[name] < 0}
 
 
 async def _live(handler: Face, name: str) -> Any:

@@ -111,7 +111,7 @@ ROUTES: list[Route] = [
                 answer("The id of the execution that was told to stop.", answers.Interrupted),
                 scope=Deed.END,
                 audited="interrupted",
-                query=(OF,),
+                query=(Parameter("target", "Only if the execution of this id runs."), OF),
                 errors=(*BUSY, errors.UnknownSession, errors.NotRunning),
             )
         },

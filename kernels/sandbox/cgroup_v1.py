@@ -109,6 +109,13 @@ class CgroupsV1(Cgroups):
         name = checked(kernel)
         return CgroupV1(kernel, {key: f"{path}/{name}" for key, path in self._directories.items()})
 
+    def used(self) -> tuple[float | None, int | None]:
+        """Read cpuacct.usage and memory.usage_in_bytes, which count the groups below as well."""
+        of = self._directories
+        used = read_number(f"{of['cpuacct']}/cpuacct.usage") if "cpuacct" in of else None
+        memory = read_number(f"{of['memory']}/memory.usage_in_bytes") if "memory" in of else None
+        return None if used is None else used / 1e9, memory
+
     def remove(self) -> None:
         """Remove our empty directories."""
         for directory in set(self._directories.values()):

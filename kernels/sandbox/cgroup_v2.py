@@ -114,6 +114,12 @@ class CgroupsV2(Cgroups):
         """Return the group, whether it is there or not."""
         return CgroupV2(kernel, f"{self._directory}/{checked(kernel)}", self.controllers)
 
+    def used(self) -> tuple[float | None, int | None]:
+        """Read usage_usec of cpu.stat, and memory.current, which count the groups below as well."""
+        used = read_fields(f"{self._directory}/cpu.stat").get("usage_usec")
+        memory = read_number(f"{self._directory}/memory.current")
+        return None if used is None else used / 1e6, memory
+
     def remove(self) -> None:
         """Remove our directory if no kernel is left in it; we stay in the leaf."""
         with contextlib.suppress(OSError):

@@ -161,6 +161,10 @@ class Cgroups(ABC):
         """Return whatever there is of a group, for its removal."""
 
     @abstractmethod
+    def used(self) -> tuple[float | None, int | None]:
+        """Return the CPU seconds of all groups, removed ones too, and the bytes used now."""
+
+    @abstractmethod
     def remove(self) -> None:
         """Remove the broker's own directory if it is empty."""
 

@@ -7,6 +7,8 @@ import selectors
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from kernels.spec import Usage
+
 
 class Jumping(selectors.SelectSelector):
     """A selector that never waits: where it would, the loop's clock jumps to the next timer."""
@@ -96,6 +98,9 @@ class FakeSource:
         self.kernels: list[FakeKernel] = []
         self.launched: list[float] = []
         self.when_up: Callable[[], object] = lambda: None
+
+    def used(self) -> Usage:
+        return Usage()
 
     async def launch(self, *, workspace: object = None) -> FakeKernel:
         self.launched.append(now())

@@ -9,7 +9,7 @@ import pytest
 
 from broker.proof import Proven
 from kernels.errors import IsolationUnavailable, LaunchError
-from kernels.spec import Finding
+from kernels.spec import Finding, Usage
 from tests.broker.service_fakes import SilentKernel
 
 HELD = Finding("seccomp", "io_uring_setup", True, "ENOSYS")
@@ -30,6 +30,9 @@ class FakeLauncher:
         self.starts = self.tests = 0
         self.kernels: list[SilentKernel] = []
         self.outlived: list[tuple[SilentKernel, str]] = []
+
+    def used(self) -> Usage:
+        return Usage()
 
     async def start(self) -> None:
         self.starts += 1

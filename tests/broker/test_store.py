@@ -11,6 +11,7 @@ import socket
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -81,13 +82,16 @@ async def test_owned_is_what_this_node_has_a_kernel_for(make_store) -> None:
 async def test_nodes_come_and_go(make_store, valkey_url: str, prefix: str) -> None:
     one, two = await make_store("n1"), await make_store("n2")
     first = NodeRecord("n1", "http://a:1", "0.1", 64, 4, 7, False, NOW)
-    second = NodeRecord("n2", "http://b:1", "0.1", 64, 0, 0, True, NOW)
+    used: dict[str, Any] = {"memory": 5 << 30, "cpu_seconds": 1234.567, "counted": NOW}
+    second = NodeRecord("n2", "http://b:1", "0.1", 64, 0, 0, True, NOW, **used)
     for record in (second, first):
         await one.put_node(record)
     assert await one.nodes() == [first, second]
     assert [await one.url_of(node) for node in ("n1", "n3")] == ["http://a:1", ""]
     async with Redis.from_url(valkey_url) as raw:
         assert 14_000 < await raw.pttl(f"{prefix}:node:n1") <= 15_000
+        await raw.hdel(f"{prefix}:node:n1", "memory", "cpu_seconds", "counted")
+    assert await one.nodes() == [first, second]  # as a node of an earlier version wrote it
     await two.drop_node()
     assert await one.nodes() == [first]
 

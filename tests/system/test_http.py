@@ -282,6 +282,7 @@ def test_a_session_is_described_listed_and_ended(broker: RunningBroker) -> None:
         "last_error",
         "cell",
         "usage",
+        "code",
         "limits",
         "workspace_bytes",
         "history",
@@ -507,6 +508,7 @@ def test_nodes_pools_and_metrics_tell_one_isolation(broker: RunningBroker) -> No
     [node] = call(broker, "GET", "/v1/nodes").body["nodes"]
     [pool] = call(broker, "GET", "/v1/pools").body["pools"]
     told = (node["isolation"], node["mode"])
+    assert (node["memory"] is not None) == (node["cpu_seconds"] is not None) == (told[0] == "full")
     assert told == (pool["isolation"], pool["mode"])
     levels = {"none": 0, "standard": 1, "full": 2}
     assert metric(broker, "broker_isolation_level", profile="python") == levels[told[0]]

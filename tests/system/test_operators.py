@@ -167,6 +167,34 @@ async def test_a_session_is_described_with_its_limits_use_and_clients(
         assert 3 << 20 <= found["workspace_bytes"] < 8 << 20
 
 
+async def test_a_session_tells_the_first_line_of_what_runs_without_secrets(
+    broker: RunningBroker,
+) -> None:
+    name = new_name()
+    async with attached(broker, name) as peer:
+        assert row_of(broker, name)["code"] is None
+        environ = {"API_TOKEN": "s3cret-of-many-letters"}
+        code = "\n  # uses s3cret-of-many-letters\ninput()"
+        await peer.send({"type": "execute", "id": "one", "code": code, "env": environ})
+        await peer.until("input_request")
+        found = row_of(broker, name)
+        assert found["code"] == "# uses [redacted API_TOKEN]"
+        assert found["cell"]["id"] == "one"
+
+
+async def test_an_interrupt_that_names_an_execution_stops_no_other(broker: RunningBroker) -> None:
+    name = new_name()
+    async with attached(broker, name) as peer:
+        await peer.send({"type": "execute", "id": "one", "code": "input()"})
+        await peer.until("input_request")
+        answer = call(broker, "POST", f"/v1/sessions/{name}/interrupt?target=two")
+        assert (answer.status, answer.error["code"]) == (409, "not_running")
+        assert row_of(broker, name)["cell"]["id"] == "one"
+        answer = call(broker, "POST", f"/v1/sessions/{name}/interrupt?target=one")
+        assert answer.body == {"interrupted": "one"}
+        assert (await peer.until("done"))["status"] == "interrupted"
+
+
 def test_a_session_tells_its_last_errors_in_a_line_each(broker: RunningBroker) -> None:
     name = new_name()
     began = time.time()

@@ -155,5 +155,6 @@ def test_nothing_moves_for_whom_that_disturbs(tab: Tab) -> None:
     assert page.evaluate(moving) == 0
     page.emulate_media(reduced_motion="no-preference")
     assert page.evaluate(moving) > 0
-    page.get_by_role("button", name="Interrupt").click()
+    page.get_by_role("button", name="Interrupt…").click()
+    page.get_by_role("dialog").get_by_role("button", name="Interrupt").click()
     expect(page.locator(".cell.by-hand .status")).to_have_text("interrupted")

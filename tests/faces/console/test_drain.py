@@ -103,13 +103,27 @@ def test_who_would_begin_a_session_on_a_draining_node_is_told(
 def test_a_node_is_drained_by_itself_alone(tab: Tab, client: Broker) -> None:
     page = tab.page
     [own] = client.status()["nodes"]
-    two = [own, own | {"node": "other", "url": "http://127.0.0.1:1"}]
-    page.route("**/v1/nodes", lambda route: route.fulfill(json={"nodes": two}))
+    three = [
+        own,
+        own | {"node": "other", "url": "http://127.0.0.1:1"},
+        own | {"node": "unknown", "url": "javascript:alert(1)", "draining": True},
+    ]
+    page.route("**/v1/nodes", lambda route: route.fulfill(json={"nodes": three}))
     tab.open()
     other = page.locator(".nodes tr", has_text="other")
-    other.get_by_role("button", name="Drain…").click()
-    page.get_by_role("dialog").get_by_role("button", name="Drain").click()
-    expect(page.locator(".note.error")).to_contain_text("No node 'other'")
+    there = other.get_by_role("link", name="Drain there")
+    expect(there).to_have_attribute("href", "http://127.0.0.1:1/")
+    expect(there).to_have_attribute("rel", "noopener noreferrer")
+    expect(there).to_have_attribute(
+        "title", "other is drained in its own console, http://127.0.0.1:1/"
+    )
+    expect(other.get_by_role("button")).to_have_count(0)
+    unknown = page.locator(".nodes tr", has_text="unknown")
+    expect(unknown.get_by_role("link")).to_have_count(0)
+    expect(unknown.get_by_role("button", name="Undo")).to_be_disabled()
+    mine = page.locator(".nodes tr", has_text=str(own["node"]))
+    expect(mine.get_by_role("button", name="Drain…")).to_be_enabled()
+    expect(mine.get_by_role("link")).to_have_count(0)
 
 
 def test_the_end_of_a_drained_node_is_told(

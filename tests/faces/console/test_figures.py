@@ -69,6 +69,12 @@ def many_sessions(route: Route) -> None:
             "queued": 0,
             "clients": number % 4,
             "pid": number,
+            "usage": {
+                "cpu_seconds": number / 10,
+                "memory": (number % 90 + 30) << 20,
+                "memory_peak": 120 << 20,
+                "processes": 3,
+            },
         }
         for number in range(1000)
     ]
@@ -84,6 +90,8 @@ def test_a_thousand_sessions_are_shown_without_a_pause(tab: Tab) -> None:
         page.reload()
         expect(page.locator(".told")).to_have_text("1,000")
         assert page.locator(".rows .row").count() < 60
+        expect(page.locator(".rows .row .memory").first).to_have_text("30 MB")
+        expect(page.locator(".rows .row .cpu").first).to_have_text("0.0 s")
         for end in ("PageDown", "End", "Home"):
             page.evaluate("(end) => scrollTo(0, {PageDown: 9000, End: 1e9, Home: 0}[end])", end)
             page.evaluate(
@@ -151,6 +159,8 @@ def test_what_is_made_to_take_long_does_not(tab: Tab, client: Broker) -> None:
         "rules = 'b ~ b > b ' * 20 + ':has(i ~ i ~ u) { filter: blur(90px) } '\n"
         "names = ''.join(f'<b style=\"width: {n}px\"><i></i>' for n in range(900))\n"
         "display(HTML('<style>' + rules * 150 + '</style>' + names))\n"
+        "again = ''.join(f'<b {n}>' for n in range(3000)) + '<p>x' * 9000\n"
+        "display(HTML('<p>' + again), HTML('<p><i 1>' * 150 + '<p>x' * 9000))\n"
         "for number in range(130): display(HTML(f'<b>{number}</b>'))"
     )
     with client.session("slow") as session:
@@ -163,7 +173,7 @@ def test_what_is_made_to_take_long_does_not(tab: Tab, client: Broker) -> None:
             session.execute(code)
             cell = page.locator(".cell").nth(before)
             expect(cell.locator(".status.ok")).to_be_visible()
-            expect(cell.locator(".output")).to_have_count(134)
+            expect(cell.locator(".output")).to_have_count(136)
             last = cell.locator(".cut", has_text="of markup").last
             expect(last).to_be_visible(timeout=30_000)
 

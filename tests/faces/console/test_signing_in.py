@@ -95,7 +95,7 @@ def test_who_may_only_watch_sees_the_session_and_no_way_to_change_it(
         session.execute("print('more')")
         expect(page.locator(".cell").nth(1)).to_contain_text("more")
     expect(page.locator(".runner")).to_have_text("This token may watch, and not run.")
-    for name in ("Interrupt", "Restart…", "Kill…"):
+    for name in ("Interrupt…", "Restart…", "Kill…"):
         expect(page.get_by_role("button", name=name)).to_have_count(0)
     expect(page.get_by_role("tab")).to_have_text(["Files", "About"])
     page.keyboard.press("u")

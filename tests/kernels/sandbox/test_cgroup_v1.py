@@ -238,6 +238,20 @@ def test_the_time_of_ended_processes_counts(group: Cgroup) -> None:
     assert group.processes() == 0
 
 
+def test_all_groups_are_counted_together_with_the_time_of_those_that_are_gone(
+    groups: CgroupsV1,
+) -> None:
+    assert groups.used()[0] == 0
+    for kernel in ("kernel-8", "kernel-9"):
+        before = groups.used()[0] or 0.0
+        group = groups.make(kernel, memory=64 << 20, processes=8, cpu=0)
+        with member(group, lambda: spin(0.05)) as pid:
+            assert (groups.used()[1] or 0) > 0
+            end_of(pid)
+        assert group.remove()
+        assert (groups.used()[0] or 0.0) > before + 0.002
+
+
 # -- joining and leaving ----------------------------------------------------------------------
 
 

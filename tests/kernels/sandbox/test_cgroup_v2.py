@@ -93,6 +93,13 @@ def test_what_the_system_refuses_is_said(base: Path) -> None:
         CgroupsV2.prepare(str(base), NAME, REQUIRED)
 
 
+def test_all_groups_are_counted_together(base: Path) -> None:
+    groups = CgroupsV2.prepare(str(base), NAME, REQUIRED)
+    assert groups.used() == (None, None)
+    fill(base / NAME, cpu_stat="usage_usec 2500000\nuser_usec 1\n", memory_current="7000\n")
+    assert groups.used() == (2.5, 7000)
+
+
 def test_detection_finds_a_pure_version_2(base: Path, tmp_path: Path) -> None:
     fill(
         tmp_path / "self",
