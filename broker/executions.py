@@ -160,15 +160,14 @@ class Executions:
     ) -> None:
         """Queue what is to run: all of it, or none; its owner answers what it asks, or cannot.
 
-        `origin` is where it comes from, whatever it says of that itself.
+        `origin` is where it comes from, whatever it says of that itself; empty for its own word.
         Raises QueueFull, StoreUnavailable, and BadMessage, for an id in use for one.
         """
         limits, now = self._place.limits, time.monotonic()
         executions = executions_of(request, owner, now, limits, self._around.wanted)
         for execution in executions:
             execution.answers = answers
-            if origin:
-                execution.request = marked(execution.request, origin)
+            execution.request = marked(execution.request, origin)
         self._check(request.id, len(executions))
         self._enqueue(executions)
 

@@ -34,6 +34,7 @@ EnvValue = Annotated[str, msgspec.Meta(max_length=MAX_ENV_VALUE)]
 Environment = Annotated[dict[EnvName, EnvValue], msgspec.Meta(max_length=MAX_INPUTS)]
 Directory = Annotated[str, msgspec.Meta(min_length=1, max_length=4095)]
 ORIGIN = re.compile(r"[a-z0-9-]{1,32}")
+VISITOR = "operator"  # the origin of what another tenant's visitor runs: no request says so itself
 
 
 def origin_of(metadata: Mapping[str, Any]) -> str:
@@ -43,8 +44,14 @@ def origin_of(metadata: Mapping[str, Any]) -> str:
 
 
 def marked(request: Execute, origin: str) -> Execute:
-    """Return the request with where it comes from, whatever it says of that itself."""
-    return replace(request, metadata={**request.metadata, "origin": origin})
+    """Return the request with where it comes from, whatever it says of that itself.
+
+    Without an `origin` its own word stands, unless that is the visitor's.
+    """
+    if not origin and request.metadata.get("origin") != VISITOR:
+        return request
+    rest = {name: value for name, value in request.metadata.items() if name != "origin"}
+    return replace(request, metadata=rest | {"origin": origin} if origin else rest)
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

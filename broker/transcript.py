@@ -17,6 +17,7 @@ from broker.execution import EVENT_COST, Event, Execution
 from broker.faults import Bounds
 from broker.protocol import JsonCodec
 from broker.redaction import Redaction
+from broker.requests import VISITOR
 from broker.surroundings import NONE
 
 MOST_CODE: Final = 64 << 10  # characters of a cell's code
@@ -26,6 +27,8 @@ TOLD: Final = {
     "status": "status",
     "generation": "generation",
 }  # of a cell, where its outputs are not
+# Above the function of a visitor's call, which a notebook has no other form for.
+CALLED: Final = "# called as a function; what it was given is not kept\n"
 # In JSON, that can be no part of a text: a quote in one has a backslash before it.
 OUTPUTS: Final = b',"outputs":'
 RECORDED: Final = frozenset(("stream", "display", "result", "error", "clear"))
@@ -157,6 +160,12 @@ class Recording:
         return outputs
 
 
+def _is_recorded(execution: Execution, origin: str) -> bool:
+    """Tell whether an execution is for the history; a visitor's is, however it was asked for."""
+    request = execution.request
+    return origin == VISITOR or (request.store_history and not request.silent)
+
+
 def _cost(kind: str, event: Event) -> int:
     """Return the bytes that an event takes, or more than are kept where they are not told soon."""
     if kind == "stream":
@@ -207,12 +216,12 @@ class Transcript:
         """Take in an event of an execution, as clients get it."""
         recording, kind = self._recording, event["type"]
         if kind == "started":
-            request = execution.request
             if execution.around is not self._around or execution.order.parcel is not None:
                 self._learn(execution)
-            if self._max_cells and request.store_history and not request.silent:
-                origin = event.get("origin", "")
-                self._recording = Recording(request.code, execution.id, origin, self._redaction)
+            origin = event.get("origin", "")
+            if self._max_cells and _is_recorded(execution, origin):
+                code = CALLED * execution.order.is_call + execution.request.code
+                self._recording = Recording(code, execution.id, origin, self._redaction)
                 self._recorded = execution
         elif recording is not None and execution is self._recorded:
             if kind == "done":

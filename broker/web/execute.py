@@ -25,12 +25,12 @@ from broker.protocol import (
     execute_body,
     execute_query,
 )
-from broker.requests import CallBody, ExecuteBody
+from broker.requests import VISITOR, CallBody, ExecuteBody
 from broker.roles import Envelope
 from broker.session import Session
 from broker.web import audited
 from broker.web.door import Face, described
-from broker.web.tenants import ORIGIN, joining
+from broker.web.tenants import joining
 
 Event = dict[str, Any]
 Body = ExecuteBody | CallBody
@@ -143,7 +143,7 @@ class ExecuteOnce(Face):
             release()
 
     async def _follow(self, session: Session, body: Body) -> None:
-        origin = ORIGIN if self.visited else ""
+        origin = VISITOR if self.visited else ""
         async with follow(session, body, origin) as follower:
             self._follower = follower
             if self._is_left:  # while the session was opened

@@ -19,7 +19,7 @@ from broker.protocol import (
     codec,
     open_query,
 )
-from broker.requests import Request
+from broker.requests import VISITOR, Request
 from broker.roles import Envelope
 from broker.scribe import Scribe
 from broker.service import Service
@@ -29,7 +29,7 @@ from broker.web.backlog import Backlog
 from broker.web.door import Face, House, admit, check_query, described
 from broker.web.handshake import check_handshake, clipped
 from broker.web.outbox import BINARY, TEXT
-from broker.web.tenants import ORIGIN, joining, whose
+from broker.web.tenants import joining, whose
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ class NativeSocket(websocket.WebSocketHandler):
         query = {key: self.get_query_argument(key) for key in self.request.query_arguments}
         self._query = open_query(query)
         if self.visited:
-            self._query, self.origin = joining(self._query), ORIGIN
+            self._query, self.origin = joining(self._query), VISITOR
         self.watches = self._query.mode == "watch"
         check_handshake(self)
         if choose_subprotocol(offered) is not None:  # else `open` closes it

@@ -16,7 +16,6 @@ from broker.principal import TENANT_WORDS, Deed, Principal, is_tenant
 from broker.protocol import OpenQuery
 
 EVERY = "*"  # in place of a tenant, where a list is meant
-ORIGIN = "operator"  # of what a visitor runs, whatever the visitor says
 
 
 def whose(handler: RequestHandler, principal: Principal, *, every: bool = False) -> str:

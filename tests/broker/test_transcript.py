@@ -18,7 +18,10 @@ from broker.batches import Order
 from broker.excerpt import HEAD, MOST_RICH, MOST_TEXT, TAIL, Outputs
 from broker.execution import Execution
 from broker.notebook import REPEATED, notebook
-from broker.requests import Execute
+from broker.orders import executions_of
+from broker.requests import VISITOR, Call, Execute, marked
+from broker.roles import SessionLimits
+from broker.surroundings import NONE
 from broker.transcript import Cell, Kept, Transcript
 
 Event = dict[str, Any]
@@ -78,6 +81,33 @@ def test_what_is_not_for_the_history_is_not_kept(fields: Event) -> None:
     transcript = Transcript(10, 1 << 20)
     run(transcript, text("a"), **fields)
     assert cells(transcript) == []
+
+
+def visited(request: Execute | Call) -> Cell:
+    [one] = executions_of(request, object(), 0.0, SessionLimits(), NONE)
+    one.request = marked(one.request, VISITOR)
+    transcript = Transcript(10, 1 << 20)
+    done = {"type": "done", "status": "ok", "execution_count": None}
+    for event in ({"type": "started", "origin": VISITOR}, text("a"), done):
+        transcript.note(one, {"id": one.id, **event})
+    [cell] = cells(transcript)
+    return cell
+
+
+@pytest.mark.parametrize("fields", [{"silent": True}, {"store_history": False}])
+def test_a_visitor_keeps_nothing_out_of_the_history(fields: Event) -> None:
+    cell = visited(Execute(id="e", code="peek()", **fields))
+    assert (cell["code"], cell["origin"]) == ("peek()", "operator")
+    assert cell["outputs"] == [text("a")]
+
+
+def test_a_visitors_call_is_in_the_history_with_its_function() -> None:
+    cell = visited(Call(id="c", function="lambda x: peek(x)", args=["private"]))
+    assert cell["origin"] == "operator"
+    assert cell["code"].startswith("# called as a function")
+    assert cell["code"].endswith("\nlambda x: peek(x)")
+    assert "private" not in str(cell)
+    book(cell)
 
 
 def test_what_never_started_is_not_kept() -> None:

@@ -249,6 +249,34 @@ def test_what_the_operator_runs_is_marked_whatever_it_says(broker: RunningBroker
     assert origins == [None, "operator", "operator"]
 
 
+@pytest.mark.parametrize("fields", [{"silent": True}, {"store_history": False}])
+def test_what_the_operator_runs_is_in_the_transcript_however_it_is_asked_for(
+    broker: RunningBroker, fields: dict[str, Any]
+) -> None:
+    name = new_name()
+    holder = in_acme(broker, name)
+    path = f"/v1/sessions/{name}"
+    call(broker, "POST", f"{path}/execute?tenant=acme", {"code": "print(x)", **fields})
+    call(broker, "POST", f"{path}/call?tenant=acme", {"function": "lambda a: a", "args": [1]})
+    _, cell, called = call(holder, "GET", f"{path}/notebook").body["cells"]
+    for one in (cell, called):
+        assert one["metadata"]["broker"]["origin"] == "operator"
+    assert (cell["source"], cell["outputs"][0]["text"]) == ("print(x)", "20\n")
+    assert called["source"].endswith("\nlambda a: a")
+
+
+async def test_a_tenant_cannot_pass_for_the_operator(broker: RunningBroker) -> None:
+    name, holder = new_name(), made(broker, tenant="acme")
+    async with attached(holder, name) as chat:
+        await chat.send(
+            {"type": "execute", "id": "e", "code": "1", "metadata": {"origin": "operator"}}
+        )
+        assert "origin" not in await chat.until("started", id="e")
+        await chat.until("done", id="e")
+    [cell] = call(holder, "GET", f"/v1/sessions/{name}/notebook").body["cells"]
+    assert "origin" not in cell["metadata"]["broker"]
+
+
 async def test_the_operator_follows_and_runs_over_a_socket(broker: RunningBroker) -> None:
     name = new_name()
     holder = in_acme(broker, name)
