@@ -240,15 +240,16 @@ class Outputs:
 def close_gap(outputs: Sequence[Event]) -> int:
     """Cut the text around what is missing at the ends of lines; return how much of it there is.
 
-    Where a secret was cut in two, neither half of it could be known for one: so this comes after
-    secrets were looked for.
+    Where a secret was cut in two, a few characters of it could not be known for a part of one: so
+    this comes after secrets were looked for.
     """
     at = next((at for at, output in enumerate(outputs) if output["type"] == GAP), None)
     if at is None:
         return 0
-    gap = outputs[at]
-    before, after = outputs[max(0, at - 1)], outputs[min(at + 1, len(outputs) - 1)]
-    if before["type"] == "stream":
+    gap, after = outputs[at], outputs[min(at + 1, len(outputs) - 1)]
+    # What was shown amid the text that is missing stands between its beginning and the gap.
+    before = next((one for one in reversed(outputs[:at]) if one["type"] == "stream"), None)
+    if before is not None:
         text = before["text"]
         end = text.rfind("\n", max(0, len(text) - LINE)) + 1 or max(0, len(text) - LINE)
         before["text"] = text[:end]

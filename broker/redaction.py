@@ -8,14 +8,18 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any, Final
 from urllib.parse import quote
+
+from broker.shown import GAP
 
 LEAST: Final = 8  # characters of a value that can be a secret: shorter ones stand in any text
 MOST: Final = 256  # secrets of a session; the oldest go
 SOUGHT: Final = 64  # characters of a secret that are looked for; the rest is compared
 NAME: Final = 32  # characters of a variable's name that are shown
 KEPT: Final = ("type", "display_id")  # of an output
+SEAMS: Final = 32  # places of one text where a kernel has left out some, that are looked at
 
 _NAMED: Final = re.compile(
     r"token|secret|passw|passphrase|credential|api_?key"
@@ -24,6 +28,10 @@ _NAMED: Final = re.compile(
 )
 _IN_URL: Final = re.compile(r"://[^/\s:@]*:([^/\s@]+)@")
 _RANDOM: Final = re.compile(r"(?=.*[0-9])(?=.*[A-Za-z])[A-Za-z0-9+=_.~-][A-Za-z0-9+/=_.~-]{19,}")
+
+# Where text is cut: a kernel's note of what it has left out, and what stands behind a clipped text.
+_SEAM: Final = re.compile(r"\n… \d+ characters left out[^\n]* …\n")
+_CLIPPED: Final = re.compile(r"(?: \[[\d,]+ characters left out\]|…(?:, cell line \d+)?)\Z")
 
 
 def secrets_of(name: str, value: str) -> tuple[str, ...]:
@@ -43,7 +51,8 @@ def secrets_of(name: str, value: str) -> tuple[str, ...]:
 class Redaction:
     """The secrets that a session was given, and the texts in which they may not stand.
 
-    A secret is found where it stands as it is, or as Python, JSON or a URL would write it.
+    A secret is found where it stands as it is, or as Python, JSON or a URL would write it; and its
+    parts, of LEAST characters or more, where a text was cut in the middle of it.
     """
 
     __slots__ = ("_forms", "_known")
@@ -81,13 +90,24 @@ class Redaction:
 
     def cell(self, cell: Mapping[str, Any]) -> dict[str, Any]:
         """Return a cell of a transcript without the secrets in its code and its outputs."""
-        outputs = [
-            {key: one if key in KEPT else self.redacted(one) for key, one in output.items()}
-            for output in cell["outputs"]
-        ]
+        outputs, after_gap = [], False
+        for output in cell["outputs"]:
+            outputs.append(self._output(output, is_rest=after_gap))
+            after_gap = output["type"] == GAP
         return {**cell, "code": self.redacted(cell["code"]), "outputs": outputs}
 
-    def _without(self, text: str) -> str:
+    def _output(self, output: Mapping[str, Any], *, is_rest: bool) -> dict[str, Any]:
+        made = {key: one if key in KEPT else self.redacted(one) for key, one in output.items()}
+        if is_rest and "text" in output:
+            made["text"] = self._without(output["text"], is_rest=True)
+        if "traceback" in output:  # a secret may have more than one line
+            made["traceback"] = self._without("\n".join(output["traceback"])).split("\n")
+        return made
+
+    def _without(self, text: str, *, is_rest: bool = False) -> str:
+        """Return text without secrets; `is_rest` if it may begin in the middle of one."""
+        starts, ends = _cuts(text)
+        starts += [0] * is_rest
         found: list[tuple[int, int, str]] = []
         for form, name in self._forms.items():
             # Not by one pattern for all: who sets a new secret each time would have it made anew.
@@ -96,6 +116,9 @@ class Redaction:
                 end = _end(text, at, form)  # of a long one that is not whole, what there is of it
                 found.append((at, -end, name))
                 at = end
+            found += [(at, -_ended(text, at, form), name) for at in starts]
+            found += [(_begun(text, end, form), -end, name) for end in ends]
+        found = [one for one in found if one[0] < -one[1]]
         if not found:
             return text
         made, done = [], 0
@@ -112,6 +135,42 @@ def _forms(secret: str) -> tuple[str, ...]:
     """Return a secret as it stands in text, in Python's and JSON's literals, and in a URL."""
     others = repr(secret)[1:-1], json.dumps(secret)[1:-1], quote(secret, safe="", errors="replace")
     return tuple(dict.fromkeys((secret, *others)))
+
+
+def _cuts(text: str) -> tuple[list[int], list[int]]:
+    """Return where parts of a text begin, and end, that may have been cut in a secret's middle."""
+    clipped = _CLIPPED.search(text, max(0, len(text) - 80))
+    ends = [clipped.start() if clipped else len(text)]
+    seams = list(islice(_SEAM.finditer(text), SEAMS)) if " characters left out" in text else []
+    return [seam.end() for seam in seams], ends + [seam.start() for seam in seams]
+
+
+def _begun(text: str, end: int, form: str) -> int:
+    """Return where a form begins that a text's part breaks off in; `end` if it does in none.
+
+    Of a longer beginning, SOUGHT characters are found wherever they stand.
+    """
+    at = text.find(form[:LEAST], max(0, end - SOUGHT), end)
+    while at >= 0:
+        if form.startswith(text[at:end]):
+            return at
+        at = text.find(form[:LEAST], at + 1, end)
+    return end
+
+
+def _ended(text: str, start: int, form: str) -> int:
+    """Return where the end of a form is over that a text's part begins with; `start` if with none.
+
+    Where it could be one of several, it is the longest: better too much is left out.
+    """
+    sought = text[start : start + SOUGHT]
+    if len(sought) < LEAST:
+        return start
+    if (at := form.find(sought)) >= 0:
+        return min(len(text), start + len(form) - at)
+    most = min(SOUGHT, len(form)) - 1
+    rests = (size for size in range(most, LEAST - 1, -1) if text.startswith(form[-size:], start))
+    return start + next(rests, 0)
 
 
 def _end(text: str, start: int, form: str) -> int:

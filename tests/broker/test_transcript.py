@@ -275,6 +275,74 @@ def test_no_half_of_a_secret_stands_at_a_cut() -> None:
         assert not set("0123456789xyz") & set(first["text"] + last["text"])
 
 
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+PEM = "-----BEGIN PRIVATE KEY-----\n{}-----END PRIVATE KEY-----\n".format(
+    "".join(f"{n:04}{LETTERS * 2}{LETTERS[:8]}\n" for n in range(24))
+)
+
+
+def secret_kept(secret: str, *events: Event) -> Cell:
+    transcript, one = Transcript(10, 1 << 20), execution()
+    one.order = Order({"env": {"PRIVATE_KEY": secret}})
+    done = {"type": "done", "status": "ok", "execution_count": 1}
+    for event in ({"type": "started"}, *events, done):
+        transcript.note(one, {"id": "e", **event})
+    [cell] = cells(transcript)
+    return cell
+
+
+@pytest.mark.parametrize("secret", [PEM, PEM.replace("\n", ""), PEM * 10], ids=len)
+@pytest.mark.parametrize("shift", [0, 5, 27, 28, 100, 700, 1500, 1590, 1620])
+def test_no_part_of_a_long_secret_stands_at_a_cut(secret: str, shift: int) -> None:
+    around = "little by little\n"
+    before = (around * HEAD)[: HEAD - shift]
+    after = (around * TAIL)[: TAIL - len(secret) + shift]
+    cell = secret_kept(
+        secret, text(before), text(secret), text(around * HEAD), text(secret + after)
+    )
+    first, gap, last = cell["outputs"]
+    assert gap["type"] == "left_out"
+    for part in (first, last):
+        assert not set(LETTERS) & set(part["text"].replace("[redacted PRIVATE_KEY]", ""))
+        assert len(part["text"]) > 10_000 or len(secret) > 10_000
+
+
+@pytest.mark.parametrize("at", [1, 40, 300, 1600])
+def test_no_part_of_a_secret_stands_beside_a_kernels_note(at: int) -> None:
+    for note in ("", "; all are in .outputs/1.txt"):
+        cut = f"a {PEM[:at]}\n… 12345 characters left out{note} …\n{PEM[at:]} b"
+        [shown] = secret_kept(PEM, text(cut))["outputs"]
+        told = shown["text"].replace("[redacted PRIVATE_KEY]", "")
+        assert (told[:2], told[-2:]) == ("a ", " b")
+        assert not set(LETTERS) & set(told)
+
+
+def test_a_secret_of_many_lines_is_found_in_a_traceback() -> None:
+    lines = ["Traceback", *f"ValueError: {PEM}".split("\n"), "the end"]
+    [failed] = secret_kept(PEM, error() | {"traceback": lines})["outputs"]
+    assert failed["traceback"][0] == "Traceback"
+    assert failed["traceback"][1] == "ValueError: [redacted PRIVATE_KEY]"
+    assert failed["traceback"][-1] == "the end"
+
+
+@pytest.mark.parametrize("rest", ["…", "…, cell line 3", " [1,200 characters left out]", ""])
+def test_no_beginning_of_a_secret_stands_where_words_were_clipped(rest: str) -> None:
+    told = {"message": f"no {PEM[:60]}{rest}", "short": f"E: {PEM[:60]}{rest}"}
+    [failed] = secret_kept(PEM, error() | told)["outputs"]
+    assert failed["message"] == f"no [redacted PRIVATE_KEY]{rest}"
+    assert failed["short"] == f"E: [redacted PRIVATE_KEY]{rest}"
+
+
+def test_what_is_shown_amid_a_flood_keeps_no_half_of_a_secret_before_it() -> None:
+    secret = "0123456789abcdefghijklmnopqrstuvwxyz"
+    flood = [display({"text/plain": "amid"}), *[text(".\n" * 1000)] * 100]
+    for there in range(1, 36, 2):
+        before = text("-" * (HEAD - 1 - there) + "\n" + secret)
+        first, amid, *_ = secret_kept(secret, before, *flood)["outputs"]
+        assert amid["type"] == "display"
+        assert "0" not in first["text"], there
+
+
 class Told(dict[str, Any]):
     """An event whose end can be seen."""
 
