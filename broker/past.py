@@ -66,7 +66,8 @@ class Past:
     """One session's past, as far as it is kept: the oldest go."""
 
     def __init__(self) -> None:
-        self.is_recalled = False  # it has what the transcript tells of errors before its time
+        self._earlier: tuple[Failure, ...] = ()  # what the transcript tells, once somebody asks
+        self.is_recalled = False
         self._generations: dict[int, Generation] = {}
         self.errors: deque[Failure] = deque(maxlen=MOST_ERRORS)
 
@@ -107,13 +108,19 @@ class Past:
         self.errors.append(Failure(event["id"], told[:MOST_TEXT], now))
 
     def recall(self, earlier: Iterable[Failure] | None) -> None:
-        """Take in errors from before this broker, or this opening of the session, if known."""
-        if earlier is None:
-            return
+        """Keep errors from before this broker, or this opening of the session, if known.
+
+        They stand apart: what is told in lists does not change because somebody looks.
+        """
+        if earlier is not None:
+            self._earlier, self.is_recalled = tuple(earlier), True
+
+    @property
+    def all_errors(self) -> list[Failure]:
+        """Return the last errors, each once: those recalled, and then those since."""
         known = {(one.id, one.error) for one in self.errors}
-        before = [one for one in earlier if (one.id, one.error) not in known]
-        self.errors = deque([*before, *self.errors], maxlen=MOST_ERRORS)
-        self.is_recalled = True
+        before = [one for one in self._earlier if (one.id, one.error) not in known]
+        return [*before, *self.errors][-MOST_ERRORS:]
 
     def _bound(self) -> None:
         for number in sorted(self._generations)[:-MOST_GENERATIONS]:

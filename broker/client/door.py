@@ -167,7 +167,8 @@ class Door:
 
     def describe(self, name: str, tenant: str | None = None) -> Row:
         """Return all there is to tell of a session."""
-        answer: Row = self.call("GET", session_path(name), query={"tenant": tenant})
+        query = {"errors": "true", "tenant": tenant}
+        answer: Row = self.call("GET", session_path(name), query=query)
         return answer
 
     def interrupt(self, name: str, tenant: str | None = None) -> Row:

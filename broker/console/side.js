@@ -15,7 +15,7 @@ class About {
 
   async read() {
     try {
-      this.draw(await get(at(this.session)));
+      this.draw(await get(at(this.session, "?errors=true")));
     } catch (error) {
       this.element.replaceChildren(el("p", { class: "remark" }, explained(error)));
     }

@@ -18,6 +18,7 @@ from broker.orders import surrounded
 from broker.past import Failure, failures
 from broker.pool import Pool
 from broker.protocol import check_session_name, open_body, opening_query
+from broker.session import Session
 from broker.store import NodeRecord
 from broker.surroundings import NONE
 from broker.web.door import Face
@@ -85,24 +86,28 @@ class OneSession(Face):
     """`GET`, `POST` and `DELETE /v1/sessions/{session}`."""
 
     async def get(self, session: str) -> None:
-        """Describe it."""
-        key = (self.tenant, check_session_name(session))
+        """Describe it; with `errors=true` with those that only its transcript tells."""
+        key, asked = (self.tenant, check_session_name(session)), flag(self, "errors")
         live = self.service.sessions.get(key)
-        if live is not None and not live.past.is_recalled:
-            live.past.recall(await self._failures(key))
         found = await listing.described(self.service, key)
-        if live is None:  # it has ended, or is another node's
-            before = await self._failures(key)
-            found["errors"] = None if before is None else [one._asdict() for one in before]
+        if asked:
+            told = await (self._failures(key) if live is None else self._errors(live))
+            found["errors"] = None if told is None else [one._asdict() for one in told]
         self.answer(found)
+
+    async def _errors(self, live: Session) -> list[Failure]:
+        """Return a live session's last errors; its transcript is read for them once."""
+        if not live.past.is_recalled:
+            live.past.recall(await self._failures(live.key))
+        return live.past.all_errors
 
     async def _failures(self, key: tuple[str, str]) -> list[Failure] | None:
         """Return what the transcript tells of errors, or None while the store is away."""
-        try:
-            kept = await self.house.scribe.cells(key, self.house.most_cells)
-        except StoreUnavailable:
-            return None
-        async with self.house.walks.of(self.principal.tenant):
+        async with self.house.walks.of(self.principal.tenant):  # what waits holds no transcript
+            try:
+                kept = await self.house.scribe.cells(key, self.house.most_cells)
+            except StoreUnavailable:
+                return None
             return await asyncio.to_thread(lambda: failures(one.cell for one in kept))
 
     async def post(self, session: str) -> None:

@@ -197,7 +197,10 @@ ROUTES: list[Route] = [
                 "Describe a session.",
                 answer("The session.", answers.DescribedSession),
                 scope=Deed.READ,
-                query=(OF,),
+                query=(
+                    Parameter("errors", "With those that only its transcript tells of.", Flag),
+                    OF,
+                ),
                 errors=(*BUSY, errors.UnknownSession),
             ),
             "post": Operation(

@@ -89,13 +89,22 @@ def test_errors_from_before_are_recalled_each_once() -> None:
     assert not past.is_recalled
     past.recall(failures(CELLS))
     assert past.is_recalled
-    assert [(one.id, one.error) for one in past.errors] == [
+    assert [(one.id, one.error) for one in past.all_errors] == [
         ("b", "E: m, cell line 1"),
         ("c", "E: one"),
         ("d", "lost: oom"),
         ("e", "E: new"),
     ]
-    assert past.last_error == "E: new"
+
+
+def test_what_is_recalled_changes_nothing_of_what_lists_tell() -> None:
+    past = Past()
+    past.recall(failures(CELLS))
+    assert (list(past.errors), past.last_error) == ([], None)
+    assert past.all_errors == FAILED
+    for number in range(MOST_ERRORS):
+        past.note({"type": "error", "id": str(number), "short": "E: new"}, 40.0, str)
+    assert past.all_errors == list(past.errors)
 
 
 def test_a_long_line_is_cut() -> None:

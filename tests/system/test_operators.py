@@ -231,6 +231,9 @@ def test_a_sessions_generations_have_their_times_and_reasons(broker: RunningBrok
     assert (history[3]["generation"], history[3]["ended"], history[3]["reason"]) == (4, None, "")
 
 
+ASKED = "/v1/sessions/kept?errors=true"
+
+
 def test_generations_and_errors_are_known_to_a_broker_that_comes_after(
     start_broker: Callable[..., AbstractContextManager[RunningBroker]],
     place: tuple[Path, str, str],
@@ -250,14 +253,22 @@ def test_generations_and_errors_are_known_to_a_broker_that_comes_after(
         assert [(one["generation"], one["reason"]) for one in after] == [(1, "restart"), (2, "")]
         for one, other in zip(before, after, strict=True):
             assert abs(one["began"] - other["began"]) < 1
-        [known] = row_of(second, "kept")["errors"]
+        row = row_of(second, "kept")
+        [known] = call(second, "GET", ASKED).body["errors"]
         assert (known["id"], known["error"]) == (failed[0]["id"], DIVIDED)
         assert abs(known["at"] - failed[0]["at"]) < 1
+        again = row_of(second, "kept")
+        assert (row["errors"], row["last_error"]) == (again["errors"], again["last_error"])
+        assert (again["errors"], again["last_error"]) == ([], None)  # whoever else has looked
         execute(second, "kept", "never_made")
-        assert [one["error"] for one in row_of(second, "kept")["errors"]] == [
-            DIVIDED,
-            "NameError: name 'never_made' is not defined, cell line 1",
-        ]
+        told = ["NameError: name 'never_made' is not defined, cell line 1"]
+        assert [one["error"] for one in row_of(second, "kept")["errors"]] == told
+        told = [DIVIDED, *told]
+        assert [one["error"] for one in call(second, "GET", ASKED).body["errors"]] == told
+        call(second, "DELETE", "/v1/sessions/kept")
+        assert row_of(second, "kept")["errors"] is None
+        assert [one["error"] for one in call(second, "GET", ASKED).body["errors"]] == told
+        assert call(second, "GET", "/v1/sessions/kept?errors=x").error["field"] == "errors"
 
 
 async def test_the_operator_interrupts_describes_and_ends_another_tenants_session(
