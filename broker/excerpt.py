@@ -7,7 +7,8 @@ while the cell runs, so that a flood of text takes little more memory than what 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import groupby
 from typing import Final
 
 from broker.execution import EVENT_COST, Event
@@ -77,25 +78,14 @@ class Outputs:
         """
         self._make_way()
         self._join()
-        outputs, self._outputs = self._outputs, []
-        if self._gap:
-            told = truncated or {}
-            size = self._gap + told.get("total", 0) - told.get("shown", 0)
-            outputs.append({"type": GAP, "size": size})
-            outputs[-1] |= {"file": told["file"]} if "file" in told else {}
-        pieces: list[str] = []
-        for late in self._late:
-            last = outputs[-1] if outputs else {}
-            if late["type"] == last.get("type") == "stream" and late["name"] == last["name"]:
-                pieces = pieces or [last["text"]]
-                pieces.append(late["text"])
-                continue
-            if pieces:
-                last["text"], pieces = "".join(pieces), []
-            outputs.append(late)
-        if pieces:
-            outputs[-1]["text"] = "".join(pieces)
-        self._outputs, self._late = outputs, deque()
+        told = truncated or {}
+        gap = {
+            "type": GAP,
+            "size": self._gap + told.get("total", 0) - told.get("shown", 0),
+            **{name: told[name] for name in told.keys() & {"file"}},
+        }
+        self._outputs = joined([*self._outputs, *([gap] if self._gap else ()), *self._late])
+        self._late = deque()
         for shown in self._places.values():
             shown.settle()
         return self._outputs
@@ -235,6 +225,22 @@ class Outputs:
         if not fitted:
             fitted = {"text/plain": f"[output of {sum(sizes.values()):,} bytes not kept]"}
         return fitted, {}, total
+
+
+def joined(outputs: Iterable[Event]) -> list[Event]:
+    """Return the outputs with neighbouring pieces of one stream as one; none of them is changed."""
+    made: list[Event] = []
+    for stream, run in groupby(outputs, key=_stream_of):
+        if stream is None:
+            made += run
+        else:
+            text = "".join(piece["text"] for piece in run)
+            made.append({"type": "stream", "name": stream, "text": text})
+    return made
+
+
+def _stream_of(output: Event) -> str | None:
+    return str(output["name"]) if output["type"] == "stream" else None
 
 
 def close_gap(outputs: Sequence[Event]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import json
 import re
@@ -15,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broker.batches import Order
-from broker.excerpt import HEAD, MOST_RICH, MOST_TEXT, TAIL, Outputs
+from broker.excerpt import HEAD, MOST_RICH, MOST_TEXT, TAIL, Outputs, joined
 from broker.execution import Execution
 from broker.notebook import REPEATED, notebook
 from broker.orders import executions_of
@@ -202,6 +203,16 @@ def test_text_within_the_bound_is_one_piece() -> None:
     assert [output["type"] for output in cell["outputs"]] == ["stream", "error"]
     assert cell["outputs"][0]["text"] == half * 2
     assert "left_out" not in cell
+
+
+def test_neighbouring_pieces_of_one_stream_are_one() -> None:
+    shown = display({"text/plain": "d"})
+    pieces = [text("a"), text("b"), text("c", "stderr"), shown, text("d"), text("e"), error()]
+    before = copy.deepcopy(pieces)
+    told = [text("ab"), text("c", "stderr"), shown, text("de"), error()]
+    assert joined(pieces) == told
+    assert joined([]) == []
+    assert pieces == before
 
 
 def test_what_is_shown_amid_a_flood_is_kept_in_its_order() -> None:
