@@ -152,7 +152,9 @@ class Face(web.RequestHandler):
             self.principal = await admit(self)
         check_query(self)
         if not self.public:
-            self.tenant = tenants.whose(self, self.principal, every=self.every_tenant)
+            every = self.every_tenant
+            self.tenant, self.visited = tenants.meant(self, self.principal, every=every)
+            tenants.check_visit(self.principal, self.visited)
 
     def set_default_headers(self) -> None:
         """Keep answers out of caches, and the server's make to itself."""

@@ -29,7 +29,7 @@ from broker.web.backlog import Backlog
 from broker.web.door import Face, House, admit, check_query, described
 from broker.web.handshake import check_handshake, clipped
 from broker.web.outbox import BINARY, TEXT
-from broker.web.tenants import joining, whose
+from broker.web.tenants import check_visit, joining, meant
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +84,8 @@ class NativeSocket(websocket.WebSocketHandler):
         if self.request.method != "GET":  # else the handshake would be what is wrong
             raise web.HTTPError(405)
         check_query(self)
-        tenant = whose(self, self.principal)
+        tenant, self.visited = meant(self, self.principal)
+        check_visit(self.principal, self.visited)
         name = check_session_name(self.path_kwargs["session"])
         query = {key: self.get_query_argument(key) for key in self.request.query_arguments}
         self._query = open_query(query)

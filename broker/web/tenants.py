@@ -8,6 +8,7 @@ the tenant's, and counts against its quotas; transfers and the like are in the v
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import NamedTuple
 
 from tornado.web import RequestHandler
 
@@ -18,18 +19,31 @@ from broker.protocol import OpenQuery
 EVERY = "*"  # in place of a tenant, where a list is meant
 
 
-def whose(handler: RequestHandler, principal: Principal, *, every: bool = False) -> str:
-    """Return the tenant that is meant; `every` if that may be all. Raises BadMessage, Forbidden.
+class Meant(NamedTuple):
+    """Whose sessions a request is about; `visited` is that tenant again, if it is another's."""
 
-    Nothing is looked up before it is known who asks: the refusal is the same, whatever is there.
+    tenant: str
+    visited: str | None
+
+
+def meant(handler: RequestHandler, principal: Principal, *, every: bool = False) -> Meant:
+    """Return whose sessions are meant; `every` if those of all may be. Raises BadMessage.
+
+    Whether they may, `check_visit` says: audits note of a refusal, too, what it was about.
     """
     asked = handler.get_query_argument("tenant", principal.tenant)
     if not (is_tenant(asked) or (every and asked == EVERY)):
         raise BadMessage(f"tenant: expected {TENANT_WORDS}", field="tenant")
-    if asked != principal.tenant:
-        handler.visited = asked  # type: ignore[attr-defined]  # for the audit, of refusals too
+    return Meant(asked, None if asked == principal.tenant else asked)
+
+
+def check_visit(principal: Principal, visited: str | None) -> None:
+    """Raise Forbidden for whoever may not visit.
+
+    Nothing is looked up before it is known who asks: the refusal is the same, whatever is there.
+    """
+    if visited is not None:
         principal.require(Deed.OPERATE)
-    return asked
 
 
 def joining(query: OpenQuery) -> OpenQuery:
