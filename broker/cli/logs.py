@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @click.argument("session", shell_complete=complete_session)
 @click.option("-f", "--follow", is_flag=True, help="Go on with what it runs, until Ctrl-C.")
 @click.option("-n", "last", type=click.IntRange(min=0), help="Only the last N of its cells.")
-@click.option("--full", is_flag=True, help="All of the outputs, not their first lines.")
+@click.option("--full", is_flag=True, help="All of the outputs, not their first and last lines.")
 @click.option(
     "--save-images", type=click.Path(path_type=Path, file_okay=False), help="Write images here."
 )

@@ -12,23 +12,21 @@ from .cells import Cell, Event
 from .markup import plain_of
 from .printer import Printer
 from .screen import RESET, coloured, still, still_lines
+from .shortening import Ends
 from .text import plural
 
-LINES = 20  # of one cell's outputs, where they are shortened,
-CHARACTERS = 4000  # and as many characters
 ERROR_LINES = 12  # of a traceback: the last ones
 
 
 class Teller:
-    """Prints cells, one after another; all of their outputs where they are `full`."""
+    """Prints cells, one after another: of their text the ends, or all where they are `full`."""
 
     def __init__(self, printer: Printer, out: TextIO, *, full: bool = False) -> None:
         self.printer = printer
         self._out = out
         self._full = full
         self._current: tuple[object, object] | None = None  # the cell that runs
-        self._lines, self._characters = LINES, CHARACTERS
-        self._left_out = 0  # lines of it
+        self._ends = Ends()  # of its text, where that is shortened
 
     def cells(self, cells: Iterable[Cell]) -> None:
         """Tell cells that have ended."""
@@ -64,7 +62,7 @@ class Teller:
 
     def _begin(self, count: object, code: str, origin: str, started: float | None) -> None:
         self.printer.end_line()
-        self._lines, self._characters, self._left_out = LINES, CHARACTERS, 0
+        self._ends = Ends()
         when = "" if started is None else time.strftime("%Y-%m-%d %H:%M:%S", _local(started))
         number = " " if count is None else count
         self._line("  ".join(part for part in (f"In [{number}]", when, still(origin)) if part))
@@ -75,39 +73,46 @@ class Teller:
     def _output(self, event: Event) -> None:
         kind = event.get("type")
         if kind == "input_request":
+            self._catch_up()
             self.printer.note(f"broker: it waits for input: {still(str(event.get('prompt')))}")
         elif self._full:
             self.printer.event(event)
         elif kind == "stream":
-            self._stream(event)
+            self._text(str(event.get("text", "")))
         elif kind == "error":
+            self._catch_up()
             lines = [*event.get("traceback", ())]
             self.printer.event({**event, "traceback": lines[-ERROR_LINES:]})
+        elif kind in ("display", "result"):
+            self._rich(event)
+
+    def _rich(self, event: Event) -> None:
+        data = event.get("data", {})
+        has_image = any(str(mime).startswith("image/") for mime in data)
+        if has_image or (text := plain_of(data)) is None:
+            self._catch_up()
+            self.printer.event(event)
         else:
-            data = {**event.get("data", {})}
-            if (text := plain_of(data)) is not None:
-                data["text/plain"] = self._shortened(text)
-            if data.get("text/plain") != "":
-                self.printer.event({**event, "data": data})
+            self._text(f"{text}\n", own_line=True)
 
-    def _stream(self, event: Event) -> None:
-        if text := self._shortened(str(event.get("text", ""))):
-            self.printer.event({**event, "text": text})
+    def _text(self, text: str, *, own_line: bool = False) -> None:
+        if shown := self._ends.take(text, own_line=own_line):
+            if own_line:
+                self.printer.end_line()
+            self.printer.event({"type": "stream", "name": "stdout", "text": shown})
 
-    def _shortened(self, text: str) -> str:
-        """Return the part of a text that there is room for."""
-        lines = text.splitlines(keepends=True)
-        shown = "".join(lines[: max(0, self._lines)])[: max(0, self._characters)]
-        self._lines -= text.count("\n")
-        self._characters -= len(text)
-        if rest := text[len(shown) :]:
-            self._left_out += max(1, rest.count("\n"))
-        return shown
+    def _catch_up(self) -> None:
+        """Tell the last of the text so far, before what comes after it."""
+        left_out, rest = self._ends.rest()
+        if left_out:
+            self.printer.end_line()
+            self._line(f"… {plural(left_out, 'more line')}: --full shows what is kept")
+        if rest:
+            self.printer.event({"type": "stream", "name": "stdout", "text": rest})
 
     def _end(self, status: str, reason: str, duration: object) -> None:
+        self._catch_up()
         self.printer.end_line()
-        if self._left_out:
-            self._line(f"… {plural(self._left_out, 'more line')}: --full shows what is kept")
         told = [status or "unknown"]
         if isinstance(duration, int | float):
             told.append(f"{duration:.3f} s")

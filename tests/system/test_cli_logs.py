@@ -60,7 +60,8 @@ def test_what_ran_is_text_with_its_time_and_its_end(broker: RunningBroker) -> No
     assert "\n> print('one')\n> 2\none\n2\n[ok, 0." in first
     assert second.splitlines()[0].endswith("  mine")
     assert "ZeroDivisionError: division by zero\n[error, 0." in second
-    assert "\n19\n… 80 more lines: --full shows what is kept\n[ok" in third
+    assert "\n8\n9\n… 80 more lines: --full shows what is kept\n90\n91\n" in third
+    assert "\n98\n99\n[ok" in third
     assert "[image/png 4 B]" in fourth
     full = broker.cli("logs", name, "--full", "-n", "2").stdout
     assert full.startswith("In [3]")
