@@ -107,7 +107,7 @@ class Executions:
                 self.request_id = running.message
                 left = self._place.host.quotas.cpu_left(self._place)
                 self._deadline.set(kernel, timeout, left, since=running.used)
-            self._greeting = Greeting(self._place, kernel.channels)
+            self._greeting = Greeting(self._place, kernel)
         elif running is not None:
             self._finish(resumed(running, self._place.limits.output)[0], "lost", reason)
         self.start_next()

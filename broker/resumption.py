@@ -11,8 +11,8 @@ from broker.batches import Batch, Order
 from broker.execution import STATUS, Execution, OutputLimits
 from broker.marks import ALONE, CALL, Mark, Running
 from broker.requests import MAX_CELLS, Execute
-from broker.roles import SessionLimits
-from kernels.channels import Channels
+from broker.roles import SessionKernel, SessionLimits
+from kernels.introductions import heard
 from kernels.messages import Message
 
 SETTLE = 2.0  # s until a kernel that is free is asked again to say that it has said everything,
@@ -40,9 +40,9 @@ class Greeting:
     paces, and iopub perhaps not at all for a while.
     """
 
-    def __init__(self, place: Place, channels: Channels) -> None:
+    def __init__(self, place: Place, kernel: SessionKernel) -> None:
         self._place = place
-        self._channels = channels
+        self._kernel = kernel
         self._timer: asyncio.TimerHandle | None = None
         self.free = False  # it has replied
         self.heard = False  # and all that it published before has come
@@ -53,7 +53,7 @@ class Greeting:
         return f"<Greeting {self._ids}: free={self.free} heard={self.heard}>"
 
     def _ask(self) -> None:
-        self._ids.append(self._channels.send("shell", "kernel_info_request", {}))
+        self._ids.append(self._kernel.channels.send("shell", "kernel_info_request", {}))
 
     def take(self, channel: str, message: Message) -> bool:
         """Take in what answers it; return whether it is news."""
@@ -62,6 +62,8 @@ class Greeting:
             return False
         if channel == "shell":
             self.free = True
+            if info := heard(message):
+                self._kernel.introduce(info)
         elif message.type == "status" and len(message.content_bytes) <= STATUS:
             idle = message.content.get("execution_state") == "idle"
             self.heard = self.heard or idle

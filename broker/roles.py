@@ -58,6 +58,13 @@ class SessionKernel(Protocol):
         """Give the sockets."""
 
     @property
+    def info(self) -> bytes:
+        """Give the content of its answer to `kernel_info_request`; empty while nobody knows it."""
+
+    def introduce(self, content: bytes) -> None:
+        """Note such an answer."""
+
+    @property
     def is_metered(self) -> bool:
         """Tell whether `usage()` counts every process, and takes but microseconds."""
 

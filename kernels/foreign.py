@@ -21,6 +21,7 @@ from jupyter_client.provisioning.factory import KernelProvisionerFactory
 
 from kernels.channels import PORTS, Channels
 from kernels.errors import LaunchError, LaunchTimeout
+from kernels.introductions import Introductions
 from kernels.kernelspecs import find, inherited
 from kernels.process import UNKNOWN, reason_of
 from kernels.readiness import until_ready
@@ -105,6 +106,7 @@ class ForeignKernel:
     keep_workspace = False
     is_metered = False
     is_ours = False
+    info = b""  # the content of its answer to `kernel_info_request`, if it is known
 
     def __init__(
         self,
@@ -114,6 +116,7 @@ class ForeignKernel:
         directory: Path,
         manager: AsyncKernelManager,
         channels: Channels,
+        introductions: Introductions,
     ) -> None:
         self.kernel_id = kernel_id
         self.spec = spec
@@ -121,6 +124,7 @@ class ForeignKernel:
         self.channels = channels
         self.process = ForeignProcess(manager.provisioner)
         self._manager: Any = manager
+        self._introductions = introductions
         self._closing: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
@@ -135,6 +139,10 @@ class ForeignKernel:
     def exited(self) -> asyncio.Future[str]:
         """Return the future of the exit reason."""
         return self.process.exited
+
+    def introduce(self, content: bytes) -> None:
+        """Note what it has said that it is."""
+        self.info = self._introductions.keep(content)
 
     def label(self, text: str) -> None:
         """Do nothing: no later broker will find it."""
@@ -198,6 +206,7 @@ class ForeignLauncher:
         self.directory = directory
         self.timeout = timeout
         self._specs = KernelSpecManager()
+        self._introductions = Introductions()
         self._kernels: set[ForeignKernel] = set()
 
     def used(self) -> Usage:
@@ -239,7 +248,7 @@ class ForeignLauncher:
             raise
         try:
             async with asyncio.timeout(self.timeout):
-                await until_ready(kernel)
+                kernel.introduce(await until_ready(kernel))
         except TimeoutError:
             await kernel.close()
             raise LaunchTimeout(f"the kernel was not ready within {self.timeout:g} s") from None
@@ -295,5 +304,10 @@ class ForeignLauncher:
             max_message=2 * self.spec.limits.message_bytes or -1,
         )
         return ForeignKernel(
-            kernel_id, spec=self.spec, directory=directory, manager=manager, channels=channels
+            kernel_id,
+            spec=self.spec,
+            directory=directory,
+            manager=manager,
+            channels=channels,
+            introductions=self._introductions,
         )

@@ -20,6 +20,7 @@ from kernels import watchdog
 from kernels.changes import Changes, of_this_process
 from kernels.channels import Channels
 from kernels.deed import Deed
+from kernels.introductions import Introductions
 from kernels.process import Process
 from kernels.sandbox.cgroups import Cgroup
 from kernels.spec import KernelSpec, Usage
@@ -86,6 +87,7 @@ class Kernel:
         drop_workspace: Callable[[Workspace], None] | None = None,
         cgroup: Cgroup | None = None,
         by_signal: bool = False,
+        introductions: Introductions | None = None,
     ) -> None:
         self.kernel_id = kernel_id
         self.spec = spec
@@ -100,6 +102,8 @@ class Kernel:
         self._watchdog: watchdog.Watchdog | None = None
         self._baseline = 0
         self._by_signal = by_signal
+        self._introductions = introductions or Introductions()
+        self.info = b""  # the content of its answer to `kernel_info_request`, if it is known
         self._loop = asyncio.get_running_loop()
         self._verdict = ""
         self.spent: float | None = None  # CPU seconds in all, once it has ended; None if unknown
@@ -122,6 +126,10 @@ class Kernel:
     def pid(self) -> int:
         """Return the process id as seen from here."""
         return self.process.pid
+
+    def introduce(self, content: bytes) -> None:
+        """Note what it has said that it is."""
+        self.info = self._introductions.keep(content)
 
     def label(self, text: str) -> None:
         """Note who is bound to it, where a later broker finds it."""

@@ -26,6 +26,7 @@ from kernels.deed import Deed
 from kernels.errors import KernelDied, LaunchError, LaunchTimeout, ZygoteFailed
 from kernels.examine import why_not
 from kernels.fork import Child, Room, clear, fork, listening, refuse_long
+from kernels.introductions import Introductions
 from kernels.isolation import Isolation, isolate
 from kernels.kernel import Kernel, Workspace
 from kernels.kernelspecs import Program, look_up
@@ -84,6 +85,7 @@ class Launcher:
         self._tied = tied
         self._examining = asyncio.Lock()
         self._watchdog = Watchdog()
+        self._introductions = Introductions()
         self._succession = Succession(
             spec, directory, orphan_ttl=orphan_ttl, timeout=timeout, tied=tied
         )
@@ -283,6 +285,7 @@ class Launcher:
             drop_workspace=self.drop_workspace,
             cgroup=room.cgroup,
             by_signal=bool(self._program and self._program.interrupt_mode == "signal"),
+            introductions=self._introductions,
         )
 
     # Workspaces and what kernels of an earlier life left behind
@@ -342,8 +345,9 @@ class Launcher:
         kernel.keep_workspace = True  # whoever called drops it, should this come to nothing
         try:
             async with asyncio.timeout(self.timeout):
-                await child.answer()
-                await (until_ready if self._program else until_subscribed)(kernel)
+                answer = await child.answer()
+                ready = until_ready(kernel) if self._program else until_subscribed(kernel, answer)
+                kernel.introduce(await ready)
         except TimeoutError:
             await kernel.close()
             raise LaunchTimeout(f"the kernel was not ready within {self.timeout:g} s") from None

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from kernels.channels import Channels
 from kernels.errors import KernelDied, LaunchError
+from kernels.introductions import heard, written
 from kernels.messages import Message
 
 NUDGE = 0.5  # s between two requests to a kernel that is still starting
@@ -25,8 +27,11 @@ class Starting(Protocol):
         """Return the future of the exit reason."""
 
 
-async def until_subscribed(kernel: Starting) -> None:
-    """Wait until a kernel of ours has greeted us on iopub. Raises KernelDied, LaunchError."""
+async def until_subscribed(kernel: Starting, answer: Mapping[str, Any]) -> bytes:
+    """Wait until a kernel of ours has greeted us on iopub. Raises KernelDied, LaunchError.
+
+    Return what it says that it is: its `answer`, when it had started, tells.
+    """
     channels = kernel.channels
     waited: list[asyncio.Future[Any]] = [channels.subscribed, kernel.exited, channels.broken]
     await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
@@ -34,38 +39,43 @@ async def until_subscribed(kernel: Starting) -> None:
         raise KernelDied(kernel.exited.result())
     if channels.broken.done():
         raise LaunchError(f"the kernel sent {channels.broken.result()}")
+    return written(answer.get("info"))
 
 
-async def until_ready(kernel: Starting) -> None:
+async def until_ready(kernel: Starting) -> bytes:
     """Wait for an answer and for a first output message. Raises KernelDied.
 
-    Only the newest kernels greet a subscriber, so one that has answered is asked again until the
+    Return what it says that it is, as `heard` has it: nobody's code has run there yet. Only the
+    newest kernels greet a subscriber, so one that has answered is asked again until the
     subscription shows.
     """
     channels = kernel.channels
-    heard = asyncio.Event()
+    ready = asyncio.Event()
     answered = asyncio.Event()
+    info = b""
 
     def check(_: object = None) -> None:
         if kernel.exited.done() or (answered.is_set() and channels.subscribed.done()):
-            heard.set()
+            ready.set()
 
     def take(channel: str, message: Message) -> None:
+        nonlocal info
         if channel == "iopub" and not channels.subscribed.done():
             channels.subscribed.set_result(None)
         if message.type == "kernel_info_reply":
             answered.set()
+            info = heard(message) or info
         check()
 
     channels.subscribed.add_done_callback(check)
     channels.receiver = take
     kernel.exited.add_done_callback(check)
     try:
-        while not heard.is_set():
+        while not ready.is_set():
             channels.send("shell", "kernel_info_request", {})
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(NUDGE):
-                    await heard.wait()
+                    await ready.wait()
         if not kernel.exited.done():
             await _settle(kernel)
     finally:
@@ -73,6 +83,7 @@ async def until_ready(kernel: Starting) -> None:
         channels.receiver = None
     if kernel.exited.done():
         raise KernelDied(kernel.exited.result())
+    return info
 
 
 async def _settle(kernel: Starting) -> None:

@@ -24,7 +24,7 @@ ROWS: list[list[str]] = [
         "kernels.safe_open",
         "kernels.watchdog",
     ],
-    ["kernels.removal", "kernels.walk"],
+    ["kernels.removal", "kernels.walk", "kernels.introductions"],
     ["kernels.files", "kernels.changes"],
     ["kernels.isolation", "kernels.warden"],
     ["kernels.examine"],

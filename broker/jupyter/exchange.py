@@ -27,6 +27,7 @@ from broker.jupyter.translation import ended, execution_of, refusal, state_of, s
 from broker.jupyter.voice import EXECUTE, Voice, utterance
 from broker.requests import ExecuteRequest, InputReply
 from broker.session import Session
+from kernels.introductions import heard
 from kernels.messages import Message
 
 ABSENCE = 600.0  # s that the place of a client that has gone is kept
@@ -44,7 +45,6 @@ class Exchange:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._loop = asyncio.get_running_loop()
-        self._info: bytes | None = None  # what the kernel has said that it is
         self._followers: dict[str, Follower] = {}  # by the session_id that each has given
         self._away: dict[str, asyncio.TimerHandle] = {}
         self._executions: dict[str, Request] = {}  # by the execution's id
@@ -221,9 +221,10 @@ class Exchange:
             return  # somebody else has answered, or the cell has ended: Jupyter has no word for it
 
     def _inform(self, request: Request) -> None:
-        """Tell what the kernel is; each is asked once, for no session believes another's kernel."""
-        known = self._info
-        if known is None:
+        """Tell what the kernel is, by its own word: no session believes another's kernel."""
+        kernel = self._session.kernel
+        known = b"" if kernel is None else kernel.info
+        if not known:
             self._passage.send(request)
             return
         self._voice.serve(request, known)
@@ -247,8 +248,9 @@ class Exchange:
             self._refuse(request, KernelBusy("the kernel's answer is too large"))
             return True
         # Raises BadFrame if it is not what it is passed on for.
-        if message.content.get("status") == "ok" and kind == INFO:
-            self._info = message.content_bytes
+        kernel, _ = self._session.kernel, message.content
+        if kind == INFO and kernel is not None and (info := heard(message)):
+            kernel.introduce(info)
         packet = Packet.of(request.asked.channel, message, parent)
         request.hear(Said.REPLY)
         if channel == "shell" and request.state is State.HELD:
@@ -343,12 +345,11 @@ class Exchange:
         """Tell that there is a kernel, and ask it what has waited for one."""
         self._bound_at, self._is_asked = self._loop.time(), bool(self._session.work.queued)
         self._voice.state("idle")
-        self._passage.begin()
+        self._passage.begin(self._inform)
         self._dispatch()
 
     def ended(self, reason: str) -> None:
         """Tell that the kernel is lost, and that another will take its place."""
-        self._info = None
         self._debuggers.forget_all()
         for request in self._passage.take_all():
             self._refuse(request, KernelBusy(f"the kernel ended before it answered: {reason}"))

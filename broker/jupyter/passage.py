@@ -150,12 +150,12 @@ class Passage:
         """Ask nothing more for a client; what the kernel has been asked goes on, for its time."""
         self._awaiting = deque(one for one in self._awaiting if one.follower is not follower)
 
-    def begin(self) -> None:
-        """Pass on what has waited for a kernel."""
+    def begin(self, inform: Callable[[Request], None]) -> None:
+        """Pass on what has waited for a kernel; `inform` tells what that is."""
         waiting, self._awaiting = self._awaiting, deque()
         for request in waiting:
             try:
-                self.send(request)
+                (inform if request.asked.type == INFO else self.send)(request)
             except BrokerError as error:
                 self._refuse(request, error)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import os
 import random
 import site
@@ -347,9 +348,9 @@ def start(listeners: dict[str, int], options: dict[str, Any]) -> KernelApp:
     return app
 
 
-def report(config: socket.socket) -> None:
-    """Say that the kernel takes requests."""
-    config.send(b'{"ready": true}')
+def report(config: socket.socket, kernel: Any) -> None:
+    """Say that the kernel takes requests, and what it is: later, somebody's code may keep it."""
+    config.send(json.dumps({"ready": True, "info": kernel.kernel_info}).encode())
     config.close()
 
 
@@ -382,7 +383,7 @@ def become(config: socket.socket, listeners: dict[str, int], options: dict[str, 
     gc.collect(1)
     gc.freeze()
     gc.enable()
-    report(config)
+    report(config, app.kernel)
     code = 0
     try:
         if not app.plain:

@@ -166,6 +166,10 @@ class Files:
 class SilentKernel:
     is_metered = False
     is_ours = True
+    info = b""
+
+    def introduce(self, content: bytes) -> None:
+        self.info = content
 
     def usage(self) -> Usage:
         return Usage()

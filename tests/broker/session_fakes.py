@@ -90,9 +90,13 @@ class FakeKernel:
         self.killed = False
         self.is_metered = False
         self.is_ours = True
+        self.info = b""  # as of one that an earlier broker has made
         self.keep_workspace = False
         self.used = Usage()
         self.spent: float | None = None  # CPU seconds in all, once it has ended
+
+    def introduce(self, content: bytes) -> None:
+        self.info = content
 
     def usage(self) -> Usage:
         return self.used

@@ -313,6 +313,47 @@ async def test_what_a_kernel_is_is_asked_once() -> None:
 
 
 @on_manual_time
+async def test_what_a_kernel_said_before_it_was_anybodys_is_told_while_it_runs_a_cell() -> None:
+    stage = Stage(bound=False)
+    stage.kernel.info = orjson.dumps(INFO)
+    stage.session.bind(stage.kernel, 1, "fresh", "")
+    stage.submit("native")
+    one, wire = stage.come()
+    stage.ask(one, "kernel_info_request", name="i")
+    assert stage.kernel.channels.passed == []
+    assert wire.told == [
+        ("iopub", "status", "i", "busy"),
+        ("iopub", "status", "i", "idle"),
+        ("shell", "kernel_info_reply", "i", "ok"),
+        ("iopub", "status", "", "busy"),  # with the cell
+    ]
+
+
+@on_manual_time
+async def test_what_comes_before_there_is_a_kernel_is_told_once_there_is_one() -> None:
+    stage = Stage(bound=False)
+    stage.kernel.info = orjson.dumps(INFO)
+    one, wire = stage.come()
+    stage.ask(one, "kernel_info_request", name="i")
+    assert wire.told == []
+    stage.session.bind(stage.kernel, 1, "fresh", "")
+    assert stage.kernel.channels.passed == []
+    assert ("shell", "kernel_info_reply", "i", "ok") in wire.told
+
+
+@on_manual_time
+async def test_what_an_adopted_kernel_answers_the_broker_its_clients_need_not_ask() -> None:
+    stage = Stage(bound=False)
+    stage.session.bind(stage.kernel, 1, "warm", "")
+    stage.say("shell", "kernel_info_reply", INFO, "info")
+    stage.status("idle", "info")
+    one, wire = stage.come()
+    stage.ask(one, "kernel_info_request", name="i")
+    assert stage.kernel.channels.passed == []
+    assert ("shell", "kernel_info_reply", "i", "ok") in wire.told
+
+
+@on_manual_time
 async def test_what_comes_before_there_is_a_kernel_is_asked_once_there_is_one() -> None:
     stage = Stage(bound=False)
     one, wire = stage.come()

@@ -18,10 +18,12 @@ from broker.jupyter.held import MOST_BYTES, MOST_HELD, PATIENCE
 from broker.jupyter.passage import DOUBT
 from broker.quotas import Quotas
 from kernels.errors import BadFrame
+from kernels.introductions import MOST
 from kernels.messages import Message
 from kernels.state import SessionState
 from tests.broker.pool_fakes import elapse, on_manual_time
-from tests.broker.test_jupyter_exchange import INFO, FakeWire, Stage
+from tests.broker.session_fakes import FakeKernel
+from tests.broker.test_jupyter_exchange import INFO, FakeWire, Passing, Stage
 
 
 def kinds(wire: FakeWire) -> list[tuple[str, str]]:
@@ -38,6 +40,38 @@ async def test_what_one_kernel_says_that_it_is_no_other_sessions_client_is_told(
     theirs, wire = other.come()
     other.ask(theirs, "kernel_info_request", name="i")
     assert not [p for p in wire.packets if b"forged" in p.content]
+
+
+@on_manual_time
+async def test_the_next_kernel_of_a_session_says_itself_what_it_is() -> None:
+    stage = Stage(bound=False)
+    stage.kernel.info = orjson.dumps({**INFO, "banner": "old"})
+    stage.session.bind(stage.kernel, 1, "fresh", "")
+    one, wire = stage.come()
+    stage.session.drop_kernel("oom")
+    stage.ask(one, "kernel_info_request", name="i")
+    stage.kernel = FakeKernel("next")
+    stage.kernel.channels = Passing()
+    stage.session.bind(stage.kernel, 2, "lost", "oom")
+    assert [kind for _, kind, *_ in stage.kernel.channels.passed] == ["kernel_info_request"]
+    assert not [p for p in wire.packets if b"old" in p.content]
+
+
+@pytest.mark.parametrize(
+    "said", [INFO | {"banner": "x" * MOST}, INFO | {"status": "error"}, {}], ids=["long", "no", ""]
+)
+def test_an_answer_that_is_none_is_not_kept(said: dict[str, Any]) -> None:
+    @on_manual_time
+    async def run() -> None:
+        stage = Stage()
+        one, _ = stage.come()
+        for number in (1, 2):
+            stage.ask(one, "kernel_info_request", name=f"i{number}")
+            assert len(stage.kernel.channels.passed) == number
+            stage.say("control", "kernel_info_reply", said, stage.kernel.channels.passed[-1][3])
+        assert stage.kernel.info == b""
+
+    run()
 
 
 @on_manual_time

@@ -72,6 +72,35 @@ async def test_a_cell_that_a_notebook_left_running_is_told_when_it_is_back(
         assert text_of(await back.output(cell, "execute_result")) == "7"
 
 
+async def test_a_first_notebook_learns_what_the_kernel_is_while_a_cell_lets_no_thread_run(
+    broker: RunningBroker,
+) -> None:
+    name = new_name()
+    async with attached(broker, name) as chat:
+        cell = "display('up'); import ctypes; ctypes.PyDLL(None).pause()"
+        await chat.send({"type": "execute", "id": "c", "code": cell})
+        await chat.until("display")
+        async with looking_into(broker, name) as notebook:
+            info = await notebook.send("shell", "kernel_info_request", {})
+            told = (await notebook.done(info))["content"]
+            assert (told["status"], told["language_info"]["name"]) == ("ok", "python")
+            assert row_of(broker, name)["state"] == "busy"
+        Broker(broker.url, broker.token).kill(name)
+
+
+async def test_what_a_kernel_is_reads_as_it_says_it_itself(broker: RunningBroker) -> None:
+    name = new_name()
+    execute(broker, name, "1")
+    async with looking_into(broker, name) as notebook:
+        info = await notebook.send("shell", "kernel_info_request", {})
+        told = (await notebook.done(info))["content"]
+        code = "import json; print(json.dumps(get_ipython().kernel.kernel_info))"
+        cell = await notebook.execute(code)
+        said = json.loads(text_of(await notebook.output(cell, "stream")))
+    assert told.pop("banner").partition("Tip: ")[0] == said.pop("banner").partition("Tip: ")[0]
+    assert told == {"status": "ok", **said}
+
+
 async def test_a_second_connection_takes_the_place_of_the_first(broker: RunningBroker) -> None:
     name = new_name()
     execute(broker, name, "1")

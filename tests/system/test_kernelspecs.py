@@ -12,8 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from broker.jupyter.names import kernel_id
+from tests.jupyter.messages import V1
+from tests.jupyter.rest import face
+from tests.jupyter.sockets import socket
 from tests.system.conftest import RunningBroker, StartBroker
-from tests.system.peer import call, execute, value_of
+from tests.system.peer import attached, call, execute, row_of, value_of
 
 SETTINGS = """
 [profiles.python]
@@ -38,6 +42,22 @@ def begin(
     (state / "broker.toml").write_text(SETTINGS)
     flags = ("--config", str(state / "broker.toml"))
     return lambda: start_broker(state, *flags, JUPYTER_PATH=str(directory / "jupyter"))
+
+
+async def test_a_first_notebook_learns_what_a_busy_one_is(
+    begin: Callable[[], AbstractContextManager[RunningBroker]],
+) -> None:
+    with begin() as broker:
+        async with attached(broker, "busy") as chat:
+            cell = "print('up', flush=True); import time; time.sleep(600)"
+            await chat.send({"type": "execute", "id": "c", "code": cell})
+            await chat.until("stream")
+            async with socket(face(broker), kernel_id("default", "busy"), V1, "me") as notebook:
+                info = await notebook.send("shell", "kernel_info_request", {})
+                told = (await notebook.done(info))["content"]
+                assert (told["status"], told["implementation"]) == ("ok", "ipython")
+                assert row_of(broker, "busy")["state"] == "busy"
+        assert call(broker, "DELETE", "/v1/sessions/busy").status < 300
 
 
 def test_its_sessions_are_shut_in_and_outlive_the_broker_and_their_kernels(
