@@ -82,7 +82,13 @@ ROWS: list[list[str]] = [
     ["broker.reception", "broker.audit"],
     ["broker.service"],
     ["broker.jupyter", "broker.jupyter.frames", "broker.jupyter.names"],
-    ["broker.jupyter.follower", "broker.jupyter.recall", "broker.jupyter.translation"],
+    [
+        "broker.jupyter.elsewhere",
+        "broker.jupyter.follower",
+        "broker.jupyter.recall",
+        "broker.jupyter.register",
+        "broker.jupyter.translation",
+    ],
     ["broker.jupyter.request", "broker.jupyter.debuggers"],
     [
         "broker.jupyter.held",

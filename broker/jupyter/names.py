@@ -18,7 +18,12 @@ KEPT = 16_384  # ids that are not derived anew: those of all sessions that a nod
 
 @lru_cache(KEPT)
 def kernel_id(tenant: str, name: str) -> str:
-    """Return the id of the kernel that a tenant's session is."""
+    """Return the id of the kernel that a tenant's session of this node is."""
+    return derived(tenant, name)
+
+
+def derived(tenant: str, name: str) -> str:
+    """Return the id of the kernel that any session is."""
     if is_unnamed(name):
         return name.removeprefix(PREFIX)
     return str(uuid.uuid5(NAMESPACE, f"{tenant}/{name}"))

@@ -15,6 +15,8 @@ from tornado.httputil import HTTPServerRequest
 from tornado.web import Application
 
 from broker.face_settings import Jupyter
+from broker.jupyter.elsewhere import Elsewhere
+from broker.jupyter.register import Register
 from broker.web import console, me, node_routes, openapi, session_routes
 from broker.web.door import House, Missing, log_request
 from broker.web.jupyter import capability
@@ -72,6 +74,8 @@ def application(house: House, *, jupyter: Jupyter | None = None, **settings: Any
         description=cache(lambda: openapi.document(ROUTES)),  # made when it is first asked for
         jupyter=rules,
         titles=Titles(),
+        register=Register(house.service),
+        elsewhere=Elsewhere(house.service.store),
         started=time.time(),
         **settings,
     )

@@ -13,7 +13,7 @@ from websockets.exceptions import InvalidStatus
 from broker.jupyter.names import kernel_id
 from tests.jupyter.rest import ask, made, refusal
 from tests.system.conftest import RunningBroker
-from tests.system.peer import execute, new_name
+from tests.system.peer import ask_until, execute, new_name
 from tests.system.test_tokens import made as token_of
 
 LEAN = "[profiles.python]\npreload = []\nwarm = 0\n"
@@ -78,5 +78,19 @@ def test_it_is_told_to_nobody_else(nodes: tuple[RunningBroker, RunningBroker]) -
     assert first.url in refusal(ask(bound, "GET", f"/api/kernels/{own}"), 421)
     refusal(ask(other, "GET", f"/api/kernels/{own}"), 404)
     assert first.url in refusal(ask(second, "POST", "/api/kernels", {"session": name}), 421)
-    # Of an id made from a name, nobody who has not the name can tell where it is.
-    refusal(ask(second, "GET", f"/api/kernels/{own}"), 404)
+
+
+def test_a_chats_kernel_is_told_of_whoever_asks_by_its_id(
+    nodes: tuple[RunningBroker, RunningBroker],
+) -> None:
+    first, second = nodes
+    name = new_name()
+    execute(first, name, "1")
+    own = kernel_id("default", name)
+    # What was opened a moment after somebody looked is known once that has passed.
+    ask_until(lambda: ask(second, "GET", f"/api/kernels/{own}").status == 421, "the kernel's node")
+    for method, path in (("POST", "/interrupt"), ("POST", "/restart"), ("DELETE", "")):
+        assert first.url in refusal(ask(second, method, f"/api/kernels/{own}{path}"), 421)
+    other = token_of(second, tenant="acme")
+    refusal(ask(other, "GET", f"/api/kernels/{own}"), 404)
+    assert ask(first, "GET", f"/api/kernels/{own}").status == 200

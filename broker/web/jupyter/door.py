@@ -17,6 +17,8 @@ from broker.errors import StoreUnavailable, UnknownSession
 from broker.face_settings import Jupyter
 from broker.faults import clip
 from broker.jupyter import names
+from broker.jupyter.elsewhere import Elsewhere
+from broker.jupyter.register import Register
 from broker.principal import Deed, Principal
 from broker.session import Session
 from broker.web.door import Face, House, code_of, deed_of, described, methods_of, recognise
@@ -28,6 +30,10 @@ class Guest(Protocol):
 
     house: House
     principal: Principal
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Return those of the application."""
 
 
 class JupyterFace(Face):
@@ -109,36 +115,40 @@ async def admit(handler: web.RequestHandler, deed: Deed | None = None) -> Princi
 
 def find(handler: Guest, kernel_id: str) -> Session:
     """Return the live session that is this kernel. Raises UnknownSession, for others' as well."""
-    tenant, wanted = handler.principal.tenant, names.canonical(kernel_id)
-    if wanted is not None:
-        named = handler.house.service.sessions.get((tenant, names.name_of(wanted)))
-        if named is not None and is_open_to(handler.principal, named):
-            return named
-        for session in live(handler):
-            if id_of(session) == wanted:
-                return session
+    register: Register = handler.settings["register"]
+    if (wanted := names.canonical(kernel_id)) is not None:
+        session = register.find(handler.principal.tenant, wanted)
+        if session is not None and is_open_to(handler.principal, session):
+            return session
     raise UnknownSession(f"Kernel does not exist: {clip(kernel_id)}")
 
 
 async def located(handler: Guest, kernel_id: str) -> Session:
     """Return the live session that is this kernel.
 
-    Raises SessionElsewhere where another node is known to serve it, and UnknownSession. Known is it
-    of what Jupyter's clients have made, and of a token's only session: an id tells no other name,
-    and to find one, the store's records would have to be read through.
+    Raises SessionElsewhere where another node serves it, and UnknownSession.
     """
     try:
         return find(handler, kernel_id)
     except UnknownSession:
-        tenant, only = handler.principal.tenant, handler.principal.session
-        wanted = names.canonical(kernel_id)
-        made = None if wanted is None else names.name_of(wanted)
-        if only is not None:
-            made = only if names.kernel_id(tenant, only) == wanted else None
-        if made is not None:
+        if (wanted := names.canonical(kernel_id)) is not None:
             with suppress(StoreUnavailable):  # then nobody knows
-                await handler.house.service.claims.refuse_elsewhere(tenant, made)
+                await _refuse_elsewhere(handler, wanted)
         raise
+
+
+async def _refuse_elsewhere(handler: Guest, kernel_id: str) -> None:
+    """Raise SessionElsewhere if another node serves the session, and the token sees it."""
+    tenant, only = handler.principal.tenant, handler.principal.session
+    refuse = handler.house.service.claims.refuse_elsewhere
+    if only is not None:
+        if names.derived(tenant, only) == kernel_id:
+            await refuse(tenant, only)
+        return
+    await refuse(tenant, names.name_of(kernel_id))
+    elsewhere: Elsewhere = handler.settings["elsewhere"]
+    if (name := await elsewhere.name_of(tenant, kernel_id)) is not None:
+        await refuse(tenant, name)
 
 
 def live(handler: Guest) -> Iterator[Session]:
