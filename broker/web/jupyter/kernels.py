@@ -10,7 +10,7 @@ from broker.jupyter.exchange import Exchange
 from broker.session import Session
 from broker.web.jupyter.bodies import kernel_body
 from broker.web.jupyter.door import JupyterFace, id_of, live, located
-from broker.web.jupyter.kernelspecs import kernel_model
+from broker.web.jupyter.kernelspecs import kernel_model, kernel_models
 from broker.web.jupyter.opening import opened
 
 ENDED = "closed"  # why a session ended whose kernel was deleted: its client has closed it
@@ -21,7 +21,7 @@ class Kernels(JupyterFace):
 
     async def get(self) -> None:
         """List them; what has ended is there no more, by which clients know."""
-        self.answer([kernel_model(self, session) for session in live(self)])
+        self.answer([*kernel_models(self, live(self))])
 
     async def post(self) -> None:
         """Make one, or join the session that is meant; answer when it is there."""

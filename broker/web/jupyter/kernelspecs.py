@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 from tornado import web
 
 from broker.session import Session
@@ -83,17 +85,21 @@ def default_profile(face: Guest) -> str:
     return known[0] if allowed and known else service.default_profile
 
 
-def spec_of(face: JupyterFace, session: Session) -> str:
-    """Return the kernelspec of a session's kernel: as a client has asked, or its profile's."""
-    asked = face.titles.of(session.tenant).spec(id_of(session))
-    if asked is not None:
-        return asked
-    return models.PYTHON if session.profile == default_profile(face) else session.profile
+def kernel_models(face: JupyterFace, some: Iterable[Session]) -> Iterator[Json]:
+    """Yield sessions of the tenant's as kernels; lists of a thousand are polled, and must be cheap.
+
+    The kernelspec of each is the one that a client has asked for, or its profile's.
+    """
+    default, shelf = default_profile(face), face.titles.of(face.principal.tenant)
+    for session in some:
+        kernel_id = id_of(session)
+        own = models.PYTHON if session.profile == default else session.profile
+        yield models.kernel_model(session, kernel_id, shelf.spec(kernel_id) or own)
 
 
 def kernel_model(face: JupyterFace, session: Session) -> Json:
     """Return a session as a kernel."""
-    return models.kernel_model(session, id_of(session), spec_of(face, session))
+    return next(kernel_models(face, [session]))
 
 
 def _shown(face: Guest, session: Session) -> tuple[str, str]:

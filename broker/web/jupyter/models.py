@@ -24,7 +24,8 @@ ACTIONS: dict[str, Deed] = {"read": Deed.READ, "write": Deed.RUN, "execute": Dee
 
 def stamp(seconds: float) -> str:
     """Return Unix seconds as Jupyter's servers write a time."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    # Some 2 µs, where strftime takes twice that: there is one in each of a thousand rows.
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds")[:-6] + "Z"
 
 
 def execution_state(session: Session) -> str:

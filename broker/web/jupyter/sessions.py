@@ -13,7 +13,7 @@ from broker.web.jupyter import models
 from broker.web.jupyter.bodies import KernelBody, KernelOf, NotebookBody, notebook_body
 from broker.web.jupyter.door import JupyterFace, id_of, live, located
 from broker.web.jupyter.kernels import delete, no_content
-from broker.web.jupyter.kernelspecs import kernel_model
+from broker.web.jupyter.kernelspecs import kernel_model, kernel_models
 from broker.web.jupyter.models import Json
 from broker.web.jupyter.opening import opened
 from broker.web.jupyter.titles import Notebook
@@ -26,7 +26,10 @@ class Notebooks(JupyterFace):
 
     async def get(self) -> None:
         """List them."""
-        self.answer([_model(self, one, session) for one, session in _all(self)])
+        found = [*_all(self)]
+        kernels = kernel_models(self, (session for _, session in found))
+        pairs = zip(found, kernels, strict=True)
+        self.answer([models.notebook_model(one, kernel) for (one, _), kernel in pairs])
 
     async def post(self) -> None:
         """Give a notebook a kernel; one that has a kernel keeps it."""
