@@ -91,6 +91,7 @@ def test_a_chats_kernel_is_told_of_whoever_asks_by_its_id(
     ask_until(lambda: ask(second, "GET", f"/api/kernels/{own}").status == 421, "the kernel's node")
     for method, path in (("POST", "/interrupt"), ("POST", "/restart"), ("DELETE", "")):
         assert first.url in refusal(ask(second, method, f"/api/kernels/{own}{path}"), 421)
+    assert first.url in refusal(ask(second, "POST", "/api/kernels", {"kernel_id": own}), 421)
     other = token_of(second, tenant="acme")
     refusal(ask(other, "GET", f"/api/kernels/{own}"), 404)
     assert ask(first, "GET", f"/api/kernels/{own}").status == 200

@@ -27,7 +27,7 @@ from broker.session import Session
 from broker.surroundings import NONE
 from broker.web.jupyter import models
 from broker.web.jupyter.bodies import KernelBody
-from broker.web.jupyter.door import JupyterFace, find, id_of
+from broker.web.jupyter.door import JupyterFace, find, id_of, located
 from broker.web.jupyter.kernelspecs import profiles
 
 
@@ -63,7 +63,7 @@ async def opened(face: JupyterFace, body: KernelBody) -> Session:
 
     Raises what a session is refused for, and SessionLost if its caller has gone meanwhile.
     """
-    plan, service, tenant = planned(face, body), face.service, face.principal.tenant
+    plan, service, tenant = await planned(face, body), face.service, face.principal.tenant
     face.principal.require(Deed.RUN, plan.session)
     configure = body.configure(face.house.bounds)
     if configure is not None and (tenant, plan.session) not in service.sessions:
@@ -87,8 +87,11 @@ async def opened(face: JupyterFace, body: KernelBody) -> Session:
     return session
 
 
-def planned(face: JupyterFace, body: KernelBody) -> Plan:
-    """Return what a body asks for. Raises UnknownProfile, BadMessage, BadSessionName."""
+async def planned(face: JupyterFace, body: KernelBody) -> Plan:
+    """Return what a body asks for.
+
+    Raises UnknownProfile, BadMessage, BadSessionName, SessionElsewhere.
+    """
     asked = body.name or ""
     if asked.startswith(models.LIVE):
         try:
@@ -106,24 +109,24 @@ def planned(face: JupyterFace, body: KernelBody) -> Plan:
     else:
         told = ", ".join(known)
         raise UnknownProfile(f"no kernel {clip(asked)!r}; known: {told}", field="name")
-    return Plan(_session_name(face, body), profile, spec)
+    return Plan(await _session_name(face, body), profile, spec)
 
 
-def _session_name(face: JupyterFace, body: KernelBody) -> str:
+async def _session_name(face: JupyterFace, body: KernelBody) -> str:
     if (name := body.session_name()) is not None:
         return check_session_name(name)
     if body.kernel_id is not None:
-        return _of_id(face, body.kernel_id)
+        return await _of_id(face, body.kernel_id)
     # A token for one session alone means that one.
     return face.principal.session or names.name_of(str(uuid.uuid4()))
 
 
-def _of_id(face: JupyterFace, kernel_id: str) -> str:
+async def _of_id(face: JupyterFace, kernel_id: str) -> str:
     wanted = names.canonical(kernel_id)
     if wanted is None:
         raise bad_field("kernel_id", f"expected a UUID, got {clip(kernel_id)!r}")
     try:
-        return find(face, wanted).name  # whatever it is called
+        return (await located(face, wanted)).name  # whatever it is called
     except UnknownSession:
         return names.name_of(wanted)
 
