@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from kernels.errors import IsolationUnavailable, LaunchError, LaunchTimeout
 from kernels.kernel import Workspace
 from kernels.sandbox.cgroups import Cgroup
+from kernels.spec import Limits
 from kernels.zygote import Forked, Zygote
 
 MAX_CONFIG = 160 << 10  # bytes; a packet must fit the default socket buffer of 208 KiB
@@ -32,6 +33,11 @@ class Room(NamedTuple):
 
     workspace: Workspace
     cgroup: Cgroup | None
+
+    def files(self, limits: Limits) -> dict[str, Any]:
+        """Return what a zygote is told of the workspace."""
+        size, files = limits.workspace_bytes, limits.workspace_files
+        return {"name": self.workspace.workspace_id, "size": size, "files": files}
 
 
 @dataclass(eq=False)

@@ -374,16 +374,11 @@ class Launcher:
         room: Room,
         listeners: Sequence[socket.socket] = (),
     ) -> Child:
-        limits = self.spec.limits
         return await fork(
             zygote,
             name,
             options,
-            workspace={
-                "name": room.workspace.workspace_id,
-                "size": limits.workspace_bytes,
-                "files": limits.workspace_files,
-            },
+            workspace=room.files(self.spec.limits),
             listeners=listeners,
             cgroup=room.cgroup,
             tied=self._tied,
