@@ -20,12 +20,13 @@ from jupyter_client.session import DELIM
 
 from .evaluations import stop_evaluations
 from .interrupts import Aim
-from .questions import BUSY, Questions
+from .questions import BUSY, LATE, Questions, Stopped
 
 LIMIT = 5.0  # s that one request may take, but for these, which run nobody's code
 STARTING, START_LIMIT = ("initialize", "attach", "configurationDone", "disconnect"), 30.0
 GRACE = 2.0  # s from then on until it is given up; meanwhile, what is evaluated is stopped
 AGAIN = 0.1  # s between two stops
+MAX_TOLD = 1000  # characters of an error
 # Those that ipykernel serves itself, by the user's objects: always, and where nothing is stopped.
 OWN, OWN_AT_REST = ("inspectVariables", "modules"), ("richInspectVariables", "variables")
 
@@ -141,10 +142,12 @@ class Debugging:
             return refusal(request, "an earlier request keeps the debugger, and cannot be stopped")
         at_rest = not self._kernel.debugger.stopped_threads
         if command in OWN or (command in OWN_AT_REST and at_rest):
-            told = await self._questions.find(lambda: _driven(served), LIMIT)
+            told = await self._questions.find(lambda: _driven(request, served), LIMIT)
             with suppress(ValueError):  # a thread that was given up is at it still
                 served.close()
-            return refusal(request, f"{command} took too long") if told is BUSY else told
+            if told is BUSY:
+                return refusal(request, "too much is asked already")
+            return refusal(request, f"{command} took too long") if told is LATE else told
         task = asyncio.create_task(served)
         limit = START_LIMIT if command in STARTING else LIMIT
         if not (await asyncio.wait([task], timeout=limit))[0]:
@@ -172,13 +175,24 @@ class Debugging:
                 return
 
 
-def _driven(served: Coroutine[Any, Any, Any]) -> Any:
-    """Run what waits for nothing."""
+def _driven(request: dict[str, Any], served: Coroutine[Any, Any, Any]) -> Any:
+    """Run what waits for nothing; return its answer, or a refusal that tells why there is none."""
     try:
         served.send(None)
     except StopIteration as ended:
         return ended.value
-    return None
+    except Stopped:
+        raise
+    except BaseException as error:  # the user's objects may raise what they like
+        return refusal(request, f"{request['command']} failed: {_told(error)}")
+    return refusal(request, "a thread has been stopped meanwhile; ask again")  # and is waited for
+
+
+def _told(error: BaseException) -> str:
+    try:
+        return repr(error)[:MAX_TOLD]
+    except Exception:
+        return type(error).__name__
 
 
 def refusal(request: dict[str, Any], why: str) -> dict[str, Any]:

@@ -34,7 +34,8 @@ MAX_MATCH = 1000  # characters
 MAX_TEXT = 64 << 10  # characters of what is found out about one name
 
 Json = dict[str, Any]
-BUSY = {"status": "busy"}
+BUSY = {"status": "busy"}  # too much is asked already
+LATE = {**BUSY}  # nothing was found in time; who asks within the kernel tells the two apart
 
 _raise_in = ctypes.pythonapi.PyThreadState_SetAsyncExc
 
@@ -147,7 +148,10 @@ class Questions:
         return True
 
     async def find(self, work: Callable[[], Json | None], seconds: float) -> Json:
-        """Return the answer that `work` finds, by the user's objects; BUSY if it takes too long."""
+        """Return the answer that `work` finds, by the user's objects.
+
+        LATE itself if that takes too long, BUSY itself if there is no room.
+        """
         answered: asyncio.Future[Json] = asyncio.get_running_loop().create_future()
         self._take(Question({}, answered.set_result, work, seconds))
         return await answered
@@ -192,7 +196,7 @@ class Questions:
     def _finish(self, question: Question) -> None:
         self._current = None
         question.done = True
-        question.reply(question.answer or BUSY)
+        question.reply(LATE if question.answer is None else question.answer)
         self._next()
 
     # The thread's own

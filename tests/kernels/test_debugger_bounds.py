@@ -1,0 +1,69 @@
+"""What the requests to a debugger come to, with a debugger that does what a test has it do."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from types import SimpleNamespace
+from typing import Any
+
+from kernels.inside.debugging import Debugging
+from kernels.inside.interrupts import Aim
+from kernels.inside.questions import MOST_WAITING
+
+
+def debugging(*stopped: int) -> Debugging:
+    """Return the requests' way to a debugger that has stopped these threads."""
+    debugger = SimpleNamespace(stopped_threads={*stopped})
+    iopub = SimpleNamespace(silent=set())
+    return Debugging(SimpleNamespace(debugger=debugger, iopub_socket=iopub), Aim())
+
+
+def request(command: str) -> dict[str, Any]:
+    return {"type": "request", "seq": 1, "command": command, "arguments": {}}
+
+
+async def test_where_no_thread_is_free_it_is_not_told_as_slowness() -> None:
+    served, gate = debugging(), threading.Event()
+
+    async def waits() -> dict[str, Any]:
+        gate.wait()
+        return {"success": True}
+
+    asked = request("modules")
+    most = [asyncio.create_task(served.answer(asked, waits())) for _ in range(MOST_WAITING + 1)]
+    await asyncio.sleep(0)  # all are asked
+    refused = await served.answer(asked, waits())
+    assert (refused["success"], refused["message"]) == (False, "too much is asked already")
+    gate.set()
+    assert all(one["success"] for one in await asyncio.gather(*most))
+
+
+async def test_what_stops_meanwhile_is_not_told_as_slowness() -> None:
+    async def waits() -> dict[str, Any]:
+        await asyncio.sleep(0)
+        return {}
+
+    refused = await debugging().answer(request("richInspectVariables"), waits())
+    assert (refused["success"], "took too long" in refused["message"]) == (False, False)
+    assert "stopped" in refused["message"]
+
+
+async def test_whatever_is_raised_is_told_by_its_name() -> None:
+    async def fails() -> dict[str, Any]:
+        raise SystemExit("its own")
+
+    refused = await debugging().answer(request("inspectVariables"), fails())
+    assert refused["message"] == "inspectVariables failed: SystemExit('its own')"
+
+
+async def test_an_error_that_cannot_be_told_is_named() -> None:
+    class Mute(Exception):
+        def __repr__(self) -> str:
+            raise ValueError("no")
+
+    async def fails() -> dict[str, Any]:
+        raise Mute
+
+    refused = await debugging().answer(request("inspectVariables"), fails())
+    assert refused["message"] == "inspectVariables failed: Mute"
