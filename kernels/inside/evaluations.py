@@ -7,12 +7,11 @@ that catches all exceptions, or that Python has no word with, goes on.
 
 from __future__ import annotations
 
-import ctypes
 import sys
 import threading
 from types import FrameType
 
-_raise_in = ctypes.pythonapi.PyThreadState_SetAsyncExc
+from .raising import raise_in
 
 
 class TookTooLong(Exception):
@@ -23,7 +22,7 @@ def stop_evaluations() -> bool:
     """Stop what is evaluated; tell whether the main thread does, which may sleep meanwhile."""
     found = [ident for ident, frame in sys._current_frames().items() if _evaluates(frame)]
     for ident in found:
-        _raise_in(ctypes.c_ulong(ident), ctypes.py_object(TookTooLong))
+        raise_in(ident, TookTooLong)
     return threading.main_thread().ident in found
 
 

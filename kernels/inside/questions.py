@@ -9,7 +9,6 @@ for C code sees none, the thread is left to itself and another one takes its pla
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import threading
 import time
 from collections import deque
@@ -22,6 +21,7 @@ from jupyter_client.session import DELIM
 
 from . import variables
 from .completing import IPCompleter
+from .raising import raise_in
 
 REQUEST = b'"question_request"'
 EACH = 0.15  # s that one variable's own code may take
@@ -36,8 +36,6 @@ MAX_TEXT = 64 << 10  # characters of what is found out about one name
 Json = dict[str, Any]
 BUSY = {"status": "busy"}  # too much is asked already
 LATE = {**BUSY}  # nothing was found in time; who asks within the kernel tells the two apart
-
-_raise_in = ctypes.pythonapi.PyThreadState_SetAsyncExc
 
 
 class Stopped(BaseException):
@@ -82,7 +80,7 @@ class Question:
             left = self._until - time.monotonic()
             if not self._thread or left > 0:
                 return max(left, EACH / 2)
-            _raise_in(ctypes.c_ulong(self._thread), ctypes.py_object(Stopped))
+            raise_in(self._thread, Stopped)
             self._thread = 0  # once: the next one might hit what comes after
             return EACH / 2
 
