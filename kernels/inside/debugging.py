@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import threading
 from collections.abc import Coroutine
 from contextlib import suppress
 from contextvars import ContextVar
@@ -18,7 +19,7 @@ from typing import Any
 from ipykernel.compiler import get_tmp_directory
 from jupyter_client.session import DELIM
 
-from .evaluations import stop_evaluations
+from .evaluations import stop_evaluations, withdraw
 from .interrupts import Aim
 from .questions import BUSY, LATE, Questions, Stopped
 
@@ -168,11 +169,21 @@ class Debugging:
         return {**refusal(request, ""), "success": True}
 
     async def _stop(self, task: asyncio.Task[Any]) -> None:
+        asked: set[int] = set()
+        task.add_done_callback(partial(_done, asked))
         for _ in range(int(GRACE / AGAIN)):
-            if stop_evaluations():
+            found = stop_evaluations()
+            asked |= found
+            if threading.main_thread().ident in found:
                 self._aim.wake()
             if (await asyncio.wait([task], timeout=AGAIN))[0]:
                 return
+
+
+def _done(asked: set[int], task: asyncio.Task[Any]) -> None:
+    """Stop nothing that comes after a request."""
+    if not task.cancelled():  # else what it has evaluated goes on, and is to be stopped still
+        withdraw(asked)
 
 
 def _driven(request: dict[str, Any], served: Coroutine[Any, Any, Any]) -> Any:

@@ -7,14 +7,18 @@ import threading
 from types import SimpleNamespace
 from typing import Any
 
-from kernels.inside.debugging import Debugging
+import pytest
+
+from kernels.inside.debugging import LIMIT, Debugging
 from kernels.inside.interrupts import Aim
 from kernels.inside.questions import MOST_WAITING
+from tests.broker.pool_fakes import elapse, on_manual_time
+from tests.kernels.test_evaluations import evaluating
 
 
 def debugging(*stopped: int) -> Debugging:
     """Return the requests' way to a debugger that has stopped these threads."""
-    debugger = SimpleNamespace(stopped_threads={*stopped})
+    debugger = SimpleNamespace(stopped_threads={*stopped}, stop=lambda: None)
     iopub = SimpleNamespace(silent=set())
     return Debugging(SimpleNamespace(debugger=debugger, iopub_socket=iopub), Aim())
 
@@ -67,3 +71,54 @@ async def test_an_error_that_cannot_be_told_is_named() -> None:
 
     refused = await debugging().answer(request("inspectVariables"), fails())
     assert refused["message"] == "inspectVariables failed: Mute"
+
+
+@on_manual_time
+async def test_an_error_of_the_debuggers_own_is_let_through() -> None:
+    async def fails() -> dict[str, Any]:
+        raise ValueError("at once")
+
+    with pytest.raises(ValueError, match="at once"):
+        await debugging(1).answer(request("evaluate"), fails())
+
+
+@on_manual_time
+async def test_what_ends_just_in_time_is_not_stopped_any_more() -> None:
+    served = debugging(1)
+    with evaluating() as one:
+        answer = asyncio.get_running_loop().create_future()
+
+        async def evaluate() -> Any:
+            return await answer
+
+        asked = asyncio.create_task(served.answer(request("evaluate"), evaluate()))
+        await elapse(LIMIT)
+        answer.set_result({"success": True})  # which is on its way out when the stop comes
+        assert (await asked)["success"]
+    assert one.raised is None
+
+
+@on_manual_time
+async def test_what_could_not_be_stopped_and_ends_is_not_stopped_any_more() -> None:
+    served = debugging(1)
+    with evaluating() as one:
+        answer = asyncio.get_running_loop().create_future()
+
+        async def evaluate() -> Any:
+            return await answer
+
+        refused = await served.answer(request("evaluate"), evaluate())
+        assert "cannot be stopped" in refused["message"]
+        answer.set_result({"success": True})
+        await elapse()
+    assert one.raised is None
+
+
+@on_manual_time
+async def test_what_is_left_is_stopped_once_it_can_be() -> None:
+    served = debugging(1)
+    with evaluating() as one:
+        await served.answer(request("evaluate"), asyncio.Event().wait())
+        assert (await served.answer(request("disconnect"), asyncio.sleep(0)))["success"]
+        await elapse()
+    assert one.raised is not None
