@@ -181,9 +181,10 @@ class Debugging:
 
 
 def _done(asked: set[int], task: asyncio.Task[Any]) -> None:
-    """Stop nothing that comes after a request."""
+    """Stop nothing that comes after a request; of one that was given up, its error is nobody's."""
     if not task.cancelled():  # else what it has evaluated goes on, and is to be stopped still
         withdraw(asked)
+        task.exception()  # or its loss is told in the next cell's output
 
 
 def _driven(request: dict[str, Any], served: Coroutine[Any, Any, Any]) -> Any:

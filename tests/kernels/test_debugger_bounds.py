@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from types import SimpleNamespace
 from typing import Any
@@ -71,6 +72,26 @@ async def test_an_error_that_cannot_be_told_is_named() -> None:
 
     refused = await debugging().answer(request("inspectVariables"), fails())
     assert refused["message"] == "inspectVariables failed: Mute"
+
+
+@on_manual_time
+async def test_what_cannot_be_stopped_and_fails_in_the_end_leaves_no_word() -> None:
+    served, complaints = debugging(1), []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: complaints.append(context["message"]))
+    ended: asyncio.Future[None] = loop.create_future()
+
+    async def fails() -> dict[str, Any]:
+        await ended
+        raise ValueError("in the end")
+
+    refused = await served.answer(request("evaluate"), fails())
+    assert "cannot be stopped" in refused["message"]
+    ended.set_result(None)
+    await elapse()
+    del served
+    gc.collect()
+    assert complaints == []
 
 
 @on_manual_time
