@@ -274,8 +274,10 @@ def test_a_table_is_changed_in_no_way_that_its_bounds_do_not_see() -> None:
         assert not hasattr(table, way), way
     for key, value in [("a", "12345"), ("b", ""), ("a", "123"), ("c", "12345678")]:
         table.put(key, value)
-    assert table.values() == ["", "12345678"] == [table.get("b"), table.get("c")]
-    assert (table.get("a"), len(table)) == (None, 2)
+    assert (table.values(), len(table)) == (["12345678"], 1)
+    assert [table.get(key) for key in "abc"] == [None, None, "12345678"]
+    table.put("d", "12")  # what has gone counts no more
+    assert len(table) == 2
 
 
 def test_a_table_whose_values_have_no_size_has_a_bound_on_their_number() -> None:

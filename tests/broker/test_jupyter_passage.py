@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from broker.jupyter.exchange import ABSENCE
 from broker.jupyter.follower import Follower
 from broker.jupyter.passage import DOUBT
 from tests.broker.pool_fakes import elapse, on_manual_time
 from tests.broker.test_jupyter_exchange import Passing, Stage
 
-LIMITS = {"execution_timeout": 5.0, "interrupt_grace": 2.0}
+LIMITS: dict[str, Any] = {"execution_timeout": 5.0, "interrupt_grace": 2.0}
 
 
 def sent(stage: Stage, one: Follower, kind: str) -> str:

@@ -29,7 +29,7 @@ class Evaluating(threading.Thread):
     def run(self) -> None:
         """Evaluate."""
         try:
-            self._do_it(self.began, self.gate)  # type: ignore[operator]
+            self._do_it(self.began, self.gate)
             for _ in range(100):
                 threading.get_ident()  # where an exception that came late would strike
         except TookTooLong as error:
