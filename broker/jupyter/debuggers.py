@@ -41,6 +41,7 @@ class Debuggers:
             self.forget_all()
         elif command not in LOOKS:
             self._users.add(follower)
+            self._wait_no_longer()  # for another, in whose place it is now
 
     def came(self, follower: Follower) -> None:
         """Note that a client is back."""
@@ -70,6 +71,9 @@ class Debuggers:
 
     def _let_go(self) -> None:
         """Leave the debugger, by whose end what it has stopped goes on."""
+        self._wait_no_longer()
+        if self._is_attended:
+            return
         self.forget_all()
         if (kernel := self._session.kernel) is not None:
             channels = kernel.channels

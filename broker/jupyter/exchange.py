@@ -48,7 +48,7 @@ class Exchange:
         self._followers: dict[str, Follower] = {}  # by the session_id that each has given
         self._away: dict[str, asyncio.TimerHandle] = {}
         self._executions: dict[str, Request] = {}  # by the execution's id
-        self._passage = Passage(session, self._refuse)
+        self._passage = Passage(session, self._refuse, self._rest)
         self._held = Held(session, self._release)
         self._debuggers = Debuggers(session)
         self._parents = Parents(session)
@@ -131,8 +131,7 @@ class Exchange:
         self._away.clear()
         self._held.clear()
         self._debuggers.forget_all()
-        for _ in self._passage.take_all():
-            pass  # their clients are gone
+        self._passage.take_all()
 
     def _forget(self, session_id: str) -> None:
         self._away.pop(session_id, None)
@@ -142,7 +141,11 @@ class Exchange:
         self._passage.forget(follower)
         for request in [one for one in self._executions.values() if one.follower is follower]:
             del self._executions[request.execution]
-        if not self._followers:
+        self._rest()
+
+    def _rest(self) -> None:
+        """Listen no more once nobody is there, and no request's time is to be ended."""
+        if not self._followers and not self._passage:
             self._session.tap = None
 
     # What clients ask

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from itertools import takewhile
 
@@ -33,11 +33,20 @@ CONTROL = (
 
 
 class Passage:
-    """The way of such requests to one session's kernel. `refuse` answers those it cannot take."""
+    """The way of such requests to one session's kernel.
 
-    def __init__(self, session: Session, refuse: Callable[[Request, BrokerError], None]) -> None:
+    `refuse` answers those it cannot take; `rest` is called when none is open any more.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        refuse: Callable[[Request, BrokerError], None],
+        rest: Callable[[], None],
+    ) -> None:
         self._session = session
         self._refuse = refuse
+        self._rest = rest
         self._open: dict[str, Request] = {}  # by the kernel's id of each
         self._awaiting: deque[Request] = deque()
         self._loop = asyncio.get_running_loop()
@@ -92,6 +101,7 @@ class Passage:
             del self._open[msg_id]
             raise KernelBusy("the kernel reads no more requests") from None
         request.lighten()
+        request.kernel = kernel
         self._wait(request, before)
 
     def _await_kernel(self, request: Request) -> None:
@@ -145,6 +155,8 @@ class Passage:
         request.set_timer(None)
         for key in [key for key, one in self._open.items() if one is request]:
             del self._open[key]
+        if not self._open:
+            self._rest()
 
     def forget(self, follower: Follower) -> None:
         """Ask nothing more for a client; what the kernel has been asked goes on, for its time."""
@@ -159,11 +171,12 @@ class Passage:
             except BrokerError as error:
                 self._refuse(request, error)
 
-    def take_all(self) -> Iterator[Request]:
-        """Yield what is open, of which nothing is any more."""
-        for request in [*self._open.values()]:
+    def take_all(self) -> list[Request]:
+        """Return what is open, of which nothing is any more."""
+        taken = [*self._open.values()]
+        for request in taken:
             self.drop(request)
-            yield request
+        return taken
 
     def _leave_waiting(self, request: Request) -> None:
         if request in self._awaiting:
@@ -177,10 +190,19 @@ class Passage:
     def _expire(self, request: Request) -> None:
         msg_id = next((key for key, one in self._open.items() if one is request), "")
         kernel = self._session.kernel
-        if kernel is not None and msg_id:
+        if kernel is None or kernel is not request.kernel:
+            self.drop(request)
+            return
+        if msg_id:
             kernel.interrupt(msg_id)  # and not what runs beside it
-        if request.state is State.SENT and kernel is not None and not kernel.is_ours:
+        if request.state is State.SENT and not kernel.is_ours:
             self._give_up(request, "the kernel takes no notice of it")  # others may know no such
             return
         grace = self._session.limits.interrupt_grace
-        request.set_timer(self._loop.call_later(grace, self._session.kill, "timeout"))
+        request.set_timer(self._loop.call_later(grace, self._end_kernel, request))
+
+    def _end_kernel(self, request: Request) -> None:
+        if self._session.kernel is request.kernel:  # which takes what is open with it
+            self._session.kill("timeout")
+        else:
+            self.drop(request)

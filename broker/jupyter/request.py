@@ -9,6 +9,7 @@ from enum import StrEnum
 
 from broker.jupyter.follower import Follower
 from broker.jupyter.frames import Asked
+from broker.roles import SessionKernel
 from kernels.state import advance
 
 
@@ -82,6 +83,7 @@ class Request:
     execution: str = ""  # the id of the execution that it became; empty for what is passed on
     state: State = State.SENT
     spent: Allowance = field(default_factory=Allowance)
+    kernel: SessionKernel | None = None  # that was asked, of what is passed on
     timer: asyncio.TimerHandle | None = None  # ends what it has the kernel run
     is_beside: bool = False  # the kernel serves it beside what it runs
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import threading
 from collections.abc import Coroutine
 from contextlib import suppress
 from contextvars import ContextVar
@@ -18,14 +19,15 @@ from typing import Any
 from ipykernel.compiler import get_tmp_directory
 from jupyter_client.session import DELIM
 
-from .evaluations import stop_evaluations
+from .evaluations import stop_evaluations, withdraw
 from .interrupts import Aim
-from .questions import BUSY, Questions
+from .questions import BUSY, LATE, Questions, Stopped
 
 LIMIT = 5.0  # s that one request may take, but for these, which run nobody's code
 STARTING, START_LIMIT = ("initialize", "attach", "configurationDone", "disconnect"), 30.0
 GRACE = 2.0  # s from then on until it is given up; meanwhile, what is evaluated is stopped
 AGAIN = 0.1  # s between two stops
+MAX_TOLD = 1000  # characters of an error
 # Those that ipykernel serves itself, by the user's objects: always, and where nothing is stopped.
 OWN, OWN_AT_REST = ("inspectVariables", "modules"), ("richInspectVariables", "variables")
 
@@ -141,10 +143,12 @@ class Debugging:
             return refusal(request, "an earlier request keeps the debugger, and cannot be stopped")
         at_rest = not self._kernel.debugger.stopped_threads
         if command in OWN or (command in OWN_AT_REST and at_rest):
-            told = await self._questions.find(lambda: _driven(served), LIMIT)
+            told = await self._questions.find(lambda: _driven(request, served), LIMIT)
             with suppress(ValueError):  # a thread that was given up is at it still
                 served.close()
-            return refusal(request, f"{command} took too long") if told is BUSY else told
+            if told is BUSY:
+                return refusal(request, "too much is asked already")
+            return refusal(request, f"{command} took too long") if told is LATE else told
         task = asyncio.create_task(served)
         limit = START_LIMIT if command in STARTING else LIMIT
         if not (await asyncio.wait([task], timeout=limit))[0]:
@@ -165,20 +169,42 @@ class Debugging:
         return {**refusal(request, ""), "success": True}
 
     async def _stop(self, task: asyncio.Task[Any]) -> None:
+        asked: set[int] = set()
+        task.add_done_callback(partial(_done, asked))
         for _ in range(int(GRACE / AGAIN)):
-            if stop_evaluations():
+            found = stop_evaluations()
+            asked |= found
+            if threading.main_thread().ident in found:
                 self._aim.wake()
             if (await asyncio.wait([task], timeout=AGAIN))[0]:
                 return
 
 
-def _driven(served: Coroutine[Any, Any, Any]) -> Any:
-    """Run what waits for nothing."""
+def _done(asked: set[int], task: asyncio.Task[Any]) -> None:
+    """Stop nothing that comes after a request; of one that was given up, its error is nobody's."""
+    if not task.cancelled():  # else what it has evaluated goes on, and is to be stopped still
+        withdraw(asked)
+        task.exception()  # or its loss is told in the next cell's output
+
+
+def _driven(request: dict[str, Any], served: Coroutine[Any, Any, Any]) -> Any:
+    """Run what waits for nothing; return its answer, or a refusal that tells why there is none."""
     try:
         served.send(None)
     except StopIteration as ended:
         return ended.value
-    return None
+    except Stopped:
+        raise
+    except BaseException as error:  # the user's objects may raise what they like
+        return refusal(request, f"{request['command']} failed: {_told(error)}")
+    return refusal(request, "a thread has been stopped meanwhile; ask again")  # and is waited for
+
+
+def _told(error: BaseException) -> str:
+    try:
+        return repr(error)[:MAX_TOLD]
+    except Exception:
+        return type(error).__name__
 
 
 def refusal(request: dict[str, Any], why: str) -> dict[str, Any]:

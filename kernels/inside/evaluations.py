@@ -7,24 +7,39 @@ that catches all exceptions, or that Python has no word with, goes on.
 
 from __future__ import annotations
 
-import ctypes
 import sys
-import threading
+from collections.abc import Callable
 from types import FrameType
 
-_raise_in = ctypes.pythonapi.PyThreadState_SetAsyncExc
+from .raising import raise_in, take_back
 
 
 class TookTooLong(Exception):
     """Raised in what a debugger evaluates, when its time is up."""
 
 
-def stop_evaluations() -> bool:
-    """Stop what is evaluated; tell whether the main thread does, which may sleep meanwhile."""
-    found = [ident for ident, frame in sys._current_frames().items() if _evaluates(frame)]
+Frames = Callable[[], dict[int, FrameType]]
+
+
+def stop_evaluations(frames: Frames = sys._current_frames) -> set[int]:
+    """Stop what is evaluated; return the threads that do it.
+
+    One that was done while it was looked for is spared: it is at the user's code by now.
+    """
+    found = {ident for ident, frame in frames().items() if _evaluates(frame)}
     for ident in found:
-        _raise_in(ctypes.c_ulong(ident), ctypes.py_object(TookTooLong))
-    return threading.main_thread().ident in found
+        raise_in(ident, TookTooLong)
+    # At once, before this thread has to let others run: none that is spared has noticed.
+    there = frames()
+    gone = {ident for ident in found if not _evaluates(there.get(ident))}
+    withdraw(gone)
+    return found - gone
+
+
+def withdraw(idents: set[int]) -> None:
+    """Stop nothing any more in these threads, as far as they have not noticed."""
+    for ident in idents:
+        take_back(ident)
 
 
 def _evaluates(frame: FrameType | None) -> bool:

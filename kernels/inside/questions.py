@@ -9,7 +9,6 @@ for C code sees none, the thread is left to itself and another one takes its pla
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import threading
 import time
 from collections import deque
@@ -22,6 +21,7 @@ from jupyter_client.session import DELIM
 
 from . import variables
 from .completing import IPCompleter
+from .raising import raise_in
 
 REQUEST = b'"question_request"'
 EACH = 0.15  # s that one variable's own code may take
@@ -34,9 +34,8 @@ MAX_MATCH = 1000  # characters
 MAX_TEXT = 64 << 10  # characters of what is found out about one name
 
 Json = dict[str, Any]
-BUSY = {"status": "busy"}
-
-_raise_in = ctypes.pythonapi.PyThreadState_SetAsyncExc
+BUSY = {"status": "busy"}  # too much is asked already
+LATE = {**BUSY}  # nothing was found in time; who asks within the kernel tells the two apart
 
 
 class Stopped(BaseException):
@@ -81,7 +80,7 @@ class Question:
             left = self._until - time.monotonic()
             if not self._thread or left > 0:
                 return max(left, EACH / 2)
-            _raise_in(ctypes.c_ulong(self._thread), ctypes.py_object(Stopped))
+            raise_in(self._thread, Stopped)
             self._thread = 0  # once: the next one might hit what comes after
             return EACH / 2
 
@@ -147,7 +146,10 @@ class Questions:
         return True
 
     async def find(self, work: Callable[[], Json | None], seconds: float) -> Json:
-        """Return the answer that `work` finds, by the user's objects; BUSY if it takes too long."""
+        """Return the answer that `work` finds, by the user's objects.
+
+        LATE itself if that takes too long, BUSY itself if there is no room.
+        """
         answered: asyncio.Future[Json] = asyncio.get_running_loop().create_future()
         self._take(Question({}, answered.set_result, work, seconds))
         return await answered
@@ -192,7 +194,7 @@ class Questions:
     def _finish(self, question: Question) -> None:
         self._current = None
         question.done = True
-        question.reply(question.answer or BUSY)
+        question.reply(LATE if question.answer is None else question.answer)
         self._next()
 
     # The thread's own

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from broker.jupyter.debuggers import DEBUG, GRACE
+from broker.jupyter.exchange import ABSENCE
 from broker.jupyter.follower import Follower
 from tests.broker.pool_fakes import elapse, on_manual_time
 from tests.broker.test_jupyter_exchange import Stage
@@ -101,3 +102,63 @@ async def test_a_kernel_that_reads_nothing_is_left_as_it_is() -> None:
     stage.kernel.channels.full = True
     stage.exchange.leave(one, comes_back=False)
     assert not stage.kernel.killed
+
+
+@on_manual_time
+async def test_who_takes_up_the_debugger_of_somebody_who_was_lost_keeps_it() -> None:
+    stage = Stage()
+    one, _ = stage.come()
+    other, _ = stage.come("b")
+    ask(stage, one, "initialize", "attach")
+    stage.exchange.leave(one, comes_back=True)
+    await elapse(GRACE / 6)
+    ask(stage, other, "initialize", "attach")
+    await elapse(2 * GRACE)
+    assert left(stage) == []
+    stage.exchange.leave(other, comes_back=True)
+    await elapse(GRACE - 1)
+    assert left(stage) == []  # its own time, not what was left of the other's
+    await elapse(1)
+    assert len(left(stage)) == 1
+
+
+@on_manual_time
+async def test_who_has_gone_for_good_leaves_the_debugger_to_who_uses_it() -> None:
+    stage = Stage()
+    one, _ = stage.come()
+    other, _ = stage.come("b")
+    ask(stage, one, "initialize", "attach")
+    stage.exchange.leave(one, comes_back=True)
+    ask(stage, other, "attach")
+    await elapse(2 * ABSENCE)
+    assert left(stage) == []
+    stage.exchange.leave(other, comes_back=False)
+    assert len(left(stage)) == 1  # of the other, nothing is kept any more
+
+
+@on_manual_time
+async def test_who_is_away_and_may_come_back_has_time_when_another_has_gone_for_good() -> None:
+    stage = Stage()
+    one, _ = stage.come()
+    other, _ = stage.come("b")
+    ask(stage, one, "initialize", "attach")
+    stage.exchange.leave(one, comes_back=True)
+    ask(stage, other, "attach")
+    await elapse(GRACE)
+    stage.exchange.leave(other, comes_back=False)
+    await elapse(GRACE - 1)
+    assert left(stage) == []
+    await elapse(1)
+    assert len(left(stage)) == 1
+
+
+@on_manual_time
+async def test_who_only_looks_keeps_no_debugger_from_being_left() -> None:
+    stage = Stage()
+    one, _ = stage.come()
+    other, _ = stage.come("b")
+    ask(stage, one, "initialize", "attach")
+    stage.exchange.leave(one, comes_back=True)
+    ask(stage, other, "debugInfo")
+    await elapse(GRACE)
+    assert len(left(stage)) == 1

@@ -19,7 +19,7 @@ from broker.principal import Principal
 from broker.web.jupyter import models
 from broker.web.jupyter.bodies import KernelBody, NotebookBody, kernel_body, notebook_body
 from broker.web.jupyter.capability import parted, take
-from broker.web.jupyter.titles import Notebook, Titles
+from broker.web.jupyter.titles import Notebook, Table, Titles
 
 ID = "6d4b8c1e-0f2a-4c3d-9e5f-0123456789ab"
 BOUNDS = Bounds()
@@ -266,6 +266,28 @@ def test_a_shelf_is_bounded_in_bytes_and_the_oldest_go_first() -> None:
     assert [*shelf.notebooks()] == []
     shelf.put(Notebook("n5", "k", "p", "", "notebook"))
     assert [one.id for one in shelf.notebooks()] == ["n5"]
+
+
+def test_a_table_is_changed_in_no_way_that_its_bounds_do_not_see() -> None:
+    table = Table[str](3, most_bytes=10, size_of=len)
+    for way in ("__setitem__", "__delitem__", "__ior__", "update", "setdefault", "pop", "clear"):
+        assert not hasattr(table, way), way
+    for key, value in [("a", "12345"), ("b", ""), ("a", "123"), ("c", "12345678")]:
+        table.put(key, value)
+    assert (table.values(), len(table)) == (["12345678"], 1)
+    assert [table.get(key) for key in "abc"] == [None, None, "12345678"]
+    table.put("d", "12")  # what has gone counts no more
+    assert len(table) == 2
+
+
+def test_a_table_whose_values_have_no_size_has_a_bound_on_their_number() -> None:
+    table = Table[str](2)
+    for key in "abc":
+        table.put(key, key * 100_000)
+    table.drop("b")
+    table.drop("b")
+    table.put("d", "d")
+    assert [len(value) for value in table.values()] == [100_000, 1]
 
 
 # Bodies

@@ -187,6 +187,14 @@ async def test_what_is_shown_where_nothing_is_stopped_has_an_end(
         assert (await talk.end(cell)).status == "error"
 
 
+async def test_what_fails_is_told_as_its_error_and_not_as_slowness(launcher: Launcher) -> None:
+    async with talking(launcher) as talk:
+        refused = await told(talk, "richInspectVariables")
+        assert not refused["success"]
+        assert "KeyError" in refused["message"], refused
+        assert await told(talk, "variables", variablesReference=1) == {}  # as without a debugger
+
+
 async def test_who_lacks_the_key_starts_no_debugger(talk: Talk, launcher: Launcher) -> None:
     with Visitor(talk, "control", "not the key") as visitor:
         await visitor.send("debug_request", request("initialize"))

@@ -57,7 +57,7 @@ class Channels(websocket.WebSocketHandler):
     """One connection of a Jupyter client: the way out of its place in the session's exchange."""
 
     principal: Principal
-    visited: str | None = None  # a kernel's id has no tenant beside one's own
+    visited: str | None = None  # Jupyter's routes know one's own tenant only
     session: Session
     exchange: Exchange
     follower: Follower

@@ -7,10 +7,9 @@ again.
 from __future__ import annotations
 
 import sys
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 MOST = 1000  # kernels, and notebooks, of one tenant,
 MOST_BYTES = 512 << 10  # and the bytes of these, and of those
@@ -30,36 +29,65 @@ class Notebook:
     type: str
 
 
-class Table(OrderedDict[str, V]):
-    """What is called by ids, within a bound on its number and its bytes; the oldest go first."""
+class Table(Generic[V]):
+    """What is called by ids, within a bound on its number; the oldest go first.
 
-    def __init__(self, most: int, most_bytes: int, size_of: Callable[[V], int]) -> None:
-        super().__init__()
+    And on its bytes, where there is one: `size_of` tells those of each.
+    """
+
+    def __init__(
+        self,
+        most: int,
+        *,
+        most_bytes: int | None = None,
+        size_of: Callable[[V], int] = lambda _: 0,
+    ) -> None:
         self._most = most
         self._most_bytes = most_bytes
         self._size_of = size_of
+        self._values: dict[str, V] = {}
+        self._sizes: dict[str, int] = {}
         self._size = 0
+
+    def __repr__(self) -> str:
+        return f"<Table: {len(self)} of {self._most}, {self._size:,} bytes>"
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def get(self, key: str) -> V | None:
+        """Return a value, if it is known."""
+        return self._values.get(key)
+
+    def values(self) -> list[V]:
+        """Return all of them, oldest first."""
+        return [*self._values.values()]
 
     def put(self, key: str, value: V) -> None:
         """Note a value, in the place of the one that its key had."""
         self.drop(key)
-        self[key] = value
-        self._size += self._size_of(value)
-        while len(self) > self._most or self._size > self._most_bytes:
-            self.drop(next(iter(self)))
+        self._values[key], self._sizes[key] = value, self._size_of(value)
+        self._size += self._sizes[key]
+        while len(self) > self._most or self._is_heavy:
+            self.drop(next(iter(self._values)))
 
     def drop(self, key: str) -> None:
         """Forget a value, if there is one."""
-        if (value := self.pop(key, None)) is not None:
-            self._size -= self._size_of(value)
+        if key in self._values:
+            del self._values[key]
+            self._size -= self._sizes.pop(key)
+
+    @property
+    def _is_heavy(self) -> bool:
+        return self._most_bytes is not None and self._size > self._most_bytes
 
 
 class Shelf:
     """What the clients of one tenant call things; the oldest are forgotten."""
 
     def __init__(self, most: int, most_bytes: int) -> None:
-        self._specs = Table[str](most, most_bytes, _text_size)
-        self._notebooks = Table[Notebook](most, most_bytes, _notebook_size)
+        self._specs = Table[str](most, most_bytes=most_bytes, size_of=_text_size)
+        self._notebooks = Table[Notebook](most, most_bytes=most_bytes, size_of=_notebook_size)
 
     def __repr__(self) -> str:
         return f"<Shelf: {len(self._specs)} kernels, {len(self._notebooks)} notebooks>"
@@ -86,7 +114,7 @@ class Shelf:
 
     def notebooks(self) -> Iterator[Notebook]:
         """Return all of them, oldest first."""
-        return iter([*self._notebooks.values()])
+        return iter(self._notebooks.values())
 
 
 class Titles:
@@ -97,7 +125,7 @@ class Titles:
     ) -> None:
         self._most = most
         self._most_bytes = most_bytes
-        self._shelves = Table[Shelf](tenants, tenants, lambda _: 1)
+        self._shelves = Table[Shelf](tenants)
 
     def __repr__(self) -> str:
         return f"<Titles: {len(self._shelves)} tenants>"
