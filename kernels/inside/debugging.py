@@ -23,7 +23,9 @@ from .evaluations import stop_evaluations, withdraw
 from .interrupts import Aim
 from .questions import BUSY, LATE, Questions, Stopped
 
-LIMIT = 5.0  # s that one request may take, but for these, which run nobody's code
+# s that one request may take: under a debugger's eyes, on a busy machine, the first look at a table
+# of pandas' takes four. These run nobody's code, and start much:
+LIMIT = 20.0
 STARTING, START_LIMIT = ("initialize", "attach", "configurationDone", "disconnect"), 30.0
 GRACE = 2.0  # s from then on until it is given up; meanwhile, what is evaluated is stopped
 AGAIN = 0.1  # s between two stops
@@ -97,6 +99,7 @@ class Debugging:
         self._aim = aim
         self._questions = Questions(kernel)  # apart from those that others wait for
         self._lock = asyncio.Lock()
+        self.limit = LIMIT
         self._hook: Any = None  # debugpy's, for `breakpoint()`
         self._stuck: asyncio.Task[Any] | None = None  # a request that never came to its end
         self._is_left = False  # debugpy, which takes nobody else then
@@ -143,14 +146,14 @@ class Debugging:
             return refusal(request, "an earlier request keeps the debugger, and cannot be stopped")
         at_rest = not self._kernel.debugger.stopped_threads
         if command in OWN or (command in OWN_AT_REST and at_rest):
-            told = await self._questions.find(lambda: _driven(request, served), LIMIT)
+            told = await self._questions.find(lambda: _driven(request, served), self.limit)
             with suppress(ValueError):  # a thread that was given up is at it still
                 served.close()
             if told is BUSY:
                 return refusal(request, "too much is asked already")
             return refusal(request, f"{command} took too long") if told is LATE else told
         task = asyncio.create_task(served)
-        limit = START_LIMIT if command in STARTING else LIMIT
+        limit = START_LIMIT if command in STARTING else self.limit
         if not (await asyncio.wait([task], timeout=limit))[0]:
             await self._stop(task)
         if task.done():

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from kernels.inside.debugging import GRACE, LIMIT
+from kernels.inside.debugging import GRACE
 from kernels.launch import Launcher
 from kernels.spec import KernelSpec
 from tests.kernels.talk import Said, Talk, Visitor, overheard, talking
@@ -49,6 +49,10 @@ async def told(talk: Talk, command: str, **arguments: Any) -> dict[str, Any]:
     said = await talk.end(ask(talk, command, **arguments))
     assert said.reply is not None
     return said.reply.content
+
+
+LIMIT = 5.0  # s, so that nobody has to wait for the true one
+SHORTER = f"get_ipython().kernel._debugging.limit = {LIMIT}"
 
 
 async def attached(talk: Talk) -> None:
