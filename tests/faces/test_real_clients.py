@@ -132,7 +132,8 @@ def test_autogens_executor_without_a_server_runs_blocks_in_the_sandbox(
     home: Path, sandbox: dict[str, str]
 ) -> None:
     said = told(home, "autogen_local", str(home), env=sandbox)
-    assert said["ran"] == [0, "\nhello\n\n42"]
+    assert said["ran"] == [0, "\nhello\n\n42", 0]
+    assert said["plotted"] == 1
     assert said["seen"] == "False"  # a directory of the host's
     assert said["failed"][0] == said["restarted"][0] == 1
     assert "ZeroDivisionError" in said["failed"][1]

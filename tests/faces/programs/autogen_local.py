@@ -16,10 +16,12 @@ async def main():
         async def run(*codes):
             blocks = [CodeBlock(code=code, language="python") for code in codes]
             result = await executor.execute_code_blocks(blocks, CancellationToken())
-            return [result.exit_code, result.output]
+            return [result.exit_code, result.output, len(result.output_files)]
 
         told["ran"] = await run("x = 6", "print('hello')\nx * 7")
         told["failed"] = await run("1 / 0")
+        plot = "import matplotlib.pyplot as plt\nplt.plot([1])\nplt.show()"
+        told["plotted"] = (await run(plot))[2]
         seen = await run(f"import os\nos.path.exists({sys.argv[1]!r})")
         told["seen"] = seen[1].strip()
         await executor.restart()
