@@ -12,14 +12,15 @@ from pathlib import Path
 CACHE = Path(__file__).parents[1] / ".cache"
 
 
-def environment(name: str, lock: Path) -> Path:
+def environment(name: str, lock: Path, below: Path | None = None) -> Path:
     """Return the Python of a virtual environment, made when its lock file has changed.
 
-    Whoever comes while it is being made waits. Raises CalledProcessError, with what pip said.
+    What is not in the lock is found in the environment of the interpreter `below`. Whoever comes
+    while it is being made waits. Raises CalledProcessError, with what pip said.
     """
     directory = CACHE / name
     stamp, python = directory / ".lock-sha256", directory / "bin" / "python"
-    wanted = hashlib.sha256(lock.read_bytes()).hexdigest()
+    wanted = hashlib.sha256(lock.read_bytes() + str(below or "").encode()).hexdigest()
     CACHE.mkdir(parents=True, exist_ok=True)
     with (CACHE / f"{name}.lock").open("w") as turn:
         fcntl.flock(turn, fcntl.LOCK_EX)
@@ -30,8 +31,16 @@ def environment(name: str, lock: Path) -> Path:
         pip = (str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
         # Most of what is installed is never imported, and what is, is compiled as it is.
         _run(*pip, "--no-compile", "--no-deps", "--require-hashes", "-r", str(lock))
+        if below is not None:
+            own, other = (_packages(one) for one in (python, below))
+            (own / "below.pth").write_text(f"{other}\n")
         stamp.write_text(wanted)
     return python
+
+
+def _packages(python: Path) -> Path:
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    return python.parents[1] / "lib" / version / "site-packages"
 
 
 def _run(*argv: str) -> None:

@@ -182,6 +182,8 @@ class KernelApp(IPKernelApp):
         if INLINE in sys.modules:
             from matplotlib_inline.backend_inline import configure_inline_support
 
+            # It gives the formats to a process's first shell alone: `make_plain` makes a second.
+            vars(configure_inline_support).pop("current_backend", None)
             configure_inline_support(self.shell, f"module://{INLINE}")
 
     def begin(self, listeners: dict[str, int], options: dict[str, Any]) -> None:

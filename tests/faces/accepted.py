@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 from websockets.frames import CloseCode
@@ -12,6 +13,7 @@ from websockets.frames import CloseCode
 from tests.faces.script import STATES
 
 Message = dict[str, Any]
+Transcripts = dict[str, Any]
 Told = tuple[str, Any, Any]  # what was asked beside the sockets, the status, the sense
 
 
@@ -19,14 +21,22 @@ def _same(one: Any) -> Any:
     return one
 
 
+def _as_it_is(theirs: Told, ours: Told) -> Told:
+    return ours
+
+
 @dataclass(frozen=True)
 class Accepted:
-    """One difference: how a message, or what was told beside the sockets, looks without it."""
+    """One difference: how a message, or what was told beside the sockets, looks without it.
+
+    `beside` is for what is accepted beside certain answers of theirs alone: it returns ours.
+    """
 
     what: str
     reason: str
     message: Callable[[Message], Message] = _same
     rest: Callable[[Told], Told] = _same
+    beside: Callable[[Told, Told], Told] = _as_it_is
 
 
 def _content(message: Message, **changed: Any) -> Message:
@@ -94,9 +104,11 @@ def _without_own_version(told: Told) -> Told:
     return what, status, sense
 
 
-def _without_whose_fault(told: Told) -> Told:
-    what, _, sense = told
-    return (what, "an error", sense) if sense == ["message", "reason"] else told
+def _without_whose_fault(theirs: Told, ours: Told) -> Told:
+    what, status, sense = ours
+    is_ours = status in (HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND)
+    is_theirs = theirs[1] == HTTPStatus.INTERNAL_SERVER_ERROR
+    return (what, theirs[1], sense) if is_theirs and is_ours else ours
 
 
 def _without_idle_after_start(told: Told) -> Told:
@@ -174,7 +186,7 @@ ACCEPTED = (
     Accepted(
         "400 and 404 for what is not there, where a Jupyter server says 500",
         "it is the client's mistake",
-        rest=_without_whose_fault,
+        beside=_without_whose_fault,
     ),
     Accepted(
         "that a kernel is idle is told once it has started",
@@ -195,9 +207,17 @@ ACCEPTED = (
 # fmt: on
 
 
-def accepted(told: dict[str, Any]) -> dict[str, Any]:
-    """Return what was told without the accepted differences."""
-    kept: dict[str, Any] = {"rest": [_plain_told(one) for one in told["rest"]]}
+def accepted(theirs: Transcripts, ours: Transcripts) -> tuple[Transcripts, Transcripts]:
+    """Return what both told without the accepted differences."""
+    kept = _kept(theirs), _kept(ours)
+    pairs = zip(kept[0]["rest"], kept[1]["rest"], strict=False)  # what one lacks is a difference
+    paired = [_beside(*pair) for pair in pairs]
+    kept[1]["rest"][: len(paired)] = paired
+    return kept
+
+
+def _kept(told: Transcripts) -> Transcripts:
+    kept: Transcripts = {"rest": [_plain_told(one) for one in told["rest"]]}
     for name in told.keys() - {"rest"}:
         kept[name] = {
             channel: [plain for message in messages if (plain := _plain(message))]
@@ -217,3 +237,9 @@ def _plain_told(told: Told) -> Told:
     for difference in ACCEPTED:
         told = difference.rest(told)
     return told
+
+
+def _beside(theirs: Told, ours: Told) -> Told:
+    for difference in ACCEPTED:
+        ours = difference.beside(theirs, ours)
+    return ours

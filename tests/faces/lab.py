@@ -101,3 +101,27 @@ class Lab:
     def tool(self, command: str) -> Locator:
         """Return a button of the notebook's toolbar, by the command it is for."""
         return self.page.locator(f".jp-NotebookPanel-toolbar [data-command='{command}']").first
+
+    def debugger(self, *, on: bool) -> None:
+        """Start or leave the debugger."""
+        button = self.page.locator(".jp-DebuggerBugButton").first
+        expect(button).to_be_enabled()
+        button.click()
+        expect(button).to_have_attribute("aria-pressed", "true" if on else "false")
+
+    def breakpoint(self, number: int, line: int) -> None:
+        """Set a breakpoint at a line of a cell, the first being 1."""
+        gutter = self.cell(number).locator(".cm-breakpoint-gutter .cm-gutterElement")
+        gutter.nth(line).click()  # the first is a spacer
+
+    def step(self, how: str) -> None:
+        """Press a button of the debugger's panel, by the command it is for."""
+        self.page.locator(f"[data-command='debugger:{how}']").first.click()
+
+    def stands(self, frame: str, number: int, line: int) -> None:
+        """Wait until the debugger stands at a line of a cell, in the panel and in the cell."""
+        top = self.page.locator(".jp-DebuggerCallstack-body li").first
+        expect(top.locator(".jp-DebuggerCallstackFrame-name")).to_have_text(frame)
+        expect(top.locator(".jp-DebuggerCallstackFrame-location")).to_contain_text(f":{line}")
+        lit = self.cell(number).locator(".jp-DebuggerEditor-highlight")
+        expect(lit).to_have_text(self.cell(number).locator(".cm-line").nth(line - 1).inner_text())

@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import sysconfig
 import threading
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +19,8 @@ from tests.bench.stock import isolated
 from tests.environments import environment
 from tests.jupyter.rest import Place, call
 
-LOCK = Path(__file__).parent / "requirements.lock"
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
 TOKEN = "stock"
 FILES = "work"  # of the directory that a server is given: what its users see
 GRACE = 15.0  # s
@@ -29,7 +31,25 @@ READY = r"(http://127\.0\.0\.1:\d+)/\S*\?token"
 
 def python() -> Path:
     """Return the interpreter that has other projects' clients; the first call installs them."""
-    return environment("faces-venv", LOCK)
+    return environment("faces-venv", HERE / "requirements.lock")
+
+
+def mcp_python() -> Path:
+    """Return the interpreter that has `jupyter-mcp-server` as well.
+
+    Where that is installed, every Jupyter server gets extensions of its.
+    """
+    return environment("mcp-venv", HERE / "mcp.lock", below=python())
+
+
+def provisioners(directory: Path) -> str:
+    """Return a `PYTHONPATH` by which other environments have our provisioners, as if installed."""
+    found, installed = directory / "provisioners", Path(sysconfig.get_path("purelib"))
+    found.mkdir()
+    (about,) = installed.glob("kernel_broker-*.dist-info")
+    for one in (about, installed / "orjson"):
+        (found / one.name).symlink_to(one)
+    return f"{found}{os.pathsep}{ROOT}"
 
 
 class Running:

@@ -37,5 +37,25 @@ async def test_a_client_is_told_what_a_jupyter_server_tells(
     stock: Place, place: Place, framing: str, name: str, step: Step
 ) -> None:
     theirs, ours = await asyncio.gather(told(stock, framing, step), told(place, framing, step))
-    differs = difference(accepted(theirs), accepted(ours))
+    differs = difference(*accepted(theirs, ours))
     assert not differs, differs
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "is_accepted"),
+    [
+        (500, 404, True),
+        (500, 400, True),
+        (404, 404, True),
+        (500, 403, False),
+        (500, 503, False),
+        (404, 400, False),
+        (400, 500, False),
+        (200, 404, False),
+    ],
+)
+def test_an_error_is_the_clients_mistake_only_where_theirs_is_500(
+    theirs: int, ours: int, is_accepted: bool
+) -> None:
+    both = ({"rest": [("GET /a", status, ["message", "reason"])]} for status in (theirs, ours))
+    assert (not difference(*accepted(*both))) == is_accepted

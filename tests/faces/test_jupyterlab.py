@@ -137,15 +137,10 @@ def test_binary_data_that_jupyterlabs_server_cannot_pass_on_do_not_end_the_conne
 
 
 def test_the_debugger_stops_at_a_breakpoint_and_shows_variables(lab: Lab) -> None:
-    button = lab.page.locator(".jp-DebuggerBugButton").first
-    expect(button).to_be_enabled()
-    button.click()
-    expect(button).to_have_attribute("aria-pressed", "true")
-    gutter = lab.cell(FUNCTION).locator(".cm-breakpoint-gutter .cm-gutterElement")
-    gutter.nth(3).click()  # the first is a spacer: this is `return squared`
+    lab.debugger(on=True)
+    lab.breakpoint(FUNCTION, 3)  # `return squared`
     lab.start(FUNCTION)
-    frames = lab.page.locator(".jp-DebuggerCallstack-body li")
-    expect(frames.first).to_contain_text("area")
+    lab.stands("area", FUNCTION, 3)
     variables = lab.page.locator(".jp-debuggerVariables-local")
     expect(variables).to_contain_text("squared")
     expect(variables).to_contain_text("49")
@@ -155,9 +150,26 @@ def test_the_debugger_stops_at_a_breakpoint_and_shows_variables(lab: Lab) -> Non
         lab.page.mouse.move(0, 0)
         PICTURE.parent.mkdir(exist_ok=True)
         lab.page.screenshot(path=PICTURE)
-    lab.page.locator("[data-command='debugger:continue']").first.click()
+    lab.step("continue")
     expect(lab.output(FUNCTION).last).to_have_text("49")
-    button.click()
+    lab.debugger(on=False)
+
+
+def test_the_debugger_steps_in_over_and_out(lab: Lab) -> None:
+    lab.debugger(on=True)
+    lab.breakpoint(FUNCTION, 4)  # `area(7)`
+    lab.start(FUNCTION)
+    lab.stands("<module>", FUNCTION, 4)
+    lab.step("stepIn")
+    lab.stands("area", FUNCTION, 2)
+    lab.step("next")
+    lab.stands("area", FUNCTION, 3)
+    expect(lab.page.locator(".jp-debuggerVariables-local")).to_contain_text("49")
+    lab.step("stepOut")
+    lab.stands("<module>", FUNCTION, 4)
+    lab.step("continue")
+    expect(lab.output(FUNCTION).last).to_have_text("49")
+    lab.debugger(on=False)
 
 
 def test_a_restart_leaves_a_kernel_without_the_variables(lab: Lab) -> None:

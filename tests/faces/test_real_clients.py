@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
 import pexpect
 import pytest
 
-from tests.faces.peers import python, surroundings
-from tests.faces.places import broker, chat, documented, in_path, live, place, short_dir
+from tests.faces.peers import mcp_python, provisioners, python, surroundings
+from tests.faces.places import broker, chat, documented, in_path, live, place, short_dir, stock
 from tests.jupyter.rest import Place, call
 from tests.system.conftest import RunningBroker
 
-__all__ = ["broker", "live", "place", "short_dir"]
+__all__ = ["broker", "live", "place", "short_dir", "stock"]
 
 pytestmark = [pytest.mark.faces, pytest.mark.timeout(900)]  # they may be installed first
 
@@ -31,11 +32,17 @@ def home(short_dir: Callable[[], Path]) -> Path:
     return short_dir()
 
 
-def told(home: Path, name: str, *arguments: str) -> dict[str, Any]:
+def told(
+    home: Path,
+    name: str,
+    *arguments: str,
+    interpreter: Path | None = None,
+    env: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, Any]:
     """Run a program with the clients' interpreter, and return what it tells."""
     ran = subprocess.run(
-        [str(python()), str(PROGRAMS / f"{name}.py"), *arguments],
-        env=surroundings(home),
+        [str(interpreter or python()), str(PROGRAMS / f"{name}.py"), *arguments],
+        env={**surroundings(home), **env},
         capture_output=True,
         text=True,
         timeout=120,
@@ -85,13 +92,76 @@ def test_jupyter_kernel_client_runs_asks_interrupts_and_restarts(
     }
 
 
-def test_autogens_executor_runs_blocks_and_restarts(place: Place, home: Path) -> None:
-    said = told(home, "autogen", place.url.partition("://")[2], place.token, str(home))
-    assert said["ran"] == [0, "\nhello\n\n42", 0]
+@pytest.mark.parametrize("whose", ["a Jupyter server", "the broker"])
+def test_jupyter_kernel_clients_v1_mode_as_it_is_takes_in_nothing_from_any_server(
+    whose: str, stock: Place, place: Place, home: Path
+) -> None:
+    server = {"a Jupyter server": stock, "the broker": place}[whose]
+    # What it cannot take in is a `KeyError: 'channel'` of its own, to which it listens no further.
+    said = told(home, "kernel_client_v1", server.url, server.token)
+    assert said == {"ran": "TimeoutError", "said": ["'channel'"]}
+
+
+EXECUTORS = {"AutoGen's": "autogen_docker", "ag2's": "ag2_server"}
+
+
+@pytest.mark.parametrize("whose", EXECUTORS)
+def test_an_executor_for_jupyter_servers_runs_blocks_and_restarts(
+    whose: str, place: Place, home: Path
+) -> None:
+    host = place.url.partition("://")[2]
+    said = told(home, EXECUTORS[whose], host, place.token, str(home))
+    assert said["ran"][0::2] == [0, 0]
+    assert said["ran"][1].split() == ["hello", "42"]
     assert said["failed"][0] == said["restarted"][0] == 1
     assert "ZeroDivisionError" in said["failed"][1]
     assert "NameError" in said["restarted"][1]
     assert said["plotted"] == 1
+
+
+@pytest.fixture(scope="module")
+def sandbox(short_dir: Callable[[], Path]) -> dict[str, str]:
+    """Give the environment of programs whose local kernels are to be shut in."""
+    return {
+        "PYTHONPATH": provisioners(short_dir()),
+        "JUPYTER_DEFAULT_PROVISIONER_NAME": "kernel-broker-sandbox",
+    }
+
+
+def test_autogens_executor_without_a_server_runs_blocks_in_the_sandbox(
+    home: Path, sandbox: dict[str, str]
+) -> None:
+    said = told(home, "autogen_local", str(home), env=sandbox)
+    assert said["ran"] == [0, "\nhello\n\n42", 0]
+    assert said["plotted"] == 1
+    assert said["seen"] == "False"  # a directory of the host's
+    assert said["failed"][0] == said["restarted"][0] == 1
+    assert "ZeroDivisionError" in said["failed"][1]
+    assert "NameError" in said["restarted"][1]
+
+
+@pytest.mark.parametrize("where", ["a gateway", "the sandbox"])
+def test_papermill_runs_notebooks_with_parameters(
+    where: str, place: Place, short_dir: Callable[[], Path], home: Path, sandbox: dict[str, str]
+) -> None:
+    gateway = [in_path(place).url] if where == "a gateway" else []
+    env = {} if gateway else sandbox
+    said = told(home, "papermill_notebook", str(short_dir()), *gateway, env=env)
+    # The defaults, the parameters in their place, and the cells.
+    assert said["ran"] == [[], [], ["hello\n", "42"], ["False"]]
+    assert said["until"] == [[], [None], []]
+    assert said["failed"] == "ZeroDivisionError"
+
+
+def test_jupyter_mcp_server_lists_kernels_and_runs_code_in_a_live_one(
+    broker: RunningBroker, place: Place, home: Path
+) -> None:
+    kernel = chat(broker, place, "chat-mcp")
+    said = told(home, "mcp_tools", place.url, place.token, kernel, interpreter=mcp_python())
+    assert said["listed"]
+    assert [said[which] for which in ("found", "kept", "after")] == ["42", "43\n", "43"]
+    assert "ZeroDivisionError" in said["failed"]
+    assert "404" in said["files"]  # there is no /api/contents
 
 
 def test_smolagents_executor_keeps_its_state_over_connections(place: Place, home: Path) -> None:

@@ -12,7 +12,8 @@ from urllib.parse import quote
 
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.typing import Subprotocol
+from websockets.exceptions import InvalidStatus
+from websockets.typing import Origin, Subprotocol
 
 from tests.faces.places import broker, in_path, place, short_dir
 from tests.jupyter.messages import V1, from_v1_frame, v1_frame
@@ -168,10 +169,13 @@ async def until_busy(place: Place, kernel: str) -> None:
             pass
 
 
+WEBVIEW = "vscode-webview://0pbvk2vsgm4q1dq5dbkj1k0n2s9c1j3bmf0e6s5p6q6u4e9o8i7h"
+
+
 async def vs_code(place: Place, method: str, path: str, body: object = None) -> Answer:
     """Make a request as VS Code does: the token in the header, and a webview's origin."""
     headers = {"Authorization": f"token {place.token}", "Content-Type": "application/json"}
-    return await asked(place, method, path, body, headers=headers)
+    return await asked(place, method, path, body, headers=headers | {"Origin": WEBVIEW})
 
 
 async def test_vs_code_finds_its_way_from_the_address_to_a_live_kernel(place: Place) -> None:
@@ -182,58 +186,127 @@ async def test_vs_code_finds_its_way_from_the_address_to_a_live_kernel(place: Pl
         assert isinstance((await vs_code(place, "GET", listing)).body, list)
     specs = (await vs_code(place, "GET", "/api/kernelspecs")).body
     assert specs["default"] in specs["kernelspecs"]
-    wanted = {"path": "work/a-jvsc-1.ipynb", "type": "notebook", "name": "a-jvsc-1.ipynb"}
-    kernel = {"name": specs["default"]}
-    made = await vs_code(place, "POST", "/api/sessions", wanted | {"kernel": kernel})
-    assert made.status == 201, made.text
-    path, live = f"/api/sessions/{made.body['id']}", made.body["kernel"]["id"]
-    try:
-        assert await in_vs_code(place, live, "x = 41\nx + 1") == "42"
+    async with vs_code_notebook(place, specs["default"]) as (path, live):
+        async with in_vs_code(place, live) as notebook:
+            assert await notebook.run("x = 41\nx + 1") == "42"
         renamed = await vs_code(place, "PATCH", path, {"path": "work/b.ipynb", "name": "b.ipynb"})
         assert renamed.body["kernel"]["id"] == live
         # Who opens the list of running kernels finds it there, and connects by its id.
         listed = {one["id"] for one in (await vs_code(place, "GET", "/api/kernels")).body}
         assert live in listed
-        assert await in_vs_code(place, live, "x") == "41"
-    finally:
-        assert (await vs_code(place, "DELETE", path)).status == 204
+        async with in_vs_code(place, live) as notebook:
+            assert await notebook.run("x") == "41"
     assert (await vs_code(place, "GET", f"/api/kernels/{live}")).status == 404
 
 
-async def in_vs_code(place: Place, kernel: str, code: str) -> str:
-    """Connect, wait for `connected` and idle, and run code; return the result's text."""
-    session = str(uuid.uuid4())
+async def test_vs_code_interrupts_and_restarts_a_kernel(place: Place) -> None:
+    async with vs_code_notebook(place, "python3") as (_, live):
+        client_id = str(uuid.uuid4())
+        async with in_vs_code(place, live, client_id) as notebook:
+            assert await notebook.run("x = 41") == ""
+            running = await notebook.send("execute_request", execution("while True: pass"))
+            await notebook.until(running, "execute_input")
+            assert (await vs_code(place, "POST", f"/api/kernels/{live}/interrupt")).status == 204
+            failed = await notebook.until(running, "execute_reply")
+            assert failed["content"]["ename"] == "KeyboardInterrupt"
+            assert await notebook.run("x") == "41"
+            again = await vs_code(place, "POST", f"/api/kernels/{live}/restart")
+            assert (again.status, again.body["id"]) == (200, live)
+        # It connects anew after it, with the same session_id.
+        async with in_vs_code(place, live, client_id) as notebook:
+            assert await notebook.run("'x' in globals()") == "False"
+
+
+async def test_a_page_of_another_origin_than_vs_codes_is_refused(place: Place) -> None:
+    async with vs_code_notebook(place, "python3") as (_, live):
+        for origin in ("https://vscode-webview.example", "null", "xvscode-webview://a"):
+            with pytest.raises(InvalidStatus) as refused:
+                async with in_vs_code(place, live, origin=origin):
+                    pass
+            assert refused.value.response.status_code == 403
+            # What is asked over HTTP, a browser keeps from a page that no header names.
+            headers = {"Authorization": f"token {place.token}", "Origin": origin}
+            answer = await asked(place, "GET", "/api/kernels", headers=headers)
+            assert "Access-Control-Allow-Origin" not in answer.headers
+            preflight = {"Origin": origin, "Access-Control-Request-Method": "POST"}
+            allowed = await asked(place, "OPTIONS", "/api/kernels", headers=preflight)
+            assert allowed.status >= 400
+            assert "Access-Control-Allow-Origin" not in allowed.headers
+
+
+@asynccontextmanager
+async def vs_code_notebook(place: Place, kernelspec: str) -> AsyncIterator[tuple[str, str]]:
+    """Have a notebook's session; yield its path in the API and its kernel's id, then end it."""
+    wanted = {"path": "work/a-jvsc-1.ipynb", "type": "notebook", "name": "a-jvsc-1.ipynb"}
+    made = await vs_code(place, "POST", "/api/sessions", wanted | {"kernel": {"name": kernelspec}})
+    assert made.status == 201, made.text
+    path = f"/api/sessions/{made.body['id']}"
+    try:
+        yield path, made.body["kernel"]["id"]
+    finally:
+        assert (await vs_code(place, "DELETE", path)).status == 204
+
+
+def execution(code: str) -> dict[str, Any]:
+    content = {"code": code, "silent": False, "store_history": True, "user_expressions": {}}
+    return content | {"allow_stdin": True}
+
+
+class InVSCode:
+    """A kernel's connection in VS Code."""
+
+    def __init__(self, socket: ClientConnection, session: str) -> None:
+        self.socket = socket
+        self.session = session
+
+    async def send(self, kind: str, content: dict[str, Any]) -> str:
+        """Send a request; return its id."""
+        message_id = str(uuid.uuid4())
+        header = {"msg_id": message_id, "msg_type": kind, "session": self.session}
+        header |= {"date": "2020-01-01T00:00:00.000Z", "username": "", "version": "5.2"}
+        message = {"header": header, "parent_header": {}, "metadata": {}, "content": content}
+        await self.socket.send(v1_frame("shell", message | {"buffers": []}))
+        return message_id
+
+    async def until(self, asked_id: str, kind: str) -> dict[str, Any]:
+        """Return the first message of a type that comes about a request."""
+        while True:
+            came = from_v1_frame(await self.socket.recv(decode=False))
+            is_about = came["parent_header"].get("msg_id") == asked_id
+            if is_about and came["header"]["msg_type"] == kind:
+                return came
+
+    async def done(self, asked_id: str, reply: str) -> str:
+        """Wait for the reply and for idle; return the result's text."""
+        told, result = set(), ""
+        while told != {reply, "idle"}:
+            came = from_v1_frame(await self.socket.recv(decode=False))
+            if came["parent_header"].get("msg_id") == asked_id:
+                told |= {came["header"]["msg_type"], came["content"].get("execution_state")}
+                told &= {reply, "idle"}
+                result += came["content"].get("data", {}).get("text/plain", "")
+        return result
+
+    async def run(self, code: str) -> str:
+        """Run code; return the result's text."""
+        return await self.done(await self.send("execute_request", execution(code)), "execute_reply")
+
+
+@asynccontextmanager
+async def in_vs_code(
+    place: Place, kernel: str, client_id: str = "", origin: str = WEBVIEW
+) -> AsyncIterator[InVSCode]:
+    """Connect, and wait for `connected` and idle."""
+    session = client_id or str(uuid.uuid4())
     url = f"{place.url}/api/kernels/{kernel}/channels?session_id={session}&token={place.token}"
     options: dict[str, Any] = {
         "additional_headers": {"Authorization": f"token {place.token}"},
         "subprotocols": [Subprotocol(V1)],
+        "origin": Origin(origin),
     }
-
-    def request(kind: str, content: dict[str, Any]) -> tuple[str, bytes]:
-        message_id = str(uuid.uuid4())
-        header = {"msg_id": message_id, "msg_type": kind, "session": session}
-        header |= {"date": "2020-01-01T00:00:00.000Z", "username": "", "version": "5.2"}
-        message = {"header": header, "parent_header": {}, "metadata": {}, "content": content}
-        return message_id, v1_frame("shell", message | {"buffers": []})
-
     async with connected(url, **options) as socket:
         assert socket.subprotocol == V1
-        asked_id, frame = request("kernel_info_request", {})
-        await socket.send(frame)
-        told, result = set(), ""
-        while told != {"kernel_info_reply", "idle"}:
-            came = from_v1_frame(await socket.recv(decode=False))
-            if came["parent_header"].get("msg_id") == asked_id:
-                told |= {came["header"]["msg_type"], came["content"].get("execution_state")}
-                told &= {"kernel_info_reply", "idle"}
-        content = {"code": code, "silent": False, "store_history": True, "user_expressions": {}}
-        asked_id, frame = request("execute_request", content | {"allow_stdin": True})
-        await socket.send(frame)
-        told = set()
-        while told != {"execute_reply", "idle"}:
-            came = from_v1_frame(await socket.recv(decode=False))
-            if came["parent_header"].get("msg_id") == asked_id:
-                told |= {came["header"]["msg_type"], came["content"].get("execution_state")}
-                told &= {"execute_reply", "idle"}
-                result += came["content"].get("data", {}).get("text/plain", "")
-        return result
+        notebook = InVSCode(socket, session)
+        info = await notebook.send("kernel_info_request", {})
+        await notebook.done(info, "kernel_info_reply")
+        yield notebook

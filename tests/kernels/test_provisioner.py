@@ -140,6 +140,16 @@ async def test_a_cell_that_exits_is_answered_before_the_kernel_ends() -> None:
         assert await kernel_manager.provisioner.wait() == 0
 
 
+async def test_a_figure_is_shown_as_an_image() -> None:
+    """Also where the zygote has imported matplotlib, for a shell of its own."""
+    code = "import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()"
+    shown: list[dict[str, Any]] = []
+    async with manager() as (_, client):
+        await client.execute_interactive(code, timeout=30, output_hook=shown.append)
+    (data,) = (one["content"]["data"] for one in shown if one["msg_type"] == "display_data")
+    assert data["image/png"].startswith("iVBOR")
+
+
 async def test_a_restarted_kernel_has_the_same_addresses_and_key() -> None:
     async with manager() as (kernel_manager, client):
         before = kernel_manager.get_connection_info()

@@ -246,6 +246,7 @@ class Debugger:
             ),
             name,
         )
+        self._notebook.came.remove(found)  # the next one is another
         return dict(found["content"].get("body") or {})
 
 
