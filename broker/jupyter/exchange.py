@@ -80,8 +80,7 @@ class Exchange:
     def _remind(self, follower: Follower) -> None:
         """Tell a newcomer what its kernel has said since an earlier broker's death.
 
-        It may have been here before it, and wait for the end of a cell: for as long as places are
-        kept.
+        It may have been here before that, and wait for a cell's end: while places are kept.
         """
         last, since = self._session.adopted or (None, 0.0)
         if last is None or self._loop.time() > since + ABSENCE:

@@ -5,10 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import os
-import random
-import site
 import socket
-import struct
 import sys
 import uuid
 from pathlib import Path
@@ -30,6 +27,7 @@ from .doors import Doors
 from .imports import guard
 from .kernel import Kernel
 from .peers import Loop, Router
+from .process import prepare_process
 from .publish import Publisher
 from .rehearsal import dress, rehearse
 from .session import KernelSession
@@ -291,40 +289,6 @@ def settings() -> Config:
     config.InteractiveShell.cache_size = 0  # Out[] would keep every result alive
     config.Completer.use_jedi = False
     return config
-
-
-def reseed() -> None:
-    """Give the child its own randomness: what was seeded before the fork is everybody's."""
-    random.seed()
-    if "numpy.random" in sys.modules:  # else it seeds itself, when it is imported
-        # Seeded with one number it would have but four billion beginnings; with none it imports.
-        sys.modules["numpy.random"].seed(list(struct.unpack("8I", os.urandom(32))))
-    if "torch" in sys.modules:
-        sys.modules["torch"].seed()
-
-
-def prepare_process(options: dict[str, Any]) -> None:
-    """Make the process its own: environment, directory, randomness."""
-    os.environ.clear()
-    os.environ.update(options["env"])
-    os.chdir(options["cwd"])
-    extend_path(options)
-    packages.use(options.get("packages", ""))
-    reseed()
-
-
-def extend_path(options: dict[str, Any]) -> None:
-    """Put on the path what the environment asks for: the zygote was started without one."""
-    environment = options["env"]
-    entries = [entry for entry in environment.get("PYTHONPATH", "").split(os.pathsep) if entry]
-    sys.path[0:0] = [entry for entry in entries if entry not in sys.path]
-    if (
-        options.get("plain")
-        and sys.prefix == sys.base_prefix
-        and not environment.get("PYTHONNOUSERSITE")
-        and os.path.isdir(site.getusersitepackages())
-    ):
-        site.addsitedir(site.getusersitepackages())
 
 
 def make_plain(arguments: list[str]) -> KernelApp:

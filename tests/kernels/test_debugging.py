@@ -20,8 +20,10 @@ def spec() -> KernelSpec:
     return KernelSpec(preload=(), env=(("PYDEVD_DISABLE_FILE_VALIDATION", "mine"),))
 
 
+LIMIT = 5.0  # s
 ENDLESS = "[one for one in iter(int, 1) if one]"
-OBJECTS = """
+OBJECTS = f"""
+get_ipython().kernel._debugging.limit = {LIMIT}  # and nobody has to wait for the true one
 class Slow:
     def __repr__(self):
         while True: pass
@@ -49,10 +51,6 @@ async def told(talk: Talk, command: str, **arguments: Any) -> dict[str, Any]:
     said = await talk.end(ask(talk, command, **arguments))
     assert said.reply is not None
     return said.reply.content
-
-
-LIMIT = 5.0  # s, so that nobody has to wait for the true one
-SHORTER = f"get_ipython().kernel._debugging.limit = {LIMIT}"
 
 
 async def attached(talk: Talk) -> None:
@@ -141,6 +139,7 @@ async def test_who_leaves_at_a_breakpoint_has_the_cell_go_on_and_may_come_back(
 
 async def test_what_is_evaluated_where_nothing_runs_has_an_end(launcher: Launcher) -> None:
     async with talking(launcher) as talk:
+        await talk.run(OBJECTS)
         await attached(talk)
         answered = await told(talk, "evaluate", expression=ENDLESS)
         assert "TookTooLong" in str(answered), answered
