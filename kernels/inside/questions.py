@@ -95,6 +95,8 @@ class Worker(threading.Thread):
         silent: set[int | None],
     ) -> None:
         super().__init__(name="questions", daemon=True)
+        # As ipykernel's own: a debugger would trace it, and a first look at a table took 3.9 s.
+        self.pydev_do_not_trace = self.is_pydev_daemon_thread = True
         self._silent = silent
         self.questions: SimpleQueue[Question | None] = SimpleQueue()
         self._work = work

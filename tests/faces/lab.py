@@ -108,6 +108,9 @@ class Lab:
         expect(button).to_be_enabled()
         button.click()
         expect(button).to_have_attribute("aria-pressed", "true" if on else "false")
+        # What the page does last: a stop, or another start, before that would be forgotten.
+        shown = self.page.get_by_role("treeitem", name="special variables")
+        expect(shown).to_have_count(1 if on else 0)
 
     def breakpoint(self, number: int, line: int) -> None:
         """Set a breakpoint at a line of a cell, the first being 1."""

@@ -190,6 +190,16 @@ async def test_what_is_shown_where_nothing_is_stopped_has_an_end(
         assert (await talk.end(cell)).status == "error"
 
 
+async def test_a_debugger_does_not_trace_who_only_looks(launcher: Launcher) -> None:
+    async with talking(launcher) as talk:
+        await attached(talk)
+        with overheard(talk) as messages:
+            assert (await told(talk, "inspectVariables"))["success"]
+            assert (await told(talk, "threads"))["success"]  # debugpy's events come before it
+        started = [one.content for one in messages if one.type == "debug_event"]
+        assert [one for one in started if one["event"] == "thread"] == []
+
+
 async def test_what_fails_is_told_as_its_error_and_not_as_slowness(launcher: Launcher) -> None:
     async with talking(launcher) as talk:
         refused = await told(talk, "richInspectVariables")

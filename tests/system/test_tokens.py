@@ -62,13 +62,13 @@ def test_a_token_works_over_http_until_it_is_revoked(broker: RunningBroker) -> N
 
 
 def test_tenants_do_not_see_each_others_sessions(broker: RunningBroker) -> None:
-    acme, other = made(broker, tenant="acme"), made(broker, tenant="other")
-    name = new_name()
+    name, tenant = new_name(), new_name()
+    acme, other = made(broker, tenant=tenant), made(broker, tenant="other")
     execute(acme, name, "x = 1")
     execute(other, name, "x = 2")
     assert execute(acme, name, "x")["result"]["text/plain"] == "1"
     mine = call(acme, "GET", "/v1/sessions").body["sessions"]
-    assert [(row["tenant"], row["session"]) for row in mine] == [("acme", name)]
+    assert [(row["tenant"], row["session"]) for row in mine] == [(tenant, name)]
     third = made(broker, tenant="third")
     for method in ("GET", "DELETE"):
         answer = call(third, method, f"/v1/sessions/{name}")
