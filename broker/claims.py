@@ -38,7 +38,8 @@ class Claims:
             if claim.node != self._store.node:
                 raise await self._elsewhere(session.name, claim.node)
             # Ours, of a kernel that is gone: its release did not reach the store.
-            await self.release(session, claim.generation, "node_lost")
+            known = session.lost_reason if session.generation == claim.generation else ""
+            await self.release(session, claim.generation, known or "node_lost")
         raise StoreUnavailable("the session's claim changes hands; try again")
 
     async def release(self, session: Session, generation: int, reason: str) -> None:
@@ -49,7 +50,7 @@ class Claims:
                 session.tenant, session.name, generation, reason=reason, now=time.time(), keep=keep
             )
         except StoreUnavailable as error:
-            # The lease runs out by itself; the next claim is told `node_lost` instead.
+            # Our next claim says it again. Once the lease has run out, another's says `node_lost`.
             logger.warning("session=%s/%s not released: %s", *session.key, error)
 
     async def refuse_elsewhere(self, tenant: str, name: str) -> None:

@@ -241,8 +241,10 @@ class Session:
 
     def _settle(self, kernel: SessionKernel, reason: str) -> None:
         if self.kernel is kernel:
-            self._lose(kernel, self._verdict or reason)
-            self.host.kernel_lost(self, kernel, self.lost_reason)
+            reason = self._verdict or reason
+            # First: its release comes before the kernel that somebody may ask for when told so.
+            self.host.kernel_lost(self, kernel, reason)
+            self._lose(kernel, reason)
 
     def _lose(self, kernel: SessionKernel, reason: str) -> None:
         logger.info("session=%s/%s generation %d ended: %s", *self.key, self.generation, reason)

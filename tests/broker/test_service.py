@@ -47,6 +47,25 @@ def foreign(node: str = "n2") -> SessionRecord:
     return SessionRecord(*KEY, node, "k9", 4, "python", "ready", "", "", 1.0, 1.0, 9e9, True)
 
 
+class Asking:
+    """Whoever asks for another kernel in the very moment that one is lost."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def take(self, channel: str, message: Message) -> bool:
+        return False
+
+    def bound(self) -> None:
+        pass
+
+    def ended(self, reason: str) -> None:
+        self._session.host.need_kernel(self._session)
+
+    def close(self) -> None:
+        pass
+
+
 # Opening
 
 
@@ -223,6 +242,30 @@ async def test_opening_while_the_old_one_ends_waits_for_its_release() -> None:
     await ending
     assert (again.generation, again.lost_reason) == (2, "killed by operator")
     assert house.service.sessions[KEY] is again
+
+
+@on_manual_time
+async def test_who_asks_for_a_new_kernel_at_once_is_told_why_the_last_one_ended() -> None:
+    house = House()
+    session = await opened(house)
+    session.tap = Asking(session)
+    house.pool.given[0].exited.set_result("exit 3")
+    await elapse(1.0)
+    assert (session.generation, session.lost_reason) == (2, "exit 3")
+    assert house.pool.discarded == ["k1"]  # before there was another: both have the same files
+
+
+@on_manual_time
+async def test_a_release_that_did_not_reach_the_store_is_made_up_for_with_its_reason() -> None:
+    house = House()
+    session = await opened(house)
+    house.store.down = True
+    house.pool.given[0].exited.set_result("exit 3")
+    await elapse(1.0)
+    house.store.down = False
+    house.service.need_kernel(session)
+    await elapse()
+    assert (session.generation, session.lost_reason) == (2, "exit 3")
 
 
 @on_manual_time

@@ -123,7 +123,11 @@ async def test_what_ends_a_kernel_is_told_and_the_next_cell_runs_in_another(
             lambda one: one["content"].get("execution_state") == "restarting", "restarting"
         )
         assert (await notebook.run("x"))["content"]["ename"] == "NameError"
-    assert row_of(broker, name)["generation"] == 2
+    row = row_of(broker, name)
+    assert (row["generation"], row["reason"]) == (2, "exit 3")
+    with Broker(broker.url, broker.token).session(name) as session:
+        notes = [cell["source"] for cell in session.notebook()["cells"] if "lost" in str(cell)]
+    assert "`exit 3`" in notes[-1]
 
 
 async def test_a_session_that_ends_closes_the_notebooks_connection(broker: RunningBroker) -> None:
