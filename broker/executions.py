@@ -103,13 +103,13 @@ class Executions:
         if warm:
             self._place.advance(SessionEvent.STARTED)
             if running is not None:
-                self.running, timeout = resumed(running, self._place.limits.output)
+                self.running, timeout = resumed(self._place, running)
                 self.request_id = running.message
                 left = self._place.host.quotas.cpu_left(self._place)
                 self._deadline.set(kernel, timeout, left, since=running.used)
             self._greeting = Greeting(self._place, kernel)
         elif running is not None:
-            self._finish(resumed(running, self._place.limits.output)[0], "lost", reason)
+            self._finish(resumed(self._place, running)[0], "lost", reason)
         self.start_next()
 
     def lose(self, kernel: SessionKernel, reason: str) -> None:

@@ -46,6 +46,7 @@ HIGH = 4  # of the file's own words: the highest slot that was ever used
 MOST = 2**53 - 1  # a number that JSON carries everywhere
 BEGUN, FAILED = 1, 2  # of what was told
 ALONE, CALL = -1, -2  # in place of a cell's number
+UNKEPT, KEPT, WITHHELD = 0, 1, 2  # in the transcript: not, or as it is, or without what it says
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -61,6 +62,8 @@ class Running(NamedTuple):
     rest: int = 0  # cells of the batch that are to run after it
     answers: bool = False  # who asked for it can answer what it asks
     used: float | None = None  # CPU seconds that the kernel had used before it
+    kept: int = KEPT  # one of UNKEPT, KEPT, WITHHELD
+    visits: bool = False  # a visitor of another tenant asked for it
     started: bool = False  # an event has told of its beginning,
     failed: bool = False  # and one of an error
 
@@ -178,8 +181,11 @@ class Mark:
                     told = self._numbers[self._at + TOLD]
                     answers = more[:1] == [True]
                     used = next((each for each in more[1:] if isinstance(each, float)), None)
-                    known = (answers, used, bool(told & BEGUN), bool(told & FAILED))
-                    return Running(id, message, began, timeout, silent, cell, rest, *known)
+                    kept = more[2] if len(more) > 2 else UNKEPT if silent else WITHHELD
+                    kept = kept if kept in (UNKEPT, KEPT) else WITHHELD
+                    known = (answers, used, kept, more[3:4] == [True])
+                    flags = bool(told & BEGUN), bool(told & FAILED)
+                    return Running(id, message, began, timeout, silent, cell, rest, *known, *flags)
         return None
 
     def end(self) -> None:

@@ -19,6 +19,7 @@ _IS_JSON: Final = re.compile(r"^application/(.*\+)?json$")
 REPEATED: Final = 4 << 20
 TOLD: Final = (
     *("id", "status", "reason", "duration", "started", "generation", "left_out", "origin"),
+    "resumed",
 )
 
 

@@ -8,10 +8,11 @@ from collections.abc import Callable
 from typing import Protocol
 
 from broker.batches import Batch, Order
-from broker.execution import STATUS, Execution, OutputLimits
-from broker.marks import ALONE, CALL, Mark, Running
-from broker.requests import MAX_CELLS, Execute
+from broker.execution import STATUS, Execution
+from broker.marks import ALONE, CALL, UNKEPT, Mark, Running
+from broker.requests import MAX_CELLS, VISITOR, Execute, marked, origin_of
 from broker.roles import SessionKernel, SessionLimits
+from broker.transcript import Transcript
 from kernels.introductions import heard
 from kernels.messages import Message
 
@@ -27,6 +28,7 @@ class Place(Protocol):
 
     mark: Mark
     limits: SessionLimits
+    transcript: Transcript
 
     def pace(self) -> bool:
         """Hold the kernel back, or no longer; tell whether it is."""
@@ -103,17 +105,22 @@ def note(place: Place, execution: Execution, message: str) -> None:
         cell, rest = order.cell, order.batch.after(order.cell)
     timeout = request.timeout or place.limits.execution_timeout or 0
     now, silent, answers = time.time(), request.silent, execution.answers
-    used = execution.used_before.cpu_seconds
-    place.mark.run(Running(execution.id, message, now, timeout, silent, cell, rest, answers, used))
+    used, kept = execution.used_before.cpu_seconds, place.transcript.foresee(execution)
+    visits = origin_of(request.metadata) == VISITOR
+    asked = Running(execution.id, message, now, timeout, silent, cell, rest, answers, used)
+    place.mark.run(asked._replace(kept=kept, visits=visits))
 
 
-def resumed(running: Running, limits: OutputLimits) -> tuple[Execution, float | None]:
+def resumed(place: Place, running: Running) -> tuple[Execution, float | None]:
     """Return the execution, as it is now, and the seconds that it has left, None for the default.
 
-    The cells of a batch that waited behind it are gone; each is told so, once this one has ended.
+    The transcript goes on with it. The cells of a batch that waited behind it are gone; each is
+    told so, once this one has ended.
     """
     spent, clock = max(0.0, time.time() - running.began), time.monotonic()
-    request = Execute(id=running.id, code="", silent=running.silent)
+    recorded = running.kept != UNKEPT
+    request = Execute(id=running.id, code="", silent=running.silent, store_history=recorded)
+    request = marked(request, VISITOR if running.visits else "")
     order = Order({"call": None} if running.cell == CALL else None)
     if running.cell >= 0:
         rest = min(running.rest, MAX_CELLS)
@@ -121,7 +128,8 @@ def resumed(running: Running, limits: OutputLimits) -> tuple[Execution, float | 
         behind = range(running.cell + 1, running.cell + 1 + rest)
         batch.cut(behind, "lost", UNTOLD)
         order = Order(batch=batch, cell=running.cell)
-    execution = Execution(request, None, clock - spent, limits, order=order)
+    execution = Execution(request, None, clock - spent, place.limits.output, order=order)
     execution.resume(running, clock - spent)
+    place.transcript.resume(execution, running)
     left = max(LEAST, running.timeout - spent) if running.timeout else None
     return execution, left

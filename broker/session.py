@@ -185,9 +185,9 @@ class Session:
             event["missed"] = [*self._skipped]
         self._skipped = None
         self.audience.emit(event)
-        if state == "lost":
-            self.transcript.lose(reason)
         self.work.begin(kernel, state, running if state == "warm" else self._orphan, reason)
+        if state == "lost":  # with it the cell that an earlier broker had it run, told just now
+            self.transcript.lose(reason)
         self._orphan = None
         self.questions.begin()
         if self.tap is not None:

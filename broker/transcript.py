@@ -15,9 +15,10 @@ from typing import Any, Final
 from broker.excerpt import Outputs, close_gap
 from broker.execution import EVENT_COST, Event, Execution
 from broker.faults import Bounds
+from broker.marks import KEPT, UNKEPT, WITHHELD, Running
 from broker.protocol import JsonCodec
 from broker.redaction import Redaction
-from broker.requests import VISITOR
+from broker.requests import VISITOR, origin_of
 from broker.surroundings import NONE
 
 MOST_CODE: Final = 64 << 10  # characters of a cell's code
@@ -29,6 +30,15 @@ TOLD: Final = {
 }  # of a cell, where its outputs are not
 # Above the function of a visitor's call, which a notebook has no other form for.
 CALLED: Final = "# called as a function; what it was given is not kept\n"
+# In place of the code that an earlier broker has had run.
+RESUMED: Final = (
+    "# The broker was restarted while this ran: the code is not known any more,\n"
+    "# and the outputs before the restart are not kept.\n"
+)
+CONCEALED: Final = (
+    "# The broker was restarted while this ran: neither the code nor the outputs are kept,\n"
+    "# for the secrets that they may show are not known any more.\n"
+)
 # In JSON, that can be no part of a text: a quote in one has a backslash before it.
 OUTPUTS: Final = b',"outputs":'
 RECORDED: Final = frozenset(("stream", "display", "result", "error", "clear"))
@@ -92,8 +102,10 @@ class Recording:
         "_origin",
         "_outputs",
         "_redaction",
+        "_resumed",
         "_size",
         "_started",
+        "_withheld",
         "id",
     )
 
@@ -111,10 +123,22 @@ class Recording:
         self._outputs: Outputs | None = None  # in place of them, when there are more
         self._done: Event = {}
         self._lost = ""
+        self._resumed = False  # its beginning went to an earlier broker,
+        self._withheld = False  # which alone knew the secrets around it
+
+    def resume(self, running: Running) -> None:
+        """Note that it began under an earlier broker."""
+        self._started = running.began
+        self._resumed, self._withheld = running.started, running.kept == WITHHELD
+
+    def begin(self, code: str) -> None:
+        """Take in the code of what was resumed before anybody was told of its beginning."""
+        if code and not self._withheld:
+            self._code, self._cut = code[:MOST_CODE], max(0, len(code) - MOST_CODE)
 
     def take(self, kind: str, event: Event) -> None:
         """Take in one event of the cell, which does not change any more."""
-        if kind not in RECORDED:
+        if kind not in RECORDED or self._withheld:
             return
         if self._outputs is None:
             self._events.append(event)
@@ -145,6 +169,8 @@ class Recording:
             cell["lost"] = self._lost
         if self._origin:
             cell["origin"] = self._origin
+        if self._resumed or self._withheld:
+            cell["resumed"] = True
         cell["outputs"] = outputs.end(done.get("truncated"))
         if self._redaction is not None:
             cell = self._redaction.cell(cell)
@@ -215,9 +241,10 @@ class Transcript:
     def note(self, execution: Execution, event: Event) -> None:
         """Take in an event of an execution, as clients get it."""
         recording, kind = self._recording, event["type"]
-        if kind == "started":
-            if execution.around is not self._around or execution.order.parcel is not None:
-                self._learn(execution)
+        if kind == "started" and recording is not None and execution is self._recorded:
+            recording.begin(event.get("code", ""))  # it was resumed
+        elif kind == "started":
+            self._learn(execution)
             origin = event.get("origin", "")
             if self._max_cells and _is_recorded(execution, origin):
                 code = CALLED * execution.order.is_call + execution.request.code
@@ -231,12 +258,34 @@ class Transcript:
             else:
                 recording.take(kind, event)
 
+    def foresee(self, execution: Execution) -> int:
+        """Tell how much of what is to begin is kept if a later broker has to go on with it.
+
+        That one will not know the secrets: no broker writes them down.
+        """
+        self._learn(execution)
+        if not _is_recorded(execution, origin_of(execution.request.metadata)):
+            return UNKEPT
+        return KEPT if self._redaction is None else WITHHELD
+
+    def resume(self, execution: Execution, running: Running) -> None:
+        """Go on with what began under an earlier broker: all that is known of it, or nothing."""
+        if self._max_cells and running.kept != UNKEPT:
+            code = CONCEALED if running.kept == WITHHELD else RESUMED
+            code = CALLED * execution.order.is_call + code
+            origin = VISITOR if running.visits else ""
+            self._recording = Recording(code, execution.id, origin, self._redaction)
+            self._recording.resume(running)
+            self._recorded = execution
+
     def redacted(self, text: str) -> str:
         """Return text with a note in the place of each secret that is known."""
         return text if self._redaction is None else str(self._redaction.redacted(text))
 
     def _learn(self, execution: Execution) -> None:
         """Take in the secrets around an execution; code may keep them for as long as it likes."""
+        if execution.around is self._around and execution.order.parcel is None:
+            return
         redaction = self._redaction or Redaction()
         if execution.around is not self._around:
             self._around = execution.around

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.marks import HEAD, RECORD, SLOT, Mark, Marks, Running, beyond
+from broker.marks import HEAD, RECORD, SLOT, UNKEPT, WITHHELD, Mark, Marks, Running, beyond
 
 RUNNING = Running(
     "cell", "k_1", 1.5, 30.0, silent=False, answers=True, used=2.5, started=True, failed=True
@@ -136,7 +136,7 @@ def test_what_an_older_broker_has_noted_is_read_and_nobody_answers_its_questions
     text = orjson.dumps(RUNNING[:7])
     mark._bytes[RECORD : RECORD + len(text)] = text
     mark._numbers[HEAD] = len(text) << 32 | zlib.crc32(text)
-    assert mark.running == RUNNING._replace(answers=False, used=None)
+    assert mark.running == RUNNING._replace(answers=False, used=None, kept=WITHHELD)
 
 
 @pytest.mark.parametrize(
@@ -193,3 +193,16 @@ def test_what_runs_is_read_as_it_was_written_or_not_at_all(
 def test_numbers_beyond_are_above_all_that_were_and_json_carries_them() -> None:
     assert 10**15 < beyond() < 2**53
     assert beyond() <= beyond()
+
+
+def test_of_what_an_older_broker_has_noted_nothing_is_kept_that_may_be_secret() -> None:
+    for silent, kept in ((False, WITHHELD), (True, UNKEPT)):
+        mark = Mark()
+        mark.run(RUNNING._replace(silent=silent))
+        text = orjson.dumps([*RUNNING[:4], silent, *RUNNING[5:9]])
+        start = RECORD
+        mark._bytes[start : start + len(text)] = text
+        mark._numbers[HEAD] = len(text) << 32 | zlib.crc32(text)
+        running = mark.running
+        assert running is not None
+        assert (running.kept, running.visits, running.used) == (kept, False, 2.5)

@@ -9,13 +9,16 @@ from typing import Any
 import pytest
 
 from broker.errors import BadMessage, NotRunning
-from broker.marks import Mark, Running
+from broker.marks import KEPT, UNKEPT, WITHHELD, Mark, Running
+from broker.notebook import notebook
 from broker.quotas import UNBOUND, Quotas
-from broker.requests import Batch, Call, Cell, Execute, InputReply, Tool, ToolResult, Tools
+from broker.requests import Batch, Call, Configure, Execute, InputReply, Tool, ToolResult, Tools
+from broker.requests import Cell as Asked
 from broker.resumption import ASKED, SETTLE, UNTOLD
 from broker.roles import SessionLimits
 from broker.session import Session
 from broker.settings import Tenant
+from broker.transcript import CONCEALED, RESUMED, Cell
 from kernels.spec import Usage
 from kernels.state import SessionState
 from tests.broker.pool_fakes import elapse, now, on_manual_time
@@ -67,7 +70,13 @@ class Again:
 
 
 def left(
-    *, started: bool = True, timeout: float = 0, running: bool = True, answers: bool = False
+    *,
+    started: bool = True,
+    timeout: float = 0,
+    running: bool = True,
+    answers: bool = False,
+    kept: int = KEPT,
+    visits: bool = False,
 ) -> Mark:
     """Return the mark of a session of which 40 events were numbered, in the middle of a cell."""
     mark = Mark()
@@ -75,7 +84,8 @@ def left(
     mark.taking(11)
     mark.number(40)
     if running:
-        mark.run(Running("cell", CELL, time.time(), timeout, answers=answers))
+        asked = Running("cell", CELL, time.time(), timeout, answers=answers)
+        mark.run(asked._replace(kept=kept, visits=visits))
         if started:
             mark.told("started")
     return mark
@@ -523,7 +533,7 @@ async def test_what_is_noted_of_a_cell_is_what_it_is() -> None:
     mark = Mark()
     again = Again(mark, bound=False)
     again.session.bind(again.kernel, 1, "fresh", "")
-    batch = Batch(id="cells", cells=[Cell(code="1"), Cell(code="2", timeout=9.0)])
+    batch = Batch(id="cells", cells=[Asked(code="1"), Asked(code="2", timeout=9.0)])
     again.session.work.submit(batch, again.client, answers=True)
     again.session.work.submit(Call(id="call", function="f"), again.client)
     noted = []
@@ -539,3 +549,110 @@ async def test_what_is_noted_of_a_cell_is_what_it_is() -> None:
         ("call", -2, 0, 300.0, False),
     ]
     assert mark.running is None
+
+
+# What is kept of it
+
+
+def failed(again: Again) -> list[Cell]:
+    """Have the cell that runs say `rest` and fail; return what the transcript has then."""
+    again.say("iopub", "stream", {"name": "stdout", "text": "rest"})
+    again.say("iopub", "error", {"ename": "E", "evalue": "no", "traceback": []})
+    again.say("shell", "execute_reply", {"status": "error", "execution_count": 7})
+    again.say("iopub", "status", {"execution_state": "idle"})
+    return [one.cell for one in again.session.transcript.unwritten]
+
+
+@on_manual_time
+async def test_the_cell_is_in_the_transcript_and_says_that_its_beginning_is_not() -> None:
+    mark = left()
+    began = mark.running.began if mark.running else 0
+    [cell] = failed(Again(mark))
+    assert (cell["id"], cell["status"], cell["count"]) == ("cell", "error", 7)
+    assert (cell["code"], cell["resumed"], cell["started"]) == (RESUMED, True, began)
+    assert [one["type"] for one in cell["outputs"]] == ["stream", "error"]
+    assert cell["outputs"][0]["text"] == "rest"
+    assert "origin" not in cell
+    told = notebook([cell], session="s", kernelspec="python3", language="python")["cells"][0]
+    assert (told["source"], told["metadata"]["broker"]["resumed"]) == (RESUMED, True)
+
+
+@on_manual_time
+async def test_of_a_cell_whose_beginning_was_not_told_nothing_is_missing() -> None:
+    again = Again(left(started=False))
+    again.say("iopub", "execute_input", {"execution_count": 7, "code": "x = 1"})
+    [cell] = failed(again)
+    assert (cell["code"], "resumed" in cell) == ("x = 1", False)
+    assert [one["type"] for one in cell["outputs"]] == ["stream", "error"]
+
+
+@pytest.mark.parametrize("started", [True, False])
+def test_where_secrets_were_known_nothing_is_kept_that_may_show_them(started: bool) -> None:
+    @on_manual_time
+    async def scene() -> None:
+        again = Again(left(kept=WITHHELD, started=started))
+        again.say("iopub", "execute_input", {"execution_count": 7, "code": "x = 1"})
+        [cell] = failed(again)
+        assert (cell["code"], cell["outputs"], cell["status"]) == (CONCEALED, [], "error")
+        assert cell["resumed"] is True
+
+    scene()
+
+
+@pytest.mark.parametrize("started", [True, False])
+def test_what_was_to_leave_no_history_leaves_none(started: bool) -> None:
+    @on_manual_time
+    async def scene() -> None:
+        again = Again(left(kept=UNKEPT, started=started))
+        again.say("iopub", "execute_input", {"execution_count": 7, "code": "x = 1"})
+        assert failed(again) == []
+
+    scene()
+
+
+@on_manual_time
+async def test_a_visitors_cell_is_still_told_as_one() -> None:
+    [cell] = failed(Again(left(visits=True)))
+    assert cell["origin"] == "operator"
+
+
+@on_manual_time
+async def test_a_cell_that_went_with_its_kernel_stands_above_the_word_of_the_loss() -> None:
+    again = Again(left(), bound=False)
+    again.session.bind(again.kernel, 2, "lost", "node_lost")
+    again.session.work.submit(Execute(id="next", code="x"), again.client)
+    again.kernel.begin()
+    again.kernel.end()
+    first, second = [one.cell for one in again.session.transcript.unwritten]
+    assert (first["id"], first["status"], first["reason"]) == ("cell", "lost", "node_lost")
+    assert "lost" not in first
+    assert (second["id"], second["lost"]) == ("next", "node_lost")
+
+
+@pytest.mark.parametrize(
+    ("fields", "env", "origin", "kept"),
+    [
+        ({}, {}, "", (KEPT, False)),
+        ({}, {"MY_TOKEN": "not to be seen"}, "", (WITHHELD, False)),
+        ({"env": {"MY_TOKEN": "not to be seen"}}, {}, "", (WITHHELD, False)),
+        ({}, {"TZ": "Europe/Berlin"}, "", (KEPT, False)),
+        ({"store_history": False}, {}, "", (UNKEPT, False)),
+        ({"silent": True}, {}, "", (UNKEPT, False)),
+        ({"silent": True}, {}, "operator", (KEPT, True)),
+    ],
+)
+def test_how_much_a_later_broker_may_keep_is_noted_before_a_cell_begins(
+    fields: dict[str, Any], env: dict[str, str | None], origin: str, kept: tuple[int, bool]
+) -> None:
+    @on_manual_time
+    async def scene() -> None:
+        again = Again(Mark(), bound=False)
+        again.session.bind(again.kernel, 1, "fresh", "")
+        if env:
+            again.session.work.configure(Configure(id="c", env=env))
+        again.session.work.submit(Execute(id="a", code="1", **fields), again.client, origin=origin)
+        running = again.session.mark.running
+        assert running is not None
+        assert (running.kept, running.visits) == kept
+
+    scene()

@@ -118,6 +118,14 @@ async def test_the_running_cells_outputs_and_its_one_done_come_from_the_next_bro
             numbers = [event["seq"] for event in peer.events[1:]]
             assert numbers == [*range(seen + 1, seen + 1 + len(numbers))]
             assert await peer.value("6 * 7") == "42"
+        with Broker(again.url, again.token).session(name) as session:
+            cell, later = session.history()["cells"]
+            assert (cell["status"], later["code"]) == ("error", "6 * 7")
+            assert "the outputs before the restart are not kept" in cell["code"]
+        shown = again.cli("logs", name).stdout
+        assert "the outputs before the restart are not kept" in shown
+        assert "after\n" in shown
+        assert "ZeroDivisionError" in shown
         assert "Traceback" not in again.log
 
 
