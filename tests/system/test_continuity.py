@@ -129,6 +129,26 @@ async def test_the_running_cells_outputs_and_its_one_done_come_from_the_next_bro
         assert "Traceback" not in again.log
 
 
+async def test_a_secret_that_only_a_killed_broker_knew_is_not_in_the_transcript(
+    start_broker: StartBroker, place: tuple[Path, str, str]
+) -> None:
+    name, secret = new_name(), "only-the-first-broker-knows"
+    code = f"import os\n{gate()}\nprint('key', os.environ['MY_TOKEN'])"
+    with start_broker(*place) as broker:
+        with Broker(broker.url, broker.token).session(name) as session:
+            session.configure(env={"MY_TOKEN": secret})
+        seen, pid = await cut_off(broker, name, code)
+    open_gate(pid)
+    with start_broker(*place) as again:
+        async with attached(again, name, after=seen) as peer:
+            assert secret in (await peer.until("stream", id="cell"))["text"]  # live, as it came
+            assert (await peer.until("done", id="cell"))["status"] == "ok"
+        shown = again.cli("logs", name).stdout
+        assert "neither the code nor the outputs are kept" in shown
+        assert secret not in shown
+        assert "Traceback" not in again.log
+
+
 async def test_a_cell_whose_kernel_died_while_no_broker_lived_has_its_one_done(
     start_broker: StartBroker, place: tuple[Path, str, str]
 ) -> None:
