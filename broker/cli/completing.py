@@ -19,6 +19,12 @@ SAFE = re.compile(r"[\w.@:+/][\w.@:+/-]*")
 Items = list[CompletionItem]
 
 
+def given(ctx: click.Context, name: str) -> str | None:
+    """Return an option that may stand behind a command, or in front of it in its group."""
+    value: str | None = ctx.params.get(name)
+    return given(ctx.parent, name) if value is None and ctx.parent else value
+
+
 def complete_session(ctx: click.Context, _: click.Parameter, incomplete: str) -> Items:
     """Return the names of sessions, each with its state."""
     found: Items = []
@@ -69,9 +75,8 @@ def _ask(ctx: click.Context, path: str, query: dict[str, Any] | None = None) -> 
     from broker.client.door import Door
     from broker.client.find import find
 
-    given = ctx.params
     try:
-        place = find(given.get("url"), given.get("token"), given.get("state_dir"))
+        place = find(given(ctx, "url"), given(ctx, "token"), given(ctx, "state_dir"))
         told: dict[str, Any] = Door(place, timeout=PATIENCE).call("GET", path, query=query)
     except BrokerError:
         return {}

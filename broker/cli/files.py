@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .completing import complete_path
-from .options import as_json, complete_session, connection, of_tenant
+from .options import as_json, complete_session, connection, connection_ahead, of_tenant
 from .text import age, console, printable, size, table
 
 if TYPE_CHECKING:
@@ -28,7 +28,8 @@ SIGNS = {"directory": "/", "symlink": "@", "other": "="}  # as `ls -F` has them
 @click.group()
 @click.argument("session", shell_complete=complete_session)
 @of_tenant
-def files(session: str, tenant: str | None) -> None:
+@connection_ahead
+def files(**_: str | None) -> None:
     """List, fetch, send, remove and rename a session's files."""
 
 
@@ -66,13 +67,16 @@ def list_files(
 @of_tenant
 @connection
 def get(broker: Broker, tenant: str | None, path: str, local: Path | None) -> None:
-    """Fetch a file, to LOCAL (a file, a directory, or - for the standard output)."""
+    """Fetch a file, to LOCAL (a file, a directory, or - for the standard output).
+
+    A name with control characters is not given to a local file: name that, then.
+    """
     with _progress(path) as tell, _local_faults():
         if local is not None and str(local) == "-":
             _files(broker, tenant).download(path, sys.stdout.buffer, on_progress=tell)
             return
         fetched = _files(broker, tenant).download(path, local, on_progress=tell)
-    click.echo(f"{printable(path)} -> {fetched}", err=True)
+    click.echo(f"{printable(path)} -> {printable(str(fetched))}", err=True)
 
 
 @files.command()
@@ -91,7 +95,8 @@ def put(broker: Broker, tenant: str | None, local: Path, path: str | None, new: 
     with _progress(str(local)) as tell, _local_faults():
         source: Any = sys.stdin.buffer if from_input else local
         made = _files(broker, tenant).upload(source, path, replace=not new, on_progress=tell)
-    click.echo(f"{local} -> {printable(made.path)}, {size(made.size)}", err=True)
+    told = f"{printable(str(local))} -> {printable(made.path)}"
+    click.echo(f"{told}, {size(made.size)}", err=True)
 
 
 @files.command()
@@ -138,7 +143,7 @@ def _local_faults() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        what = error.filename or "the local file"
+        what = printable(str(error.filename or "the local file"))
         raise click.ClickException(f"{what}: {error.strerror or error}") from error
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from .completing import complete_profile, complete_session
+from .completing import complete_profile, complete_session, given
 from .outages import tell_of_outages
 from .text import Duration
 
@@ -20,11 +20,13 @@ __all__ = [
     "complete_profile",
     "complete_session",
     "connection",
+    "connection_ahead",
     "of_tenant",
     "of_tenants",
     "rows",
 ]
 
+WHERE = ("url", "token", "state_dir")
 NOTICE = 2.0  # s without an answer, after which a person is told
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -36,28 +38,33 @@ of_tenants = click.option(
     "--tenant", help="Whose sessions, for the operator, * for all; your own by default."
 )
 
+_PLACE = (
+    click.option("--url", help="The server's address.  [env: BROKER_URL]"),
+    click.option("--token", help="The access token.  [env: BROKER_TOKEN]"),
+    click.option(
+        "--state-dir", type=click.Path(), help="A local server's state.  [env: BROKER_STATE_DIR]"
+    ),
+)
+
+
+def connection_ahead(command: Command) -> Command:
+    """Add what says where the broker is: for a group, too, in front of its commands."""
+    for option in reversed(_PLACE):
+        command = option(command)
+    return command
+
 
 def connection(command: Command) -> Command:
     """Add what says where the broker is, and how long to wait; the command gets `broker`."""
 
-    @click.option("--url", help="The server's address.  [env: BROKER_URL]")
-    @click.option("--token", help="The access token.  [env: BROKER_TOKEN]")
-    @click.option(
-        "--state-dir", type=click.Path(), help="A local server's state.  [env: BROKER_STATE_DIR]"
-    )
+    @connection_ahead
     @click.option(
         "--answer-timeout", type=Duration(), envvar="BROKER_ANSWER_TIMEOUT",
         help="How long to wait for the server's answer; 30s, or 10s for a session to open."
         "  [env: BROKER_ANSWER_TIMEOUT]",
     )  # fmt: skip
     @functools.wraps(command)
-    def connected(
-        url: str | None,
-        token: str | None,
-        state_dir: str | None,
-        answer_timeout: float | None,
-        **rest: Any,
-    ) -> Any:
+    def connected(answer_timeout: float | None, **rest: Any) -> Any:
         from broker.client import Broker
         from broker.client.patience import Patience
 
@@ -67,8 +74,11 @@ def connection(command: Command) -> Command:
         patience = Patience(answer_timeout, None if rest.get("as_json") else NOTICE)
         if patience.notice is not None:
             tell_of_outages()
+        context = click.get_current_context()
+        url, token, state_dir = (given(context, name) for name in WHERE)
         broker = Broker(url, token, state_dir=state_dir, patience=patience)
-        return command(broker=broker, **rest)
+        left = {name: value for name, value in rest.items() if name not in WHERE}
+        return command(broker=broker, **left)
 
     return connected  # type: ignore[return-value]  # called with other arguments than it was given
 

@@ -10,7 +10,8 @@ from urllib.parse import quote
 import click
 from click.shell_completion import CompletionItem
 
-from .options import as_json, complete_session, connection
+from .completing import given
+from .options import as_json, complete_session, connection, connection_ahead
 from .text import Duration, age, console, printable, table
 
 if TYPE_CHECKING:
@@ -26,9 +27,8 @@ def complete_token(ctx: click.Context, _: click.Parameter, incomplete: str) -> l
     from broker.client.door import Door
     from broker.client.find import find
 
-    given = ctx.params
     try:
-        place = find(given.get("url"), given.get("token"), given.get("state_dir"))
+        place = find(given(ctx, "url"), given(ctx, "token"), given(ctx, "state_dir"))
         found = Door(place, timeout=1.0).call("GET", PATH)["tokens"]
     except BrokerError:
         return []
@@ -40,7 +40,8 @@ def complete_token(ctx: click.Context, _: click.Parameter, incomplete: str) -> l
 
 
 @click.group()
-def token() -> None:
+@connection_ahead
+def token(**_: str | None) -> None:
     """Make, list and revoke access tokens.
 
     This takes a token with the scope admin, such as that of the state directory: it makes tokens

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import unicodedata
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from .errors import BadRequest
 from .wire import file_path, session_path
 
 PIECE = 256 << 10  # bytes in memory at once
+CONTROL = ("Cc", "Zl", "Zp")  # of Unicode: no local file is called so because a session's is
 UNFINISHED = ".part"  # how the name of a file ends that is being fetched
 
 Progress: TypeAlias = Callable[[int, int | None], object]  # bytes so far, and in all if known
@@ -127,8 +129,9 @@ class Files:
     ) -> Path | None:
         """Fetch a file to a local path, a directory, or an open binary file.
 
-        Without `to`, into the current directory under its own name. Returns the local path; it is
-        there only when the file is whole.
+        Without `to`, into the current directory under its own name, as in any directory: raises
+        BadRequest for one with control characters. Returns the local path; it is there only when
+        the file is whole.
         """
         if to is not None and not isinstance(to, str | os.PathLike):
             self._fetch(path, to, on_progress)
@@ -230,4 +233,8 @@ def _plain_name(path: str) -> str:
     name = path.rstrip("/").rpartition("/")[2]
     if name in ("", ".", ".."):
         raise BadRequest(f"no name for a local file in {path!r}", field="path")
+    if any(unicodedata.category(one) in CONTROL for one in name):
+        # It would act on the terminal of whoever lists the directory.
+        why = "has control characters: name the local file"
+        raise BadRequest(f"the name {name!r} {why}", field="path")
     return name

@@ -282,7 +282,7 @@ class Page(tornado.web.RequestHandler):
         self.set_header("Content-Type", "application/json")
         self.finish(told if isinstance(told, str) else json.dumps(told))
 
-    get = post = delete = answer
+    get = post = put = delete = answer
 
 
 @contextmanager
