@@ -113,8 +113,9 @@ def look_on(
 
     from .follow import follow
 
+    earlier = teller.shortened("`broker logs --full`")
     try:
-        for event in follow(broker, name, lambda cells: teller.cells(newest(cells, last)), tenant):
+        for event in follow(broker, name, lambda cells: earlier.cells(newest(cells, last)), tenant):
             teller.event(event)
     except SessionGone as gone:
         click.echo(f"broker: {still(gone.message)}", err=True)
@@ -151,6 +152,7 @@ class Visit:
         """Tell an event of one's own cell."""
         with self._turn:
             kind = event.get("type")
+            self._count_anew(event)
             if kind == "started":
                 self._own = True
                 self._note(event)
@@ -168,12 +170,22 @@ class Visit:
                 self._tell(self._held.popleft())
 
     def _tell(self, event: Event) -> None:
+        self._count_anew(event)
         if event.get("type") == "started":
             self._note(event)
             if self.lines is not None:
                 self.lines.remember(str(event.get("code", "")))
                 self.lines.renew()
         self.teller.event(event)
+
+    def _count_anew(self, event: Event) -> None:
+        """Show at once that another kernel counts from one on."""
+        kind = event.get("type")
+        told = event.get("state") if kind == "session" else event.get("status")
+        if kind in ("session", "done") and told == "lost":
+            self.count = 0
+            if self.lines is not None:
+                self.lines.renew()
 
     def _note(self, event: Event) -> None:
         self.count = event.get("execution_count") or self.count
@@ -185,7 +197,7 @@ class Visit:
 
 def visit(broker: Broker, name: str, here: Visit, last: int, **how: Any) -> None:
     """Read and run code in a session of others, until Ctrl-D or its end."""
-    from broker.client import UnknownSession
+    from broker.client import SessionGone, UnknownSession
     from broker.client.visiting import visit
 
     from .attach_prompt import Lines
@@ -203,7 +215,7 @@ def visit(broker: Broker, name: str, here: Visit, last: int, **how: Any) -> None
             raise click.ClickException(f"{error.message} ({hint})") from error
         here.count = max((cell["execution_count"] or 0 for cell in told), default=0)
         here.lines = Lines(session, [str(cell["code"]) for cell in told])
-        here.teller.cells(before)
+        here.teller.shortened("`broker logs --full`").cells(before)
         click.echo(f"session {name}; Ctrl-C interrupts, Ctrl-D leaves", err=True)
         converse(session, here, here.lines)
         over = here.lines.over
@@ -211,8 +223,16 @@ def visit(broker: Broker, name: str, here: Visit, last: int, **how: Any) -> None
         session.detach()
     if over is not None:
         atexit.register(forget_typed, sys.stdin.fileno())  # as late as can be
-        raise RefusedByBroker(type(over).__name__, over.message)
+        step = what_starts(name, session.tenant) if isinstance(over, SessionGone) else None
+        raise RefusedByBroker(type(over).__name__, over.message, step)
     click.echo(f"broker: session {name} goes on", err=True)
+
+
+def what_starts(name: str, tenant: str | None) -> str:
+    """Return what brings a session about that has ended: an attachment alone does not."""
+    if tenant:
+        return f"the next cell that {tenant} runs in it starts it anew"
+    return f"`broker attach --create {name}` or `broker run -s {name}` starts it anew"
 
 
 def forget_typed(terminal: int) -> None:

@@ -30,6 +30,8 @@ def follow(
     ended = read(broker.notebook(name, tenant=tenant))
     before(ended)
     last, running = int(now.get("seq") or 0), set(now.get("open") or ())
+    # Whoever tells of generations knows by this which one is no news.
+    yield {"type": "session", "state": "ready", "generation": now.get("generation")}
     known = {(cell.id, cell.count) for cell in ended if cell.id in running}
     told: set[object] = set()
     with closing(session.watch(after=0)) as watch:

@@ -63,12 +63,16 @@ NEXT_STEP = {
     "SessionGone": "run it again; the session starts anew",
 }
 
+OPERATORS = "this is for the operator"  # so begins what the server says where no scope is enough
+
 
 class RefusedByBroker(click.ClickException):
     """A refusal, told in one line with the next step."""
 
-    def __init__(self, kind: str, message: str) -> None:
-        hint = NEXT_STEP.get(kind)
+    def __init__(self, kind: str, message: str, hint: str | None = None) -> None:
+        hint = hint or NEXT_STEP.get(kind)
+        if kind == "Forbidden" and message.startswith(OPERATORS):
+            hint = "give the operator's token with --token or BROKER_TOKEN"
         message = still_lines(message)  # it may have words of a kernel's in it
         super().__init__(f"{message} ({hint})" if hint else message)
 

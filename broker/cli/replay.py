@@ -15,7 +15,7 @@ import click
 from broker.redaction import Redaction
 
 from .cells import Cell, Event, NotANotebook, Recording, read_file, read_from
-from .compare import REDACTED, Verdict, judge
+from .compare import REDACTED, Verdict, clipped, judge
 from .options import as_json, complete_profile, complete_session, connection
 from .outages import tell_of_outages
 from .printer import exit_status
@@ -67,10 +67,10 @@ def replay(
     """Run a notebook's code again, and say cell by cell whether it shows what it did.
 
     The notebook is a file, or what comes on standard input, `-`. A cell is `same`, `different`
-    (with what differs), `error` (it fails, and did not), or `new` (nothing was recorded of it; if
-    it fails, that is shown). Compared are texts and errors, without addresses, times and colours,
-    and of images that they are there and how large. The exit status is 0 if nothing differs and
-    nothing new fails, else 1, 130 when interrupted. The session stays.
+    (with what differs), `error` (it fails, and did not, or cannot be sent), or `new` (nothing was
+    recorded of it; if it fails, that is shown). Compared are texts and errors, without addresses,
+    times and colours, and of images that they are there and how large. The exit status is 0 if
+    nothing differs and nothing new fails, else 1, 130 when interrupted. The session stays.
     """
     if tenant and not into:
         raise click.UsageError("--tenant needs --into: another tenant's session is not made")
@@ -168,7 +168,7 @@ class Run:
             stopped = (self._stop_on_error and outcome.fails) or self._report.interrupted
 
     def _one(self, cell: Cell) -> Outcome:
-        from broker.client import OutputLost, StateLost
+        from broker.client import BadRequest, OutputLost, StateLost
 
         recording = Recording()
         seen: dict[str, str] = {}
@@ -185,6 +185,9 @@ class Run:
                 result = self._session.execute(cell.code, on_event=event, **how)
         except (StateLost, OutputLost) as lost:
             return Outcome(cell, judge(cell, (), "lost", lost.message), "lost")
+        except BadRequest as refused:  # this cell cannot be sent, or is not taken: others may be
+            why = self._redaction.redacted(refused.message)
+            return Outcome(cell, Verdict("error", tuple(clipped([why]))), "refused")
         why = result.error.short if result.error and result.status == "error" else result.status
         if result.reason and result.reason != why:
             why += f": {result.reason}"

@@ -87,6 +87,8 @@ def run(
     tell_of_outages()
     around = {"env": read_env(env), "cwd": cwd}
     source = read_source(code, file)
+    if file is None and code in (None, "-") and source is not None and not source.strip():
+        raise click.UsageError("there is no code on standard input")
     if as_json and source is None:
         raise click.UsageError("--json needs code: a prompt is for people")
     printer = None if as_json else Printer(*shown_on(), save_images)

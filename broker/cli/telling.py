@@ -21,12 +21,19 @@ ERROR_LINES = 12  # of a traceback: the last ones
 class Teller:
     """Prints cells, one after another: of their text the ends, or all where they are `full`."""
 
-    def __init__(self, printer: Printer, out: TextIO, *, full: bool = False) -> None:
+    def __init__(
+        self, printer: Printer, out: TextIO, *, full: bool = False, more: str = "--full"
+    ) -> None:
         self.printer = printer
         self._out = out
         self._full = full
+        self._more = more  # what shows all of a text, where that is shortened
         self._current: tuple[object, object] | None = None  # the cell that runs
         self._ends = Ends()  # of its text, where that is shortened
+
+    def shortened(self, more: str) -> Teller:
+        """Return one that tells beside this one, of texts the ends alone; `more` shows the rest."""
+        return Teller(self.printer, self._out, more=more)
 
     def cells(self, cells: Iterable[Cell]) -> None:
         """Tell cells that have ended."""
@@ -106,7 +113,7 @@ class Teller:
         left_out, rest = self._ends.rest()
         if left_out:
             self.printer.end_line()
-            self._line(f"… {plural(left_out, 'more line')}: --full shows what is kept")
+            self._line(f"… {plural(left_out, 'more line')}: {self._more} shows what is kept")
         if rest:
             self.printer.event({"type": "stream", "name": "stdout", "text": rest})
 

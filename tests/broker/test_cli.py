@@ -84,6 +84,48 @@ def test_replay_names_the_tenant_whose_session_goes_on(run: Run, tmp_path: Path)
     assert "goes on (`broker attach a --tenant acme`)\n" in theirs.stderr
 
 
+def test_replay_goes_on_behind_a_cell_that_cannot_be_sent(
+    run: Run, peer: Peer, tmp_path: Path
+) -> None:
+    long = "a message of 9000000 bytes is over the bound of 8388608"
+    peer.answers["long"] = [{"do": "fault", "code": "too_large", "message": long}]
+    cells: list[dict[str, Any]] = [
+        {"cell_type": "code", "source": source, "outputs": [], "metadata": {}}
+        for source in ('print("\ud800")', "long", "x")
+    ]
+    made = {"nbformat": 4, "nbformat_minor": 4, "metadata": {}, "cells": cells}
+    (tmp_path / "a.ipynb").write_text(json.dumps(made))
+    replayed = ("replay", "a.ipynb", "--into", "-s", "a")
+    done = run(*replayed)
+    assert done.returncode == 1
+    assert "[1/3] error" in done.stdout
+    assert "    cannot be sent: 'utf-8' codec" in done.stdout
+    assert f"    {long}\n" in done.stdout
+    assert "\n3 cells: 2 error, 1 new\n" in done.stdout
+    assert "goes on (`broker attach a`)" in done.stderr
+    told = json.loads(run(*replayed, "--stop-on-error", "--json").stdout)
+    assert [cell["verdict"] for cell in told["cells"]] == ["error", "not run", "not run"]
+
+
+@pytest.mark.parametrize("arguments", [[], ["-"], ["--json"]])
+def test_run_without_code_runs_nothing(run: Run, peer: Peer, arguments: list[str]) -> None:
+    done = run("run", "-s", "a", *arguments, stdin=" \n")
+    assert (done.returncode, "there is no code on standard input" in done.stderr) == (2, True)
+    assert not peer.requests
+
+
+def test_who_is_not_the_operator_is_told_whose_token_it_takes(run: Run, peer: Peer) -> None:
+    for words, step in (
+        ("this is for the operator: it takes a token of the tenant", "give the operator's token"),
+        ("this takes the scope admin", "use a token with wider rights"),
+    ):
+        fault = {"error": {"code": "forbidden", "message": words}}
+        peer.http[("GET", "/v1/sessions")] = (403, fault)
+        told = run("ls", "--tenant", "beta").stderr
+        assert f"{words} ({step}" in told
+        assert ("token create" in told) == ("scope" in words)
+
+
 def test_run_shows_a_traceback_on_stderr(run: Run, peer: Peer) -> None:
     told = {"name": "NameError", "message": "x", "traceback": ["Traceback", "NameError: x"]}
     peer.answers["x"] = [{"type": "error", **told}, ends("error")]

@@ -40,6 +40,19 @@ def test_the_last_lines_stand_before_the_error() -> None:
     assert said == lines(0, 10) + cut(80) + lines(90, 100) + "E: no\n"
 
 
+def test_what_ran_before_is_shortened_beside_what_is_told_in_full() -> None:
+    out = io.StringIO()
+    teller = Teller(Printer(out, out), out, full=True)
+    cell = Cell("x", (text(lines(0, 100)),), 1, status="ok")
+    teller.shortened("`broker logs --full`").cells([cell])
+    before = out.getvalue()
+    assert "… 80 more lines: `broker logs --full` shows what is kept\n" in before
+    assert "line 50\n" not in before
+    teller.event({"type": "started", "id": "a", "cell": 1, "execution_count": 2, "code": "x"})
+    teller.event({**text(lines(0, 100)), "id": "a", "cell": 1})
+    assert "line 50\n" in out.getvalue()
+
+
 def test_what_has_room_is_told_whole() -> None:
     assert told(text(lines(0, 20))) == lines(0, 20)
     assert told(*(text(f"line {n}\n") for n in range(20)), FAILED) == lines(0, 20) + "E: no\n"

@@ -197,6 +197,31 @@ def test_the_end_of_the_session_ends_the_prompt(broker: RunningBroker) -> None:
         broker.cli("kill", name, "--reason", "over")
         person.until("over")
         assert person.end() == 1
+        assert f"`broker attach --create {name}` or `broker run -s {name}` starts it" in person.all
+        assert "run it again" not in person.all
+
+
+@pytest.mark.parametrize("flags", [[], ["--watch"]])
+def test_a_lost_kernel_is_told_once_and_the_next_one_counts_anew(
+    broker: RunningBroker, flags: list[str]
+) -> None:
+    name = new_name()
+    execute(broker, name, "print('a')")
+    execute(broker, name, "print('b' * 3)")
+    with broker_on_terminal(broker, "attach", *flags, name) as person:
+        person.until("In [2]" if flags else "In [3]:")
+        if flags:
+            person.until("[ok, ")
+        execute(broker, name, "import os; os._exit(4)")
+        person.until("lost")
+        if not flags:
+            person.until("In [1]:")
+        execute(broker, name, "print('be' + 'hind')")
+        person.until("behind")
+        person.press(CTRL_C if flags else CTRL_D)
+        person.end()
+        assert person.all.count("state lost") == 1
+        assert "generation 2, state lost" in person.all
 
 
 def test_keys_that_nobody_has_read_are_dropped() -> None:
