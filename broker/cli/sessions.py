@@ -93,7 +93,10 @@ def _idle(row: Row) -> str:
 @click.option("--state", type=click.Choice(STATES[:4]), help="End the sessions in this state.")
 @click.option("--node", shell_complete=complete_node, help="End the sessions of this node.")
 @click.option("--profile", shell_complete=complete_profile, help="End those of this profile.")
-@click.option("--reason", help="What its next execution is told; `killed by operator` by default.")
+@click.option(
+    "--reason",
+    help="What its next execution is told; by default `killed by operator`, or `by its owner`.",
+)
 @click.option("-y", "--yes", is_flag=True, help="Do not ask before ending more than are named.")
 @of_tenants
 @connection

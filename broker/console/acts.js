@@ -77,6 +77,7 @@ function query(fields) {
 // Ask, and end a session; true if it has ended.
 export async function killed(row, me) {
   const name = nameOf(row, me.tenant);
+  const usual = me.operator ? "killed by operator" : "killed by its owner";
   const reason = await confirmed({
     title: `Kill session ${name}?`,
     text: [
@@ -84,7 +85,7 @@ export async function killed(row, me) {
         "What it has run stays in its notebook.",
     ],
     act: "Kill",
-    field: { label: "Reason, which its next client is told", placeholder: "killed by operator" },
+    field: { label: "Reason, which its next client is told", placeholder: usual },
   });
   if (reason === null) return false;
   const path = reason ? `?${query({ reason })}` : "";

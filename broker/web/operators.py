@@ -29,7 +29,9 @@ from kernels.state import SessionState
 Json = dict[str, Any]
 STATES = {"", "all", *(state.value for state in SessionState)}
 MOST_MEASURED = 100  # kernels that are named
-KILLED = "killed by operator"  # why, unless the one who ends a session says something else
+# Why, unless the one who ends a session says something else.
+KILLED = "killed by operator"
+KILLED_BY_OWNER = "killed by its owner"  # by a token of its own tenant, not the operator's
 
 # Unicode's control characters, line and paragraph separators: what a log or a terminal acts on.
 LINE_BREAKERS = ("Cc", "Zl", "Zp")
@@ -278,7 +280,8 @@ async def _live(handler: Face, name: str) -> Any:
 
 def _reason(handler: Face) -> str:
     # As it was sent: `get_query_argument` would turn some control characters into spaces.
-    given = handler.request.query_arguments.get("reason", [KILLED.encode()])[-1]
+    usual = KILLED if handler.principal.is_operator else KILLED_BY_OWNER
+    given = handler.request.query_arguments.get("reason", [usual.encode()])[-1]
     text = handler.decode_argument(given, "reason")
     if any(unicodedata.category(character) in LINE_BREAKERS for character in text):
         raise BadMessage(f"reason: expected one line of text, got {text[:64]!r}", field="reason")

@@ -11,7 +11,7 @@ import pytest
 
 from broker.client import AsyncBroker, Broker, Forbidden, UnknownSession
 from tests.system.conftest import BROKER, RunningBroker
-from tests.system.peer import attached, call, execute, new_name
+from tests.system.peer import attached, call, execute, new_name, row_of
 from tests.system.test_tokens import Holder, made
 from tests.terminal import CTRL_C, CTRL_D, ENTER, broker_on_terminal
 
@@ -141,6 +141,20 @@ def test_whoever_is_not_the_operator_is_told_so(
         told = asked(beta, tmp_path, *line, "--tenant", "acme")
         assert (told.returncode, "for the operator" in told.stderr) == (1, True), told
     assert asked(acme, tmp_path, "vars", name, "--tenant", "acme").returncode == 0
+
+
+def test_who_ended_a_session_is_told_as_who_that_was(
+    broker: RunningBroker, tmp_path: Path, acme: Holder, name: str
+) -> None:
+    whole = made(broker, "run", "admin", tenant="acme")
+    for place, line, words in (
+        (whole, ["kill", name], "killed by its owner"),
+        (broker, ["kill", name, "--tenant", "acme"], "killed by operator"),
+    ):
+        execute(acme, name, "1")
+        told = asked(place, tmp_path, *line)
+        assert told.returncode == 0, told
+        assert row_of(acme, name)["reason"] == words
 
 
 def test_one_attaches_to_it_and_what_one_runs_is_marked(
