@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -42,7 +43,7 @@ def command(url: str, *arguments: str, **more: str) -> subprocess.CompletedProce
 
 @pytest.mark.parametrize("arguments", [["ls"], ["run", "-s", "s", "1"], ["files", "s", "get", "a"]])
 def test_a_person_is_told_of_a_server_that_does_not_answer(
-    silent: str, arguments: list[str]
+    silent: str, arguments: list[str], tmp_path: Path
 ) -> None:
     with subprocess.Popen(
         [*BROKER, *arguments],
@@ -50,6 +51,7 @@ def test_a_person_is_told_of_a_server_that_does_not_answer(
         stderr=subprocess.PIPE,
         text=True,
         env=environ(silent),
+        cwd=tmp_path,  # where what it has fetched so far is left: nobody cleans up behind a kill
     ) as process:
         try:
             assert process.stderr is not None
