@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 FRAME = 4  # lines that are no rows: the headline, an empty one, the titles, the foot
 HELP = "↑↓ select  k kill  i interrupt  / filter  c m u I s t n sort  q quit"
-REASON = "killed by operator, from broker top"
 
 
 class View:
@@ -143,7 +142,7 @@ class View:
         (tenant, name), self._asked = self._asked or ("", ""), None
         if key in ("y", "Y"):
             end = self._broker.kill
-            self._do(f"{name} ended", lambda: end(name, reason=REASON, tenant=tenant))
+            self._do(f"{name} ended", lambda: end(name, tenant=tenant))
         else:
             self._message = f"{name} lives on"
 

@@ -294,7 +294,7 @@ async def test_top_is_a_table_that_lives_and_obeys_its_keys(
             screen.until_match("1 session")
             screen.press("q")
             assert screen.end() == 0
-    assert row_of(broker, calm)["reason"] == "killed by operator, from broker top"
+    assert row_of(broker, calm)["reason"] == "killed by operator"
     assert execute(broker, busy, "1")["status"] == "ok"
 
 
