@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from tests.faces.console.conftest import Tab
 pytestmark = pytest.mark.timeout(900)  # the browser may have to be installed first
 
 TASKS = ["toplevel", "disabled-by-default-devtools.timeline"]
+MESSAGE = "Receive mojo message"
 PAUSE = 100  # ms
 TRIES = 3
 
@@ -22,7 +24,8 @@ TRIES = 3
 def longest(page: Page, act: Callable[[], object]) -> float:
     """Return the longest task of the page's main thread meanwhile, in ms of processor time.
 
-    Whoever else uses the machine adds to what a clock would show, and not to this.
+    Whoever else uses the machine adds to what a clock would show, and not to this. What a test
+    asks of the page, as whether something can be seen, is no task of the page's either.
     """
     browser = page.context.browser
     assert browser is not None
@@ -31,15 +34,27 @@ def longest(page: Page, act: Callable[[], object]) -> float:
         act()
     finally:
         events = json.loads(browser.stop_tracing())["traceEvents"]
-    named = [one for one in events if one["name"] == "thread_name"]
-    threads = {(one["pid"], one["tid"]) for one in named if one["args"]["name"] == "CrRendererMain"}
-    tasks = [
-        one["tdur"] / 1000
+    threads = {
+        (one["pid"], one["tid"])
         for one in events
-        if one["name"] == "RunTask" and (one["pid"], one["tid"]) in threads and "tdur" in one
+        if one["name"] == "thread_name" and one["args"]["name"] == "CrRendererMain"
+    }
+    tasks, asked = [], defaultdict(list)
+    for one in events:
+        thread = one["pid"], one["tid"]
+        if one["name"] == "RunTask" and thread in threads and "tdur" in one:
+            tasks.append(one)
+        elif one["name"] == MESSAGE and "DevToolsSession" in json.dumps(one["args"]):
+            asked[thread].append(one["ts"])
+    own = [
+        task["tdur"] / 1000
+        for task in tasks
+        if not any(
+            0 <= begun - task["ts"] <= task["dur"] for begun in asked[task["pid"], task["tid"]]
+        )
     ]
-    assert len(tasks) > 10
-    return max(tasks)
+    assert 10 < len(own) < len(tasks)  # else the browser writes them in another way now
+    return max(own)
 
 
 def best(page: Page, act: Callable[[], object], what: str) -> None:
@@ -174,8 +189,7 @@ def test_what_is_made_to_take_long_does_not(tab: Tab, client: Broker) -> None:
             cell = page.locator(".cell").nth(before)
             expect(cell.locator(".status.ok")).to_be_visible()
             expect(cell.locator(".output")).to_have_count(136)
-            last = cell.locator(".cut", has_text="of markup").last
-            expect(last).to_be_visible(timeout=30_000)
+            expect(cell.locator(".output").last.locator(".cut")).to_be_visible(timeout=30_000)
 
         best(page, act, "what is made to take long")
     assert page.locator("iframe").count() == 50
