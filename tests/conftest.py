@@ -5,6 +5,13 @@ from __future__ import annotations
 import contextlib
 import signal
 
+from hypothesis import HealthCheck, settings
+
+# No test is timed: whoever else uses the machine, or the first table of all characters, makes an
+# example slow.
+settings.register_profile("any", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any")
+
 # Whoever starts the tests in the background may have them ignore Ctrl-C, and with them all that
 # they start, some of which is ended by it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -85,6 +85,7 @@ ROWS: list[list[str]] = [
     [
         "broker.jupyter.elsewhere",
         "broker.jupyter.follower",
+        "broker.jupyter.history",
         "broker.jupyter.recall",
         "broker.jupyter.register",
         "broker.jupyter.translation",
@@ -166,6 +167,7 @@ PURE = {
     "broker.past",
     "broker.web.delivery",
     "broker.jupyter.frames",
+    "broker.jupyter.history",
     "broker.jupyter.names",
     "broker.jupyter.recall",
     "broker.jupyter.translation",

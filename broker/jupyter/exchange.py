@@ -182,7 +182,7 @@ class Exchange:
 
     def answer(self, follower: Follower, asked: Asked, content: Json) -> None:
         """Answer a request that somebody else has served."""
-        self._voice.reply(Request(follower, asked), content)
+        self._voice.serve(Request(follower, asked), content)
         follower.dispatch()
 
     def refuse(self, follower: Follower, asked: Asked, error: BrokerError) -> None:

@@ -37,7 +37,7 @@ class Voice:
         """Tell who has asked that the request is served, or that it is done."""
         self._send(request, "iopub", "status", {"execution_state": state})
 
-    def serve(self, request: Request, content: bytes) -> None:
+    def serve(self, request: Request, content: Mapping[str, Any] | bytes) -> None:
         """Answer a request that the kernel need not be asked."""
         self.status(request, "busy")
         self.status(request, "idle")

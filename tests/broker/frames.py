@@ -13,7 +13,7 @@ from broker.faults import Bounds
 BOUNDS = Bounds(max_frame=100_000, max_depth=32)
 
 
-QUICK = settings(max_examples=150, deadline=None)
+QUICK = settings(max_examples=150)
 
 
 def refusal_of(call: Callable[[], object]) -> ClientError | None:

@@ -77,7 +77,7 @@ def test_code_is_told_by_its_digest_unless_it_is_wanted() -> None:
 
 
 @given(st.dictionaries(st.sampled_from("abcdefgh"), st.text(max_size=3000)), st.text())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_a_line_is_one_line_and_has_a_bound_whatever_is_in_it(
     more: dict[str, str], text: str
 ) -> None:

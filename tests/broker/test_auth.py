@@ -161,7 +161,7 @@ def test_a_token_has_a_bound(header: str | None) -> None:
 
 
 @given(st.none() | st.text(max_size=30), st.none() | st.text(max_size=30))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_any_header_and_query_give_a_token_or_unauthorized(
     header: str | None, query: str | None
 ) -> None:

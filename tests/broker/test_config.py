@@ -27,7 +27,7 @@ from broker.config import (
 from kernels.spec import DEFAULT_PRELOAD
 
 TOKEN = "a-token-of-more-than-16"
-QUICK = settings(max_examples=150, deadline=None)
+QUICK = settings(max_examples=150)
 
 
 def lines(toml: str = "", environ: Mapping[str, str] | None = None, **flags: object) -> list[str]:

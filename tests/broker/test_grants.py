@@ -87,7 +87,7 @@ PLAIN = st.recursive(
         },
     )
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_anything_posted_is_a_grant_or_a_refusal(message: dict[str, Any]) -> None:
     try:
         grant = grant_of(message)

@@ -189,4 +189,4 @@ class PoolsOfANode(RuleBasedStateMachine):
 
 
 TestPoolsOfANode = PoolsOfANode.TestCase
-TestPoolsOfANode.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestPoolsOfANode.settings = settings(max_examples=60, stateful_step_count=40)

@@ -219,7 +219,7 @@ USES = st.lists(st.tuples(st.floats(0, 4000), st.floats(0.01, 50)), max_size=40)
 
 @given(USES, st.floats(1, 200))
 @example([(0.0, 30.0), (61.0, 0.1), (61.0, 0.2), (61.0, 30.0)], 30.3)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_an_hour_is_never_less_than_what_was_used_in_it_and_is_below_when_it_says(
     uses: list[tuple[float, float]], bound: float
 ) -> None:

@@ -92,7 +92,7 @@ STEP = st.tuples(st.just("append"), st.integers(0, 40)) | st.tuples(
 
 
 @given(st.lists(STEP, max_size=40), st.integers(1, 6), st.integers(1, 100), st.integers(0, 50))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_every_number_after_the_last_seen_is_given_or_named(
     steps: list[tuple[str, int]], max_events: int, max_bytes: int, after: int
 ) -> None:

@@ -304,7 +304,7 @@ JSONS = st.dictionaries(
 
 
 @given(st.text(max_size=60) | st.lists(PARTS | JSONS, min_size=2, max_size=5).map(".".join))
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 def test_anything_that_was_not_signed_is_unauthorized(text: str) -> None:
     with pytest.raises(Unauthorized) as caught:
         SIGNED(text)
@@ -312,7 +312,7 @@ def test_anything_that_was_not_signed_is_unauthorized(text: str) -> None:
 
 
 @given(JSONS, st.sampled_from([{}, {"kid": "x"}, {"typ": 1}, {"b64": False}]))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_anything_that_was_signed_is_a_principal_or_unauthorized(
     payload: str, more: dict[str, Any]
 ) -> None:

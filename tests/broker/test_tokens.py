@@ -350,7 +350,7 @@ async def test_the_static_token_holds_nothing(scene: Scene) -> None:
 
 
 @given(st.text(max_size=80) | st.binary(max_size=80).map(lambda data: data.decode("latin1")))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_any_text_is_a_token_or_unauthorized(text: str) -> None:
     async def check() -> None:
         with pytest.raises(Unauthorized):

@@ -646,7 +646,7 @@ def test_what_is_made_of_a_cell_later_is_what_would_have_been_made_at_once(
     assert cell.get("left_out", 0) == outputs.left_out
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(runs=st.lists(st.lists(EVENTS, max_size=8), max_size=4), packed=st.booleans())
 def test_whatever_was_sent_the_notebook_validates(runs: list[list[Event]], packed: bool) -> None:
     transcript = Transcript(3, 1 << 20)

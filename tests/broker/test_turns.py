@@ -65,7 +65,7 @@ NAMES = st.lists(
 
 
 @given(NAMES, st.sets(st.integers(0, 29)))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_the_order_told_is_the_order_served(names: list[str], leave: set[int]) -> None:
     turns = filled(*names)
     for at in leave:
@@ -78,7 +78,7 @@ def test_the_order_told_is_the_order_served(names: list[str], leave: set[int]) -
 
 
 @given(st.lists(st.sampled_from("aaaaaaaaaabc"), min_size=1, max_size=60))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_nobody_waits_longer_for_what_another_tenant_asks(asked: list[str]) -> None:
     turns: Turns[int, int] = Turns()
     for at, tenant in enumerate(asked):

@@ -6,6 +6,7 @@ import json
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -182,19 +183,30 @@ def test_nbclient_runs_notebooks_through_a_gateway(place: Place, home: Path) -> 
     assert said["failed"] == "ZeroDivisionError"
 
 
-@pytest.fixture
-def konsole(broker: RunningBroker, home: Path, live: str) -> Iterator[pexpect.spawn]:
+@contextmanager
+def console(
+    broker: RunningBroker, home: Path, live: str, *options: str, term: str
+) -> Iterator[pexpect.spawn]:
     """Give a terminal with `jupyter konsole` on the live kernel."""
     at = {"BROKER_URL": broker.url, "BROKER_TOKEN": broker.token, "KERNEL_ID": live}
-    arguments = ["--simple-prompt", *documented("jupyter-konsole", **at)]
+    arguments = [*options, *documented("jupyter-konsole", **at)]
     program = str(python().parent / "jupyter-konsole")
-    env = surroundings(home) | {"TERM": "dumb"}
-    terminal = pexpect.spawn(program, arguments, env=env, encoding="utf-8", timeout=30)
+    env = surroundings(home) | {"TERM": term}
+    terminal = pexpect.spawn(
+        program, arguments, env=env, encoding="utf-8", timeout=30, dimensions=(24, 80)
+    )
     try:
-        terminal.expect(r"In \[\d+\]: ")
+        terminal.expect(r"In \[.*\]: ")  # between them colours, too
         yield terminal
     finally:
         terminal.close(force=True)
+
+
+@pytest.fixture
+def konsole(broker: RunningBroker, home: Path, live: str) -> Iterator[pexpect.spawn]:
+    """Give one that prompts as plainly as can be."""
+    with console(broker, home, live, "--simple-prompt", term="dumb") as terminal:
+        yield terminal
 
 
 def typed(terminal: pexpect.spawn, line: str, prompt: str = r"In \[\d+\]: ") -> str:
@@ -213,6 +225,14 @@ def test_konsole_works_in_a_live_kernel(konsole: pexpect.spawn, place: Place, li
     konsole.expect(pexpect.EOF)
     # It was not konsole's to end.
     assert call(place, "GET", f"/api/kernels/{live}").status == 200
+
+
+def test_konsole_goes_back_to_what_the_chat_has_run(
+    broker: RunningBroker, home: Path, place: Place
+) -> None:
+    with console(broker, home, chat(broker, place, "chat-43"), term="xterm") as terminal:
+        terminal.send("\x1b[A")  # the arrow up
+        terminal.expect(r"answer.* = .*42")
 
 
 def test_konsole_debugs_where_a_cell_stops(konsole: pexpect.spawn) -> None:

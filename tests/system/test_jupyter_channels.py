@@ -58,6 +58,29 @@ async def test_a_notebook_and_a_chat_share_a_session(broker: RunningBroker, fram
     assert codes == ["x = 20", "print(x); x * 2 + 2", "y = 'of the chat'; print(y)"]
 
 
+@pytest.mark.parametrize("framing", [V1, LEGACY])
+async def test_a_notebook_is_told_what_the_chat_has_run(
+    broker: RunningBroker, framing: str
+) -> None:
+    name = new_name()
+    execute(broker, name, "x = 20")
+    with Broker(broker.url, broker.token).session(name) as session:
+        session.restart()
+    execute(broker, name, "x = 21; 2 * x")
+    watcher = made(broker, scopes=["watch"], session=name)
+    for token in ("", watcher.token):
+        async with looking_into(broker, name, framing, token=token) as notebook:
+            tail = {"hist_access_type": "tail", "n": 500, "output": True, "raw": True}
+            asked = await notebook.send("shell", "history_request", tail)
+            told = (await notebook.reply(asked))["content"]
+            await notebook.idle(asked)
+            assert told["status"] == "ok"
+            assert told["history"] == [[1, 1, ["x = 20", None]], [2, 1, ["x = 21; 2 * x", "42"]]]
+            asked = await notebook.send("shell", "history_request", tail | {"n": "all"})
+            refused = (await notebook.done(asked))["content"]
+            assert (refused["status"], refused["evalue"]) == ("error", "n: expected a whole number")
+
+
 async def test_a_cell_that_a_notebook_left_running_is_told_when_it_is_back(
     broker: RunningBroker,
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import uuid
 from collections.abc import Callable
@@ -11,9 +12,10 @@ from typing import Any
 from tornado import web, websocket
 
 from broker.errors import BrokerError
-from broker.jupyter.exchange import Exchange
+from broker.jupyter.exchange import CHANNELS, Exchange
 from broker.jupyter.follower import Follower
 from broker.jupyter.frames import REFUSALS, V1, Asked, Packet, decode_legacy, decode_v1
+from broker.jupyter.history import history
 from broker.jupyter.names import is_unnamed
 from broker.jupyter.translation import evaluated, stderr
 from broker.jupyter.voice import utterance
@@ -33,6 +35,8 @@ logger = logging.getLogger(__name__)
 
 MOST_ID = 128  # characters of a session_id
 SHUTDOWN, INTERRUPT, DEBUG = "shutdown_request", "interrupt_request", "debug_request"
+HISTORY = "history_request"
+MOST_CELLS = 1000  # of a session's last that a history is made of
 REPLACED = 4410  # by another connection of the same client's
 WEBVIEW = "vscode-webview:"  # pages of VS Code, which no site can be
 # Jupyter's own server, where it is a client (`--gateway-url`), takes every frame for text: a binary
@@ -146,6 +150,9 @@ class Channels(websocket.WebSocketHandler):
         if asked.type == SHUTDOWN and self._runs:
             await self._shut_down(asked)
             return
+        if asked.type == HISTORY and asked.channel in CHANNELS:
+            await self._tell_history(asked)
+            return
         execute = self.exchange.serve(self.follower, asked)
         if execute is not None:
             self._note(execute)
@@ -156,6 +163,17 @@ class Channels(websocket.WebSocketHandler):
 
     def _note(self, request: Request) -> None:
         audited.asked(self.house.audit, self, self.session.name, request)
+
+    async def _tell_history(self, asked: Asked) -> None:
+        """Tell what has run, as the transcript has it; who only watches may know it, too."""
+        session = self.session
+        generation = session.generation or session.mark.generation
+        try:
+            kept = await self.house.scribe.cells(session.key, MOST_CELLS)
+            content = await asyncio.to_thread(history, kept, asked.content, generation)
+            self.exchange.answer(self.follower, asked, content)
+        except BrokerError as error:
+            self.exchange.refuse(self.follower, asked, error)
 
     async def _shut_down(self, asked: Asked) -> None:
         """End the kernel, or give the session a new one; a session that has a name stays."""
