@@ -6,12 +6,15 @@ from collections import deque
 from itertools import islice
 from math import inf
 from sys import getsizeof
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 Kept = TypeVar("Kept")
 
 FEW = 32  # members, which are counted without being laid out first
+SOME = 4096  # of many, counted at once
 NESTING = (dict, list)
+NUMBERS = frozenset((int, float, bool, type(None)))
+NUMBER = 32  # bytes of one of at most 64 bits
 
 
 class Replay(Generic[Kept]):
@@ -92,25 +95,28 @@ class Replay(Generic[Kept]):
 def size_of(value: object, most: float = inf) -> int:
     """Return how many bytes of memory plain data holds, keys and all.
 
-    What stands in it twice counts twice. Counting stops when it is over `most`.
+    What stands in it twice counts twice, and each of many numbers as NUMBER. Counting stops soon
+    after it is over `most`.
     """
-    size, left = 0, [value]
+    size = getsizeof(value)
+    left: list[Any] = [value] if isinstance(value, NESTING) else []
     while left and size <= most:
-        value = left.pop()
-        size += getsizeof(value)
-        if size > most:
-            break  # before a long list is copied for nothing
-        if isinstance(value, dict):
-            if len(value) <= FEW:  # an event itself, a MIME bundle
-                size += sum(map(getsizeof, value))
-                for item in value.values():
-                    if isinstance(item, NESTING):
-                        left.append(item)
-                    else:
-                        size += getsizeof(item)
-                continue
-            left.extend(value)
-            left.extend(value.values())
-        elif isinstance(value, list):
-            left.extend(value)
+        holder = left.pop()
+        is_map = isinstance(holder, dict)
+        if len(holder) <= FEW:  # an event itself, a MIME bundle
+            if is_map:
+                size += sum(map(getsizeof, holder))
+            for item in holder.values() if is_map else holder:
+                size += getsizeof(item)
+                if isinstance(item, NESTING):
+                    left.append(item)
+            continue
+        # Without a step of Python's for each member.
+        for part in (holder, holder.values()) if is_map else (holder,):
+            members = iter(part)
+            while size <= most and (some := [*islice(members, SOME)]):
+                kinds = set(map(type, some))
+                size += NUMBER * len(some) if kinds <= NUMBERS else sum(map(getsizeof, some))
+                if not kinds.isdisjoint(NESTING):
+                    left.extend([item for item in some if isinstance(item, NESTING)])
     return size

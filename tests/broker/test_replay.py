@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -129,11 +131,37 @@ def test_counting_ends_at_what_nobody_keeps() -> None:
     assert size_of(endless, 1000) > 1000
 
 
+SCALARS = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats() | st.text()
 JSON_VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats() | st.text(),
+    SCALARS,
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
     max_leaves=30,
 )
+
+
+def one_by_one(value: object) -> int:
+    """Return what is held, told member by member."""
+    size = sys.getsizeof(value)
+    if isinstance(value, dict):
+        size += sum(map(sys.getsizeof, value)) + sum(map(one_by_one, value.values()))
+    elif isinstance(value, list):
+        size += sum(map(one_by_one, value))
+    return size
+
+
+@settings(max_examples=50)
+@given(
+    st.lists(SCALARS | st.lists(SCALARS, max_size=2), max_size=4),
+    st.sampled_from([1, 20, 2000]),
+    st.booleans(),
+)
+def test_what_is_counted_at_once_is_what_each_member_takes(
+    few: list[object], times: int, in_map: bool
+) -> None:
+    many = few * times
+    value: object = {str(at): one for at, one in enumerate(many)} if in_map else many
+    counted = one_by_one(value)
+    assert 0.8 * counted <= size_of(value) <= 1.5 * counted
 
 
 # As JSON, a control character is six; in msgpack a character is four bytes at most.

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-TIMEOUT = 30.0  # s
+TIMEOUT = 60.0  # s
 
 Json = dict[str, Any]
 

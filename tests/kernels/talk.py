@@ -19,7 +19,7 @@ from kernels.messages import Message
 from kernels.spec import KernelSpec
 
 LIGHT = KernelSpec(preload=())  # what most tests use: nothing beyond the kernel itself
-TIMEOUT = 30.0
+TIMEOUT = 60.0
 
 
 @dataclass

@@ -29,12 +29,16 @@ class Slow:
         while True: pass
 class Deaf:
     def __repr__(self):
-        import hashlib, time
-        def work(rounds):
-            began = time.thread_time()
-            hashlib.pbkdf2_hmac('sha512', b'', b'', rounds)
-            return time.thread_time() - began
-        return str(work(int(10**5 * 10 / work(10**5))))  # 10 s of C code
+        import ctypes, threading, time
+        c, barrier = ctypes.CDLL(None), ctypes.create_string_buffer(64)
+        c.pthread_barrier_init(barrier, None, 2)
+        def meet():
+            while not get_ipython().kernel._debugging._is_left: time.sleep(0.05)
+            c.pthread_barrier_wait(barrier)
+        thread = threading.Thread(target=meet)
+        thread.pydev_do_not_trace = thread.is_pydev_daemon_thread = True
+        thread.start()
+        return str(c.pthread_barrier_wait(barrier))  # C code, which no signal ends
 """
 
 
@@ -115,7 +119,9 @@ async def test_what_is_evaluated_at_a_breakpoint_has_an_end(
         cell, thread, frame = await stopped(talk, "slow = Slow()\ny = 20\ny + 22", 3)
         began = time.monotonic()
         answered = await told(talk, "evaluate", expression=expression, frameId=frame)
-        assert LIMIT <= time.monotonic() - began < LIMIT + GRACE + 2
+        assert (
+            LIMIT <= time.monotonic() - began < LIMIT + GRACE + 20
+        )  # some machines have much else to do
         assert "TookTooLong" in str(answered) or "Slow object at" in str(answered), answered
         good = await told(talk, "evaluate", expression="y + 1", frameId=frame)
         assert (good["success"], good["body"]["result"]) == (True, "21")
@@ -164,7 +170,7 @@ async def test_what_cannot_be_stopped_is_refused_and_so_is_what_comes_after_it(
         assert (await told(talk, "disconnect"))["success"]
         info = (await told(talk, "debugInfo"))["body"]
         assert (info["isStarted"], info["stoppedThreads"], info["breakpoints"]) == (False, [], [])
-        await talk.until(lambda: cell.reply is not None and cell.idle, timeout=120)
+        await talk.until(lambda: cell.reply is not None and cell.idle)
         assert cell.value == "42"  # once the C code has ended
         assert "restart the kernel" in (await told(talk, "initialize"))["message"]
 

@@ -26,7 +26,7 @@ from tests.system.described import check_answer, check_event
 
 JSON = "broker.v1.json"
 MSGPACK = "broker.v1.msgpack"
-TIMEOUT = 30.0
+TIMEOUT = 60.0
 
 Event = dict[str, Any]
 
