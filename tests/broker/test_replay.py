@@ -161,7 +161,7 @@ def test_what_is_counted_at_once_is_what_each_member_takes(
     many = few * times
     value: object = {str(at): one for at, one in enumerate(many)} if in_map else many
     counted = one_by_one(value)
-    assert 0.8 * counted <= size_of(value) <= 1.5 * counted
+    assert 0.8 * counted <= size_of(value) <= 2 * counted  # `None` counts as a number
 
 
 # As JSON, a control character is six; in msgpack a character is four bytes at most.
