@@ -63,7 +63,7 @@ class Link:
         self._unsent = bytearray()
         self._queued = 0  # bytes of both
         self._flowing = True  # not held back by whoever reads
-        self._due = False  # a turn is scheduled
+        self._due: asyncio.Handle | None = None  # of the turn that is scheduled
         self._retry: asyncio.TimerHandle | None = None
         self._patience = RETRY
         self._connect()
@@ -96,7 +96,10 @@ class Link:
             self._loop.remove_reader(self._socket)
 
     def look(self) -> None:
-        """Take a turn now; one that waits for its turn is left to it."""
+        """Take a turn now, be it in place of the one that is scheduled."""
+        if self._due is not None:
+            self._due.cancel()
+            self._due = None
         self._turn()
 
     def close(self) -> None:
@@ -133,17 +136,16 @@ class Link:
         self._patience = min(2 * self._patience, RETRY_MOST)
 
     def _schedule(self) -> None:
-        if not self._due:
-            self._due = True
-            self._loop.call_soon(self._go_on)
+        if self._due is None:
+            self._due = self._loop.call_soon(self._go_on)
 
     def _go_on(self) -> None:
-        self._due = False
+        self._due = None
         self._turn()
 
     def _turn(self) -> None:
         """Hand over what is there, up to a bound; the rest comes when others had their turn."""
-        if self._due or not self._flowing or self._socket is None:
+        if self._due is not None or not self._flowing or self._socket is None:
             return
         began = self._loop.time()
         try:

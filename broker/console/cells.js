@@ -257,7 +257,7 @@ export class Cell {
         answer(input.value);
       });
     }
-    this.box.append(this.asked);
+    this.box.after(this.asked); // below what is printed meanwhile, and not cleared with it
     this.asked.querySelector("input")?.focus({ preventScroll: false });
   }
 

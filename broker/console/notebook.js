@@ -119,7 +119,7 @@ export class Notebook {
     if (event.type === "session") return this.session(event);
     const cell = this.of(event);
     if (!cell) return;
-    if (event.type !== "input_request" && event.type !== "done") cell.endQuestion();
+    if (PAST.has(event.type)) cell.endQuestion();
     const take = TAKE[event.type];
     if (take) take(cell, event, this);
   }
@@ -212,6 +212,10 @@ export class Notebook {
     for (const cell of this.byId.values()) cell.tick?.();
   }
 }
+
+// What tells that somebody else has answered what a cell asked. Its threads may print meanwhile, and
+// what it printed before may be heard after.
+const PAST = new Set(["result", "value", "error"]);
 
 const TAKE = {
   queued: (cell, event) => cell.wait(event.position),

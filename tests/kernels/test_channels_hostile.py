@@ -376,6 +376,28 @@ async def test_a_turn_ends_once_after_all_of_its_messages(hostile: Channels, raw
     assert told == ["one", "two", "end of iopub"]
 
 
+async def test_a_channel_that_is_looked_at_is_read_even_where_its_turn_is_to_come(
+    hostile: Channels, raw: Raw
+) -> None:
+    """What was slow to take in is followed by a rest, and then by turns in the channels' order."""
+    told: list[str] = []
+
+    def receive(channel: str, message: Message) -> None:
+        if message.type == "slow":
+            time.sleep(1.5 * LONG_TURN)
+        if channel == "stdin":
+            hostile.look("iopub")
+        told.append(message.type)
+
+    hostile.receiver = receive
+    await raw.write("iopub", raw.message("slow"))
+    await until(lambda: told == ["slow"])
+    await raw.write("iopub", raw.message("text"))
+    await raw.write("stdin", raw.message("question"))
+    await until(lambda: len(told) == 3)
+    assert told == ["slow", "text", "question"]
+
+
 async def test_a_channel_that_is_looked_at_is_read_in_the_same_turn(
     hostile: Channels, raw: Raw
 ) -> None:

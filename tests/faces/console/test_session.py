@@ -75,6 +75,26 @@ def test_what_a_cell_asks_is_answered_in_place_and_a_password_is_masked(
     expect(page.locator(".asked")).to_have_count(0)
 
 
+def test_a_question_stays_while_threads_print_and_clear(tab: Tab, client: Broker) -> None:
+    with client.session("prints") as session:
+        session.execute("1")
+    page = tab.session("prints")
+    page.get_by_label("Code to run").fill(
+        "import threading\nfrom IPython.display import HTML, clear_output, display\n"
+        "def meanwhile():\n"
+        "    print('first'); clear_output(); print('second'); display(HTML('<b>third</b>'))\n"
+        "threading.Timer(1, meanwhile).start()\nprint('got', input('name? '))"
+    )
+    page.get_by_role("button", name="Run", exact=True).click()
+    cell = page.locator(".cell.by-hand")
+    expect(cell.locator(".stdout")).to_have_text("second")
+    expect(cell.locator("iframe")).to_have_count(1)
+    page.get_by_label("name?").fill("Ann")
+    page.keyboard.press("Enter")
+    expect(cell.locator(".stdout").last).to_contain_text("got Ann")
+    expect(page.locator(".asked")).to_have_count(0)
+
+
 def test_what_runs_is_interrupted_and_a_session_restarted_and_killed(
     tab: Tab, client: Broker
 ) -> None:
