@@ -352,10 +352,10 @@ async def test_many_small_messages_leave_the_loop_to_others_in_between(
     hostile.receiver = receive
     await raw.write("iopub", raw.message("stream") * 500)
     writing = asyncio.ensure_future(raw.write("iopub", raw.message("stream") * 4500))
-    began = time.monotonic()
+    began = time.thread_time()  # whoever else uses the machine adds nothing to it
     while not done.is_set():
         await asyncio.sleep(0)
-        now = time.monotonic()
+        now = time.thread_time()
         longest, began = max(longest, now - began), now
     await writing
     assert longest < 10 * TURN
