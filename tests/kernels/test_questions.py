@@ -127,7 +127,7 @@ async def test_c_code_that_blocks_costs_a_thread_and_not_the_answer(talk: Talk) 
     await fresh(talk, "stuck = Stuck()\nplain = 5")
     began = time.monotonic()
     found = await rows(talk)
-    assert 1 < time.monotonic() - began < 2
+    assert 1 < time.monotonic() - began < 10
     assert found["stuck"]["preview"] == "<__main__.Stuck object>"
     assert found["plain"]["preview"] == "5"
     assert (await rows(talk, names=["plain"]))["plain"]["preview"] == "5"
@@ -245,7 +245,7 @@ async def test_objects_that_hang_are_stopped(talk: Talk, kind: str, code: str) -
     await fresh(talk, "hangs, slow = Hangs(), Slow()")
     began = time.monotonic()
     await ask(talk, kind, code=code, cursor=len(code))
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 10
     assert await talk.value("1 + 1") == "2"
     assert "slow" in await rows(talk, names=["slow"])
 

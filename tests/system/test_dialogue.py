@@ -216,7 +216,7 @@ async def test_ten_calls_at_once_take_the_time_of_one(peer: Peer) -> None:
     tasks = set()
 
     async def answer(call: Event) -> None:
-        await asyncio.sleep(0.05)  # what the tool takes
+        await asyncio.sleep(1)  # what the tool takes
         await peer.send({"type": "tool_result", "call": call["call"], "value": call["args"][0]})
 
     await start(peer, "import asyncio\nawait asyncio.gather(*(echo.aio(n) for n in range(10)))")
@@ -225,7 +225,7 @@ async def test_ten_calls_at_once_take_the_time_of_one(peer: Peer) -> None:
         if event["type"] == "tool_call":
             tasks.add(asyncio.create_task(answer(event)))
     assert event["status"] == "ok"
-    assert time.monotonic() - began < 0.4
+    assert 1 < time.monotonic() - began < 5
     assert said(peer, "result")[0]["data"]["text/plain"] == str(list(range(10)))
 
 
