@@ -213,8 +213,7 @@ export class Notebook {
   }
 }
 
-// What tells that somebody else has answered what a cell asked. Its threads may print meanwhile, and
-// what it printed before may be heard after.
+// What tells that somebody else has answered what a cell asked: its threads may print meanwhile.
 const PAST = new Set(["result", "value", "error"]);
 
 const TAKE = {

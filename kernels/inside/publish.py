@@ -199,10 +199,11 @@ class Publisher:
         """Tell whether whoever has new text should send it: the timer's thread may be kept from it.
 
         A line should, when nothing went out for FLUSH_AFTER and a request has run for as long;
-        and any text when some has waited for as long.
+        and any text when some has waited for twice as long: the end of its line follows at once.
         """
         now = time.monotonic()
-        return now >= self._due_at and (text.endswith("\n") or (self._set and now >= self._late_at))
+        late = self._set and now >= self._late_at + FLUSH_AFTER
+        return now >= self._due_at and (late or text.endswith("\n"))
 
     def arm(self) -> None:
         """See to it that what is gathered goes out in time."""

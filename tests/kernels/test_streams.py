@@ -158,6 +158,17 @@ async def test_text_comes_from_a_cell_that_lets_no_other_thread_run(talk: Talk) 
     await end(talk.kernel)
 
 
+async def test_a_line_that_comes_late_is_sent_whole(talk: Talk) -> None:
+    """`print` writes the end of a line by itself."""
+    late = (
+        "import sys, time\n_publisher = sys.stdout.pub_thread\n"
+        "_publisher._due_at, _publisher._late_at = 0.0, time.monotonic() - 0.001\n"
+        "_publisher._set = True\n"
+    )
+    said = await talk.run(f"{late}print('whole')")
+    assert [one["text"] for one in said.contents("stream")] == ["whole\n"]
+
+
 async def test_what_is_shown_comes_at_once(talk: Talk) -> None:
     said = talk.start(f"print('before')\ndisplay('up')\n{HOLD}")
     await talk.until(lambda: said.data)

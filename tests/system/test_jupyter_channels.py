@@ -394,4 +394,5 @@ async def test_a_notebooks_cell_that_outlived_its_broker_is_told_in_full(
                     for each in notebook.came
                     if each["header"]["msg_type"] == "stream"
                 ]
-                assert "".join(texts) == "after\n"
+                # The end of the line before may be heard after the broker's death.
+                assert "".join(texts).lstrip("\n") == "after\n"
