@@ -64,10 +64,10 @@ def _range(cells: Cells, asked: Json, generation: int) -> Chosen:
     after = max((told["execution_count"] or 0 for _, told in here), default=0) + 1
     start, stop = _number(asked, "start", 0), _number(asked, "stop", 0)
     start, stop = start + after * (start < 0), stop + after * (stop < 0) or after
-    chosen = _numbered(
-        [(one, told) for one, told in here if start <= (told["execution_count"] or 0) < stop]
-    )
-    return [(0, one, told) for _, one, told in chosen] if wanted == generation else chosen
+    number = 0 if wanted == generation else wanted
+    return [
+        (number, one, told) for one, told in here if start <= (told["execution_count"] or 0) < stop
+    ]
 
 
 def _search(cells: Cells, asked: Json, generation: int) -> Chosen:

@@ -119,9 +119,8 @@ async def test_what_is_evaluated_at_a_breakpoint_has_an_end(
         cell, thread, frame = await stopped(talk, "slow = Slow()\ny = 20\ny + 22", 3)
         began = time.monotonic()
         answered = await told(talk, "evaluate", expression=expression, frameId=frame)
-        assert (
-            LIMIT <= time.monotonic() - began < LIMIT + GRACE + 20
-        )  # some machines have much else to do
+        took = time.monotonic() - began
+        assert LIMIT <= took < LIMIT + GRACE + 20  # some machines have much else to do
         assert "TookTooLong" in str(answered) or "Slow object at" in str(answered), answered
         good = await told(talk, "evaluate", expression="y + 1", frameId=frame)
         assert (good["success"], good["body"]["result"]) == (True, "21")
