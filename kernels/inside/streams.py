@@ -167,6 +167,7 @@ class CellStream(OutStream):
         self._line_sent = 0.0  # of the monotonic clock: when it last was
         self._awaited = False  # a call of `_release_late`
         self._taken: list[bytes] = []  # from the descriptor, while a signal handler may break in
+        self._taking = False  # a thread has read, or is about to, and has not handed it on
 
     def capture(self, loop: Any) -> None:
         """Become this process's, and have the loop read what is written to the descriptor."""
@@ -294,12 +295,14 @@ class CellStream(OutStream):
             return False
         with self.pending.lock:
             data, before = map(os.read, (self._fid,), _ALL), len(self._taken)
+            self._taking = True
             try:
                 self._taken.extend(data)
             except OSError:
                 if len(self._taken) > before:  # something was: a signal handler raises this
                     raise
                 if not before:
+                    self._taking = False
                     return True  # nothing there: another thread has taken it
             everything = b"".join(self._taken)
             self._taken.clear()
@@ -311,6 +314,7 @@ class CellStream(OutStream):
                 # Whichever thread came by, a control request's among them: it is the cell's.
                 self.pending.add(self, self._parent_header_global, text)
                 self.pub_thread.arm()
+            self._taking = False
         return bool(everything)
 
     def flush(self) -> None:
@@ -343,7 +347,8 @@ class CellStream(OutStream):
 
     def _collect_all(self) -> None:
         for stream in CellStream.captured:
-            if stream.is_readable():
+            # In this order: what is not there any more, somebody has begun to take before.
+            if stream.is_readable() or stream._taking:
                 stream.collect()
 
     def is_readable(self) -> bool:

@@ -54,6 +54,28 @@ async def test_output_comes_in_the_order_it_was_written_and_before_idle(talk: Ta
     assert said.late == []
 
 
+async def test_what_a_thread_has_only_just_read_comes_before_what_is_printed_after_it(
+    talk: Talk,
+) -> None:
+    await talk.run(
+        "import os, sys, threading\n"
+        "budget = sys.stdout.budget\n"
+        "admit, read, printed = budget.admit, threading.Event(), threading.Event()\n"
+        "def slowly(name, text):\n"
+        "    if text == 'written\\n' and threading.get_native_id() != os.getpid():\n"
+        "        read.set()\n"
+        "        printed.wait(0.5)\n"
+        "    return admit(name, text)\n"
+        "budget.admit = slowly"
+    )
+    said = await talk.run(
+        f"print('x' * {OUTPUT})\n_ = os.write(1, b'written\\n'), read.wait(60)\n"
+        "print('printed')\nprinted.set()"
+    )
+    await talk.run("budget.admit = admit")
+    assert said.text().endswith("x\nwritten\nprinted\n")
+
+
 async def test_stdout_and_stderr_keep_their_order(talk: Talk) -> None:
     said = await talk.run(
         "import os, sys\n"
