@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import codeop
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from prompt_toolkit import PromptSession
     from prompt_toolkit.completion import Completer
     from prompt_toolkit.history import History
+    from prompt_toolkit.input import Input
     from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
     from prompt_toolkit.lexers import Lexer
 
@@ -112,6 +115,8 @@ def make_prompt(
     """
     from prompt_toolkit import PromptSession
 
+    if sys.stdin.isatty():
+        terminal.setdefault("input", keys_of(sys.stdin))
     return PromptSession(
         multiline=True,
         history=open_history(history) if isinstance(history, Path) else history,
@@ -123,6 +128,21 @@ def make_prompt(
         complete_in_thread=True,
         **terminal,
     )
+
+
+def keys_of(stdin: TextIO) -> Input:
+    """Return the keys of a terminal, which stay ours while something is printed above the prompt.
+
+    prompt_toolkit gives the terminal its lines back meanwhile: Ctrl-D would be lost, Ctrl-C a
+    signal, and whatever else is typed shown twice.
+    """
+    from prompt_toolkit.input.vt100 import Vt100Input
+
+    class Keys(Vt100Input):
+        def cooked_mode(self) -> AbstractContextManager[None]:
+            return nullcontext()
+
+    return Keys(stdin)
 
 
 def bindings(*, completes: bool = False) -> KeyBindings:

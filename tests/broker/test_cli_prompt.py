@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from prompt_toolkit.output import DummyOutput
 from broker.cli.prompt import indent_after, is_complete, make_prompt
 from broker.cli.text import age, plural, size
 from tests.broker.scripted_peer import Peer, running_peer
-from tests.terminal import CTRL_D, broker_on_terminal
+from tests.terminal import CTRL_C, CTRL_D, ENTER, UP, broker_on_terminal, terminal
 
 
 @pytest.fixture
@@ -93,6 +95,33 @@ def test_a_conversation_on_a_terminal(peer: Peer, tmp_path: Path) -> None:
         assert person.end() == 0
     history = tmp_path / ".local" / "state" / "kernel-broker" / "history"
     assert "+x\n" in history.read_text()
+
+
+@pytest.mark.parametrize("key", [CTRL_C, CTRL_D, UP])
+def test_a_key_pressed_while_something_is_printed_above_stays_a_key(
+    tmp_path: Path, key: str
+) -> None:
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    program = (
+        "import pathlib, sys\n"
+        "from prompt_toolkit.application import run_in_terminal\n"
+        "from prompt_toolkit.history import InMemoryHistory\n"
+        "from broker.cli.prompt import make_prompt\n"
+        "def above(): print('above', flush=True); pathlib.Path(sys.argv[1]).read_bytes()\n"
+        "prompt = make_prompt(InMemoryHistory(['earlier']))\n"
+        "try: print(prompt.prompt('> ', pre_run=lambda: run_in_terminal(above)) + '!')\n"
+        "except BaseException as error: print(type(error).__name__)\n"
+    )
+    with terminal([sys.executable, "-c", program, str(gate)], env=os.environ) as person:
+        person.until("above")
+        person.press(key)
+        gate.write_bytes(b"")
+        if key == UP:
+            person.until("earlier")
+            person.press(ENTER)
+        person.until({CTRL_C: "KeyboardInterrupt", CTRL_D: "EOFError", UP: "earlier!"}[key])
+        assert "^" not in person.all  # nor is it shown as it was pressed
 
 
 def test_one_thing_is_no_plural() -> None:
