@@ -15,7 +15,6 @@ KERNEL_IMPORTS = (
     "IPython.core.completer",
     "IPython.core.historyapp",
     "jupyter_client.session",
-    "matplotlib_inline.config",
     "IPython.core.completerlib",
     "IPython.core.debugger",
     "IPython.core.logger",
@@ -30,7 +29,7 @@ KERNEL_IMPORTS = (
     "stack_data",
     "encodings.idna",
 )
-OPTIONAL = {"matplotlib_inline.config", "ipykernel.debugger"}
+OPTIONAL = {"ipykernel.debugger"}
 
 
 def preload(modules: list[str], *, kernel: bool) -> None:

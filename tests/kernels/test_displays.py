@@ -128,3 +128,13 @@ async def test_a_form_that_never_comes_is_interrupted_like_other_code(
     await talk.interrupt()
     await talk.end(said)
     assert await talk.value("6 * 7") == "42"
+
+
+async def test_without_a_preload_plots_are_shown_and_nothing_is_imported_before_them(
+    talk: Talk,
+) -> None:
+    loaded = "[name for name in ('matplotlib', 'numpy') if name in __import__('sys').modules]"
+    assert await talk.value(loaded) == "[]"
+    said = await talk.run("import matplotlib.pyplot as plt\n_ = plt.plot([1, 2])")
+    [shown] = said.contents("display_data")
+    assert "image/png" in shown["data"]
