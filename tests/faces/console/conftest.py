@@ -81,10 +81,18 @@ class Tab:
         return page
 
 
-@pytest.fixture(scope="module")
-def broker(short_dir: Callable[[], Path]) -> Iterator[RunningBroker]:
+@pytest.fixture(scope="session")
+def shared_broker(short_dir: Callable[[], Path]) -> Iterator[RunningBroker]:
     with broker_process(short_dir(), "--warm", "3", BROKER_LOG_LEVEL="debug") as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def broker(shared_broker: RunningBroker) -> Iterator[RunningBroker]:
+    """One broker for all modules of this worker; the sessions that one leaves behind end."""
+    before = shared_broker.sessions()
+    yield shared_broker
+    shared_broker.end(shared_broker.sessions() - before)
 
 
 @pytest.fixture(scope="module")

@@ -35,10 +35,11 @@ display(HTML(
 """
 
 
-def frame_of(page: Page, text: str) -> FrameLocator:
-    """Return the frame whose output holds a text, scrolled into view."""
+def frame_of(page: Page, text: str, of: int) -> FrameLocator:
+    """Return the frame whose output holds a text, scrolled into view; once there are so many."""
     frames = page.locator(".markup iframe")
-    for at in range(frames.count()):
+    expect(frames).to_have_count(of)
+    for at in range(of):
         frames.nth(at).scroll_into_view_if_needed()
         found = frames.nth(at).content_frame
         expect(found.locator("link")).to_be_attached()
@@ -51,14 +52,13 @@ def test_html_keeps_its_own_styles(tab: Tab, client: Broker) -> None:
     with client.session("styled") as session:
         assert session.execute(STYLED).status == "ok"
     page = tab.session("styled")
-    expect(page.locator(".markup iframe")).to_have_count(3)
-    cell = frame_of(page, "19.000000").locator("td").first
+    cell = frame_of(page, "19.000000", of=3).locator("td").first
     expect(cell).to_have_css("background-color", "rgb(10, 20, 30)")
     expect(cell).to_have_css("color", "rgb(250, 240, 230)")
-    shown = frame_of(page, "styled").locator("#here")
+    shown = frame_of(page, "styled", of=3).locator("#here")
     expect(shown).to_have_css("color", "rgb(1, 2, 3)")
     expect(shown).to_have_css("border-left", "7px solid rgb(4, 5, 6)")
-    other = frame_of(page, "an attribute is stronger")
+    other = frame_of(page, "an attribute is stronger", of=3)
     expect(other.locator("#strong")).to_have_css("color", "rgb(1, 1, 1)")
     expect(other.locator("#loud")).to_have_css("color", "rgb(7, 7, 7)")
     expect(other.get_by_text("more")).to_be_hidden()
@@ -118,10 +118,10 @@ def test_another_theme_leaves_the_markup_of_outputs_as_it_is(tab: Tab, client: B
     page = tab.session("classes")
     for scheme, paper in (("light", "255, 255, 255"), ("dark", "22, 27, 36")):
         page.emulate_media(color_scheme=scheme)
-        inside = frame_of(page, "on any")
+        inside = frame_of(page, "on any", of=2)
         expect(inside.locator("html")).to_have_css("background-color", f"rgb({paper})")
         expect(inside.locator("p.told")).to_be_visible()
-        white = frame_of(page, "on white")
+        white = frame_of(page, "on white", of=2)
         expect(white.locator("p.told")).to_be_visible()
         expect(white.locator("html")).to_have_css("background-color", "rgb(255, 255, 255)")
 
@@ -141,10 +141,9 @@ def test_what_colours_some_of_it_stays_on_the_paper_it_was_made_for(
         session.execute(code)
     tab.page.emulate_media(color_scheme="dark")
     page = tab.session("papers")
-    expect(page.locator(".markup iframe")).to_have_count(4)
     papers = {"ink": "255, 255, 255", "paper": "255, 255, 255", "both": "22, 27, 36"}
     for text, paper in (papers | {"neither": "22, 27, 36"}).items():
-        found = frame_of(page, text).locator("html")
+        found = frame_of(page, text, of=4).locator("html")
         expect(found).to_have_css("background-color", f"rgb({paper})")
 
 
