@@ -68,6 +68,7 @@ class Connection:
         """
         if not commands:
             return []
+        cancelled = _cancellations()
         try:
             async with asyncio.timeout(self._patience), self._gate:
                 pipeline = self._client.pipeline(transaction=atomic)
@@ -83,6 +84,11 @@ class Connection:
             raise StoreUnavailable(message) from error
         except (RedisError, OSError) as error:
             raise StoreUnavailable(f"the store {self.url} cannot be used: {error}") from error
+        finally:
+            # Whoever was cancelled as a command had just gone out has not heard of it: redis sends
+            # in `asyncio.wait_for`, which then returns as if nothing was, before Python 3.12.
+            if _cancellations() > cancelled:
+                raise asyncio.CancelledError
         return replies
 
     async def run(
@@ -115,6 +121,12 @@ class Connection:
                 yield keys
             if cursor == 0:
                 return
+
+
+def _cancellations() -> int:
+    """Return how often the task that calls was told to end, and has not been told otherwise."""
+    task = asyncio.current_task()
+    return 0 if task is None else task.cancelling()
 
 
 def load_script(name: str) -> Script:
