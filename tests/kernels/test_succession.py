@@ -306,7 +306,8 @@ async def test_a_kernel_on_somebodys_files_is_not_adopted_before_it_is_bound(
 async def test_a_zygote_that_does_not_leave_is_let_go_of(
     directory: Path, isolation: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Zygote, "leave", lambda _: None)
+    # It hangs, that is: one that merely were not told would take its successor for no good.
+    monkeypatch.setattr(Zygote, "leave", lambda zygote: os.kill(zygote.pid, signal.SIGSTOP))
     monkeypatch.setattr("kernels.succession.STOP_PATIENCE", 0.1)
     spec = KernelSpec(preload=(), recycle_forks=1)
     async with launching(directory, isolation, spec) as launcher:
