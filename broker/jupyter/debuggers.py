@@ -16,7 +16,7 @@ GRACE = 60.0  # s for a client that has lost its connection; a page tries again 
 DEBUG = "debug_request"
 # Looked at beside a debugger, and where there is none.
 LOOKS = ("debugInfo", "inspectVariables", "richInspectVariables", "modules", "copyToGlobals")
-LEAVES = ("disconnect", "terminate")  # for everybody: a kernel has one debugger
+LEAVES = "disconnect"  # for everybody: a kernel has one debugger
 DISCONNECT = (  # as DAP has it
     b'{"type":"request","seq":1,"command":"disconnect",'
     b'"arguments":{"restart":false,"terminateDebuggee":false}}'
@@ -37,7 +37,7 @@ class Debuggers:
     def note(self, follower: Follower, content: dict[str, Any]) -> None:
         """Note what a client asks of the debugger."""
         command = content.get("command")
-        if command in LEAVES:
+        if command == LEAVES:
             self.forget_all()
         elif command not in LOOKS:
             self._users.add(follower)

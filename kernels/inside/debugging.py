@@ -33,6 +33,8 @@ MAX_TOLD = 1000  # characters of an error
 # Those that ipykernel serves itself, by the user's objects: always, and where nothing is stopped.
 OWN, OWN_AT_REST = ("inspectVariables", "modules"), ("richInspectVariables", "variables")
 
+SPARED = {"terminateDebuggee": False}
+
 QUIET = "PYDEVD_DISABLE_FILE_VALIDATION"  # else debugpy prints into the next cell's output
 
 
@@ -122,6 +124,8 @@ class Debugging:
         debugger = self._kernel.debugger
         if debugger is None:
             return "debugpy is not installed"
+        if request["command"] == "terminate":
+            return "a debugger does not end the kernel; `disconnect` lets go of it"
         if request["command"] == "initialize" and self._is_left:
             return "debugpy could not be stopped, and was left; restart the kernel to debug again"
         if request["command"] == "initialize" and not debugger.debugpy_initialized:
@@ -208,6 +212,16 @@ def _told(error: BaseException) -> str:
         return repr(error)[:MAX_TOLD]
     except Exception:
         return type(error).__name__
+
+
+def sparing(request: dict[str, Any]) -> dict[str, Any]:
+    """Return a request without the wish that the kernel end with the debugging.
+
+    debugpy would have it exit: with its variables, and often before its answer is out.
+    """
+    if request["command"] != "disconnect":
+        return request
+    return {**request, "arguments": {**(request.get("arguments") or {}), **SPARED}}
 
 
 def refusal(request: dict[str, Any], why: str) -> dict[str, Any]:

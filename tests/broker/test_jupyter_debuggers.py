@@ -58,13 +58,17 @@ async def test_who_comes_back_in_time_has_the_debugger_still() -> None:
     assert left(stage) == []
 
 
-@on_manual_time
-async def test_of_who_cannot_come_back_the_debugger_is_left_at_once() -> None:
-    stage = Stage()
-    one, _ = stage.come()
-    ask(stage, one, "initialize", "attach")
-    stage.exchange.leave(one, comes_back=False)
-    assert len(left(stage)) == 1
+@pytest.mark.parametrize("commands", [("initialize", "attach"), ("attach", "terminate")])
+def test_of_who_cannot_come_back_the_debugger_is_left_at_once(commands: tuple[str, ...]) -> None:
+    @on_manual_time
+    async def leaves() -> None:
+        stage = Stage()
+        one, _ = stage.come()
+        ask(stage, one, *commands)
+        stage.exchange.leave(one, comes_back=False)
+        assert len(left(stage)) == 1
+
+    leaves()
 
 
 @pytest.mark.parametrize("commands", [("debugInfo", "inspectVariables"), ("attach", "disconnect")])

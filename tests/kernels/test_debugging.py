@@ -133,18 +133,30 @@ async def test_what_is_evaluated_at_a_breakpoint_has_an_end(
         assert (await talk.end(cell)).value == "42"
 
 
+@pytest.mark.parametrize("ends_it", [False, True])
 async def test_who_leaves_at_a_breakpoint_has_the_cell_go_on_and_may_come_back(
-    launcher: Launcher,
+    launcher: Launcher, ends_it: bool
 ) -> None:
     async with talking(launcher) as talk:
         for value in ("42", "43"):
             await attached(talk)
             cell, _, _ = await stopped(talk, f"x = 1\n{value}", 2)
-            assert (await told(talk, "disconnect", terminateDebuggee=False))["success"]
+            assert (await told(talk, "disconnect", terminateDebuggee=ends_it))["success"]
             assert (await talk.end(cell)).value == value
             info = (await told(talk, "debugInfo"))["body"]
             assert (info["isStarted"], info["stoppedThreads"]) == (False, [])
             assert info["breakpoints"] == []
+
+
+async def test_a_debugger_ends_no_kernel(launcher: Launcher) -> None:
+    async with talking(launcher) as talk:
+        await attached(talk)
+        cell, thread, _ = await stopped(talk, "x = 41\nx + 1", 2)
+        refused = await told(talk, "terminate")
+        assert not refused["success"]
+        assert "`disconnect`" in refused["message"]
+        assert (await told(talk, "continue", threadId=thread))["success"]
+        assert (await talk.end(cell)).value == "42"
 
 
 async def test_what_is_evaluated_where_nothing_runs_has_an_end(launcher: Launcher) -> None:
