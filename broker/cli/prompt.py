@@ -115,8 +115,8 @@ def make_prompt(
     """
     from prompt_toolkit import PromptSession
 
-    if sys.stdin.isatty():
-        terminal.setdefault("input", keys_of(sys.stdin))
+    if "input" not in terminal and sys.stdin.isatty():
+        terminal["input"] = keys_of(sys.stdin)
     return PromptSession(
         multiline=True,
         history=open_history(history) if isinstance(history, Path) else history,
@@ -133,8 +133,8 @@ def make_prompt(
 def keys_of(stdin: TextIO) -> Input:
     """Return the keys of a terminal, which stay ours while something is printed above the prompt.
 
-    prompt_toolkit gives the terminal its lines back meanwhile: Ctrl-D would be lost, Ctrl-C a
-    signal, and whatever else is typed shown twice.
+    prompt_toolkit gives the terminal its lines back meanwhile: Ctrl-D would be lost, and whatever
+    else is typed shown twice. So nothing that is run above the prompt can ask for a line.
     """
     from prompt_toolkit.input.vt100 import Vt100Input
 

@@ -16,7 +16,8 @@ GRACE = 60.0  # s for a client that has lost its connection; a page tries again 
 DEBUG = "debug_request"
 # Looked at beside a debugger, and where there is none.
 LOOKS = ("debugInfo", "inspectVariables", "richInspectVariables", "modules", "copyToGlobals")
-LEAVES = "disconnect"  # for everybody: a kernel has one debugger
+LEAVE = "disconnect"  # for everybody: a kernel has one debugger
+REFUSED = "terminate"  # by kernels of ours: who asks for it uses nothing
 DISCONNECT = (  # as DAP has it
     b'{"type":"request","seq":1,"command":"disconnect",'
     b'"arguments":{"restart":false,"terminateDebuggee":false}}'
@@ -37,9 +38,9 @@ class Debuggers:
     def note(self, follower: Follower, content: dict[str, Any]) -> None:
         """Note what a client asks of the debugger."""
         command = content.get("command")
-        if command == LEAVES:
+        if command == LEAVE:
             self.forget_all()
-        elif command not in LOOKS:
+        elif command not in (*LOOKS, REFUSED):
             self._users.add(follower)
             self._wait_no_longer()  # for another, in whose place it is now
 

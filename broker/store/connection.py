@@ -70,6 +70,15 @@ class Connection:
             return []
         cancelled = _cancellations()
         try:
+            replies = await self._replies(commands, atomic=atomic)
+        except StoreUnavailable:
+            _heed(cancelled)
+            raise
+        _heed(cancelled)
+        return replies
+
+    async def _replies(self, commands: Sequence[Command], *, atomic: bool) -> list[Any]:
+        try:
             async with asyncio.timeout(self._patience), self._gate:
                 pipeline = self._client.pipeline(transaction=atomic)
                 async with pipeline:
@@ -84,11 +93,6 @@ class Connection:
             raise StoreUnavailable(message) from error
         except (RedisError, OSError) as error:
             raise StoreUnavailable(f"the store {self.url} cannot be used: {error}") from error
-        finally:
-            # Whoever was cancelled as a command had just gone out has not heard of it: redis sends
-            # in `asyncio.wait_for`, which then returns as if nothing was, before Python 3.12.
-            if _cancellations() > cancelled:
-                raise asyncio.CancelledError
         return replies
 
     async def run(
@@ -127,6 +131,16 @@ def _cancellations() -> int:
     """Return how often the task that calls was told to end, and has not been told otherwise."""
     task = asyncio.current_task()
     return 0 if task is None else task.cancelling()
+
+
+def _heed(before: int) -> None:
+    """Raise CancelledError if the task that calls was told to end since, and has not heard of it.
+
+    redis sends in `asyncio.wait_for`, which before Python 3.12 returns as if nothing was when the
+    word comes as a command has just gone out. It is heeded once the reply is there, or is none.
+    """
+    if _cancellations() > before:
+        raise asyncio.CancelledError
 
 
 def load_script(name: str) -> Script:

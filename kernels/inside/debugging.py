@@ -33,7 +33,8 @@ MAX_TOLD = 1000  # characters of an error
 # Those that ipykernel serves itself, by the user's objects: always, and where nothing is stopped.
 OWN, OWN_AT_REST = ("inspectVariables", "modules"), ("richInspectVariables", "variables")
 
-SPARED = {"terminateDebuggee": False}
+# What a debugger cannot do here, as DAP names it in the answer to `initialize`.
+UNABLE = dict.fromkeys(("supportsTerminateRequest", "supportTerminateDebuggee"), False)
 
 QUIET = "PYDEVD_DISABLE_FILE_VALIDATION"  # else debugpy prints into the next cell's output
 
@@ -221,7 +222,17 @@ def sparing(request: dict[str, Any]) -> dict[str, Any]:
     """
     if request["command"] != "disconnect":
         return request
-    return {**request, "arguments": {**(request.get("arguments") or {}), **SPARED}}
+    arguments = request.get("arguments")
+    given = arguments if isinstance(arguments, dict) else {}
+    return {**request, "arguments": {**given, "terminateDebuggee": False}}
+
+
+def modest(answer: Any) -> Any:
+    """Return an answer that promises nothing of what is refused."""
+    if not isinstance(answer, dict) or answer.get("command") != "initialize":
+        return answer
+    body = answer.get("body")
+    return {**answer, "body": {**body, **UNABLE}} if isinstance(body, dict) else answer
 
 
 def refusal(request: dict[str, Any], why: str) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from .asking import Asking
 from .budget import OutputBudget
 from .calls import DRIVE
 from .cells import Compiler
-from .debugging import Debugging, LazyStream, ParentsApart, refusal, sparing
+from .debugging import Debugging, LazyStream, ParentsApart, modest, refusal, sparing
 from .interrupts import Aim
 from .parcels import Parcels
 from .publish import Publisher
@@ -157,7 +157,7 @@ class Kernel(ParentsApart, IPythonKernel):
         """Serve a request to the debugger."""
         if why := await self._debugging.obstacle(msg):
             return refusal(msg, why)
-        return await self._debugging.answer(msg, super().do_debug_request(sparing(msg)))
+        return modest(await self._debugging.answer(msg, super().do_debug_request(sparing(msg))))
 
     def _publish_status_and_flush(self, *args: Any, **options: Any) -> None:
         flush()

@@ -167,7 +167,7 @@ class CellStream(OutStream):
         self._line_sent = 0.0  # of the monotonic clock: when it last was
         self._awaited = False  # a call of `_release_late`
         self._taken: list[bytes] = []  # from the descriptor, while a signal handler may break in
-        self._taking = False  # a thread has read, or is about to, and has not handed it on
+        self._taker = 0  # the thread that has read, or is about to, and has not handed it on
 
     def capture(self, loop: Any) -> None:
         """Become this process's, and have the loop read what is written to the descriptor."""
@@ -294,27 +294,32 @@ class CellStream(OutStream):
         if self._fid is None:
             return False
         with self.pending.lock:
-            data, before = map(os.read, (self._fid,), _ALL), len(self._taken)
-            self._taking = True
+            outer = self._taker  # this thread, if a signal handler has broken in
             try:
-                self._taken.extend(data)
-            except OSError:
-                if len(self._taken) > before:  # something was: a signal handler raises this
-                    raise
-                if not before:
-                    self._taking = False
-                    return True  # nothing there: another thread has taken it
-            everything = b"".join(self._taken)
-            self._taken.clear()
-            text = self._decoder.decode(everything)
-            if text and ("\r" in text or CellStream.holder is not None):
-                text = self._rewrite(text, self._parent_header_global, self.budget)
-            text = self.budget.admit(self.name, text)
-            if text:
-                # Whichever thread came by, a control request's among them: it is the cell's.
-                self.pending.add(self, self._parent_header_global, text)
-                self.pub_thread.arm()
-            self._taking = False
+                self._taker = threading.get_ident()
+                return self._collect()
+            finally:
+                self._taker = outer
+
+    def _collect(self) -> bool:
+        data, before = map(os.read, (self._fid,), _ALL), len(self._taken)
+        try:
+            self._taken.extend(data)
+        except OSError:
+            if len(self._taken) > before:  # something was: a signal handler raises this
+                raise
+            if not before:
+                return True  # nothing there: another thread has taken it
+        everything = b"".join(self._taken)
+        self._taken.clear()
+        text = self._decoder.decode(everything)
+        if text and ("\r" in text or CellStream.holder is not None):
+            text = self._rewrite(text, self._parent_header_global, self.budget)
+        text = self.budget.admit(self.name, text)
+        if text:
+            # Whichever thread came by, a control request's among them: it is the cell's.
+            self.pending.add(self, self._parent_header_global, text)
+            self.pub_thread.arm()
         return bool(everything)
 
     def flush(self) -> None:
@@ -347,8 +352,8 @@ class CellStream(OutStream):
 
     def _collect_all(self) -> None:
         for stream in CellStream.captured:
-            # In this order: what is not there any more, somebody has begun to take before.
-            if stream.is_readable() or stream._taking:
+            # In this order: whoever has emptied the descriptor was the taker before it read.
+            if stream.is_readable() or stream._taker not in (0, threading.get_ident()):
                 stream.collect()
 
     def is_readable(self) -> bool:

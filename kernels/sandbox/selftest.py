@@ -26,7 +26,7 @@ EXOTIC = {"x86_64": (321, 298, 425, 323), "aarch64": (280, 241, 425, 282)}
 FAMILIES = {"AF_NETLINK": 16, "AF_PACKET": 17, "AF_ALG": 38, "AF_VSOCK": 40}
 PTRACE = {"x86_64": 101, "aarch64": 117}
 MEMFD = {"x86_64": 319, "aarch64": 279}
-FULL = ("EAGAIN", "ENOMEM")  # what a fork says at a bound
+AT_BOUND = ("EAGAIN", "ENOMEM")  # how the start of a process fails there
 ELSEWHERE = ("192.0.2.1", 9)  # an address for documentation: nobody's
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -157,15 +157,19 @@ def own_settings() -> Verdict:
     return code == 8, {7: "it worked", 8: "refused"}.get(code, f"the shell ended with {code}")
 
 
-def fork_bomb() -> Verdict:
+def _stopped_shell() -> int:
+    # Not by fork: that copies a zygote's page tables, several times as dear as a program.
+    return os.posix_spawn("/bin/sh", ["sh", "-c", "kill -STOP $$"], {})
+
+
+def fork_bomb(start: Callable[[], int] = _stopped_shell) -> Verdict:
     """Fork without end."""
     hard = 4096
     children: list[int] = []
     word = "no end in sight"
     try:
         while len(children) < hard:
-            # Not by fork: that copies a zygote's page tables, five times as dear as a program.
-            children.append(os.posix_spawn("/bin/sleep", ["sleep", "600"], {}))
+            children.append(start())
     except OSError as error:
         word = errno.errorcode.get(error.errno or 0, "")
     finally:
@@ -175,7 +179,7 @@ def fork_bomb() -> Verdict:
     bound = resource.getrlimit(resource.RLIMIT_NPROC)[0]
     if len(children) == hard and hard < bound != resource.RLIM_INFINITY:
         return True, f"{hard} of the {bound} there may be"
-    return word in FULL, f"{word} after {len(children)}"
+    return word in AT_BOUND and bool(children), f"{word} after {len(children)}"
 
 
 def full_workspace() -> Verdict:

@@ -71,7 +71,9 @@ def test_of_who_cannot_come_back_the_debugger_is_left_at_once(commands: tuple[st
     leaves()
 
 
-@pytest.mark.parametrize("commands", [("debugInfo", "inspectVariables"), ("attach", "disconnect")])
+@pytest.mark.parametrize(
+    "commands", [("debugInfo", "inspectVariables"), ("attach", "disconnect"), ("terminate",)]
+)
 def test_who_does_not_use_the_debugger_leaves_nothing(commands: tuple[str, ...]) -> None:
     @on_manual_time
     async def leaves() -> None:

@@ -59,20 +59,24 @@ async def test_what_a_thread_has_only_just_read_comes_before_what_is_printed_aft
 ) -> None:
     await talk.run(
         "import os, sys, threading\n"
-        "budget = sys.stdout.budget\n"
-        "admit, read, printed = budget.admit, threading.Event(), threading.Event()\n"
-        "def slowly(name, text):\n"
-        "    if text == 'written\\n' and threading.get_native_id() != os.getpid():\n"
+        "stream, main = sys.stdout, threading.get_ident()\n"
+        "admit, collect = stream.budget.admit, stream.collect\n"
+        "read, came = threading.Event(), threading.Event()\n"
+        "def admit_late(name, text):\n"
+        "    if text == 'written\\n' and threading.get_ident() != main:\n"
         "        read.set()\n"
-        "        printed.wait(0.5)\n"
+        "        came.wait(60)\n"
         "    return admit(name, text)\n"
-        "budget.admit = slowly"
+        "def noted_collect():\n"
+        "    if threading.get_ident() == main and read.is_set(): came.set()\n"
+        "    return collect()\n"
+        "stream.budget.admit, stream.collect = admit_late, noted_collect"
     )
     said = await talk.run(
         f"print('x' * {OUTPUT})\n_ = os.write(1, b'written\\n'), read.wait(60)\n"
-        "print('printed')\nprinted.set()"
+        "print('printed')\ncame.set()\nread.is_set()"
     )
-    await talk.run("budget.admit = admit")
+    assert said.value == "True"
     assert said.text().endswith("x\nwritten\nprinted\n")
 
 
@@ -232,7 +236,7 @@ async def test_a_handler_that_raises_after_a_read_loses_nothing_of_it(talk: Talk
     said = await talk.run(
         "import os, sys\n"
         "def strike(frame, event, called):\n"
-        "    if event == 'c_return' and frame.f_code.co_name == 'collect':\n"
+        "    if event == 'c_return' and frame.f_code.co_name == '_collect':\n"
         "        if called.__name__ in ('read', 'extend'): raise TimeoutError\n"
         "for turn in range(1000):\n"
         "    os.write(2, b'kept\\n')\n"  # the control thread may be the one who reads it
