@@ -17,6 +17,7 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import count
 from pathlib import Path
 from urllib.parse import quote
 
@@ -49,6 +50,7 @@ from kernels.errors import KernelError
 
 logger = logging.getLogger(__name__)
 
+INSIST = 3  # times that somebody tells the broker to end, after which it does not finish anything
 BODY_SLACK = 4  # a frame up to this many times the bound is read and refused, not cut off
 
 
@@ -90,8 +92,16 @@ def raise_open_files() -> None:
 async def _until_signalled(config: Config, ready_file: Path | None) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+    told = count(1)
+
+    def heed(number: int) -> None:
+        if next(told) >= INSIST:  # whatever it waits for; kernels outlive a broker anyway
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        stop.set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, heed, number)
 
     def ready(running: Running) -> None:
         # What is there by now stays: without this, each full collection looks through all of the

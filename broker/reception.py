@@ -44,7 +44,7 @@ class Reception:
 
     def dismiss(self, session: Session) -> None:
         """End a session's wait at once, if it waits; nothing is claimed for it yet."""
-        if waiting := self._waiting.get(session):
+        if (waiting := self._waiting.get(session)) and not waiting.expired():
             waiting.reschedule(0)
 
     def left(self, session: Session) -> None:

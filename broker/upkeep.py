@@ -26,6 +26,7 @@ from kernels.state import SessionState
 
 logger = logging.getLogger(__name__)
 
+END_PATIENCE = 5.0  # s that one session's end may keep the others from theirs
 WRITE_BEHIND = 0.5  # s that uses are gathered before they are written in one round trip
 
 
@@ -84,10 +85,11 @@ class Upkeep:
             await self._write()
             await self._service.store.drop_node()
 
-    def _own(self, work: Coroutine[None, None, None]) -> None:
+    def _own(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _for_ever(self, work: Callable[[], Awaitable[None]]) -> None:
         while True:
@@ -225,7 +227,10 @@ class Upkeep:
         while True:
             self._earlier.clear()
             for key in self._deadlines.due(time.time()):
-                await self._end_if_due(key)
+                # One after another, but for what does not end: its kernel may hang.
+                ending = self._own(self._end_if_due(key))
+                if (await asyncio.wait([ending], timeout=END_PATIENCE))[0]:
+                    ending.result()
             next_at = self._deadlines.next_at
             delay = None if next_at is None else max(0.0, next_at - time.time())
             with suppress(TimeoutError):

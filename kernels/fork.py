@@ -55,7 +55,8 @@ class Child:
             word = b""
         answer: dict[str, Any] = json.loads(word) if word else {"last_words": ""}
         if "last_words" in answer:
-            reason = await self.forked.process.exited
+            # Shielded: the process's end is everybody's, and whoever waits here may be cancelled.
+            reason = await asyncio.shield(self.forked.process.exited)
             said = answer["last_words"].strip()
             raise LaunchError(f"the kernel ended while it started: {reason}{said and f'; {said}'}")
         if "error" not in answer:

@@ -293,7 +293,7 @@ class ZygoteProvisioner(LocalProvisioner):
         process = self.process
         if not isinstance(process, ForkedProcess):
             return await super().wait()
-        code = await asyncio.wrap_future(process.ended)
+        code = await asyncio.shield(asyncio.wrap_future(process.ended))  # others wait for it, too
         self.process = None
         return code
 

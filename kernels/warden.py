@@ -41,7 +41,10 @@ def _python(spec: KernelSpec) -> str:
 
 
 def connect(directory: Path, recipe: str) -> socket.socket | None:
-    """Connect to a zygote that is already there and made from the same recipe."""
+    """Connect to a zygote that is already there and made from the same recipe.
+
+    Raises ZygoteFailed if it takes nobody in.
+    """
     connection = _reach(directory)
     if connection is None:
         return None
@@ -53,18 +56,24 @@ def connect(directory: Path, recipe: str) -> socket.socket | None:
 
 
 def stop(directory: Path) -> None:
-    """End the warden of this directory with all it keeps, if there is one."""
-    if (connection := _reach(directory)) is not None:
-        _stop(connection)
+    """End the warden of this directory with all it keeps, if there is one that takes us in."""
+    with contextlib.suppress(ZygoteFailed):
+        if (connection := _reach(directory)) is not None:
+            _stop(connection)
 
 
 def _reach(directory: Path) -> socket.socket | None:
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    connection.setblocking(False)  # before one that hangs we would wait in line for ever
     try:
         connection.connect(str(directory / "zygote.sock"))
+    except BlockingIOError as error:
+        connection.close()
+        raise ZygoteFailed(f"the zygote in {directory} takes no connections: it hangs") from error
     except OSError:
         connection.close()
         return None
+    connection.setblocking(True)
     return connection
 
 

@@ -9,7 +9,7 @@ import pytest
 from broker.errors import StoreUnavailable
 from broker.protocol import OpenQuery
 from broker.requests import Execute
-from broker.upkeep import Upkeep
+from broker.upkeep import END_PATIENCE, Upkeep
 from kernels.state import SessionState
 from tests.broker.pool_fakes import elapse, now, on_manual_time
 from tests.broker.service_fakes import House
@@ -282,3 +282,16 @@ async def test_a_session_that_became_busy_meanwhile_is_not_ended() -> None:
             second.work.submit(Execute(id="a", code="1"), client)
         await elapse()
         assert (client.ends, house.service.sessions) == ([], {second.key: second})
+
+
+@on_manual_time
+async def test_an_end_that_hangs_keeps_no_other_session_from_its_own() -> None:
+    house = House(idle_timeout=3600.0)
+    first, second = await opened(house), await opened(house, ("acme", "other"))
+    for session in (first, second):
+        session.work.last_used -= 7200.0
+    async with upkeep(house), first.gate:
+        await elapse(END_PATIENCE - 0.1)
+        assert house.service.sessions == {second.key: second}
+        await elapse(0.2)
+        assert house.service.sessions == {}

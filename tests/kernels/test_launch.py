@@ -15,8 +15,11 @@ import pytest
 
 from kernels.channels import Channels
 from kernels.errors import LaunchError
+from kernels.fork import Child
 from kernels.launch import Kernel, Launcher, launch
+from kernels.process import Process
 from kernels.spec import KernelSpec, Limits
+from kernels.zygote import Forked
 from tests.kernels.talk import LIGHT, Talk, launching, talking, until_gone
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -282,3 +285,20 @@ async def test_a_stranger_on_the_sockets_gets_nothing_done(launcher: Launcher) -
             stranger.connect(str(talk.kernel.directory / "k-1"))
             stranger.sendall(b"GET / HTTP/1.1\r\n\r\n" * 100)
         assert await talk.value("1 + 1") == "2"
+
+
+async def test_a_failed_start_that_nobody_waits_for_any_more_has_its_end_all_the_same() -> None:
+    with subprocess.Popen(["/bin/sleep", "600"]) as sleeper:  # noqa: ASYNC220 - for its pid alone
+        process = Process(os.pidfd_open(sleeper.pid))
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with ours, theirs:
+            ours.setblocking(False)
+            theirs.send(b'{"last_words": ""}')
+            child = Child(Forked("k", process, "", -1), ours)
+            _, waiting = await asyncio.wait([asyncio.create_task(child.answer())], timeout=0.1)
+            for task in waiting:
+                task.cancel()
+            await asyncio.wait(waiting)
+        sleeper.kill()
+        async with asyncio.timeout(30):
+            assert await process.exited

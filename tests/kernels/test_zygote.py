@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import signal
+import socket
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -13,7 +16,7 @@ import pytest
 from kernels.errors import LaunchError, ZygoteFailed
 from kernels.launch import Launcher
 from kernels.spec import KernelSpec
-from kernels.warden import lock
+from kernels.warden import connect, lock, stop
 from kernels.zygote import Zygote
 from tests.kernels.talk import LIGHT, launching, settled, talking, until_gone
 
@@ -92,6 +95,20 @@ async def test_imports_that_take_too_long_are_given_up(
     async with launching(directory, isolation, spec, timeout=0.5) as launcher:
         with pytest.raises(ZygoteFailed, match=r"the imports of 'slow' took over 0\.5 s"):
             await launcher.start()
+
+
+async def test_a_zygote_that_takes_nobody_in_is_told_and_not_waited_for(directory: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as hangs, ExitStack() as waiting:
+        hangs.bind(str(directory / "zygote.sock"))
+        hangs.listen(1)
+        with suppress(BlockingIOError):
+            while True:
+                one = waiting.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+                one.setblocking(False)
+                one.connect(str(directory / "zygote.sock"))
+        with pytest.raises(ZygoteFailed, match="takes no connections: it hangs"):
+            await asyncio.wait_for(asyncio.to_thread(connect, directory, "a recipe"), 30)
+        await asyncio.wait_for(asyncio.to_thread(stop, directory), 30)  # nobody, as far as we see
 
 
 async def test_a_changed_recipe_makes_a_new_zygote(directory: Path, isolation: str) -> None:

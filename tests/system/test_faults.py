@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
+import subprocess
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -16,6 +18,7 @@ import psutil
 import pytest
 import redis
 
+from broker.client import Broker
 from tests.system.conftest import RunningBroker, StartBroker
 from tests.system.peer import (
     Peer,
@@ -463,3 +466,19 @@ async def test_a_broken_profile_names_the_module_backs_off_and_harms_no_other(
         states = {pool["profile"]: pool["state"] for pool in pools}
         assert states == {"python": "ok", "bad": "backoff"}
         assert "Traceback" not in broker.log
+
+
+def test_a_third_signal_ends_a_broker_whose_kernels_do_not_end(start: Callable[..., Any]) -> None:
+    with start('orphan_ttl = "1s"\n' + SMALL) as broker:
+        execute(broker, new_name(), "x = 20")
+        [zygote] = Broker(broker.url, broker.token).status()["zygotes"]
+        os.kill(zygote["pid"], signal.SIGSTOP)  # it buries none of those it has forked
+        try:
+            for asked in range(1, 4):
+                assert broker.process.poll() is None, f"ended by signal {asked - 1}"
+                broker.process.terminate()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    broker.process.wait(60 if asked == 3 else 1)
+            assert broker.process.returncode == -signal.SIGTERM
+        finally:
+            os.kill(zygote["pid"], signal.SIGKILL)
