@@ -17,7 +17,7 @@ run: $(STAMP) ## a broker on loopback with an embedded Valkey and warm kernels
 	exec $(BIN)/broker serve --isolation standard --state-dir $(STATE) --port $(PORT)
 
 test: $(STAMP) ## every test
-	$(BIN)/pytest -n 2 --dist worksteal $(ARGS)
+	$(BIN)/pytest -n 3 --dist worksteal $(ARGS)
 
 check: $(STAMP) ## format, lint, types, layers
 	$(BIN)/ruff format --check .

@@ -24,7 +24,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 @pytest.fixture(scope="session", autouse=True)
 def wardens_ends_noted() -> Iterator[None]:
-    """Take the exit statuses of wardens that ended after the loop that would have done so."""
+    """Take the exit statuses of wardens that ended after the loop that would have done so.
+
+    Each would be a warning at the end of the interpreter.
+    """
     yield
     if "kernels.warden" in sys.modules:
         for process in sys.modules["kernels.warden"]._started:

@@ -83,13 +83,14 @@ class Tab:
 
 @pytest.fixture(scope="session")
 def shared_broker(short_dir: Callable[[], Path]) -> Iterator[RunningBroker]:
+    """Start a broker for all modules of this worker."""
     with broker_process(short_dir(), "--warm", "3", BROKER_LOG_LEVEL="debug") as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def broker(shared_broker: RunningBroker) -> Iterator[RunningBroker]:
-    """One broker for all modules of this worker; the sessions that one leaves behind end."""
+    """The broker of all modules of this worker; the sessions that a module leaves end with it."""
     before = shared_broker.sessions()
     yield shared_broker
     shared_broker.end(shared_broker.sessions() - before)

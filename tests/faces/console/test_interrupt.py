@@ -66,41 +66,41 @@ def test_the_overview_asks_before_it_interrupts_and_says_what_runs(
 def test_a_sessions_page_asks_before_it_interrupts_and_says_what_runs(
     tab: Tab, client: Broker
 ) -> None:
-    with client.session("asks") as session:
+    with client.session("waits") as session:
         session.execute("x = 1")
-    page = busy(tab, "asks")
+    page = busy(tab, "waits")
     page.keyboard.press("Escape")
     page.keyboard.press("i")
     dialog = page.get_by_role("dialog")
-    expect(dialog.get_by_role("heading")).to_have_text("Interrupt session asks?")
+    expect(dialog.get_by_role("heading")).to_have_text("Interrupt session waits?")
     expect(dialog.locator("p").first).to_have_text(SINCE)
     expect(dialog.locator(".code")).to_have_text("# the first line")
     page.keyboard.press("Escape")
     expect(dialog).to_have_count(0)
-    assert client.describe("asks")["state"] == "busy"
+    assert client.describe("waits")["state"] == "busy"
     page.keyboard.press("i")
     page.keyboard.press("Enter")
     expect(page.locator(".cell.by-hand .status")).to_have_text("interrupted")
     expect(page.get_by_role("button", name="Interrupt…")).to_be_disabled()
     page.keyboard.press("i")
-    expect(page.locator(".note").last).to_contain_text("asks: nothing runs in it")
+    expect(page.locator(".note").last).to_contain_text("waits: nothing runs in it")
 
 
 def test_who_agrees_too_late_interrupts_nothing_else(
     tab: Tab, context: BrowserContext, client: Broker
 ) -> None:
-    with client.session("late") as session:
+    with client.session("both-ask") as session:
         session.execute("x = 1")
-    page = busy(tab, "late")
-    other = Tab(context.new_page(), tab.broker).session("late")
+    page = busy(tab, "both-ask")
+    other = Tab(context.new_page(), tab.broker).session("both-ask")
     other.get_by_label("Code to run").fill("input('go on? ')")
     other.keyboard.press("Shift+Enter")
     expect(other.locator(".cell .mark.queued")).to_be_visible()
     page.keyboard.press("Escape")
     page.keyboard.press("i")
     expect(page.get_by_role("dialog").locator(".code")).to_have_text("# the first line")
-    client.interrupt("late")
+    client.interrupt("both-ask")
     expect(other.get_by_label("go on?")).to_be_visible()
     page.keyboard.press("Enter")
     expect(page.locator(".note.error")).to_contain_text("It had ended before")
-    assert client.describe("late")["code"] == "input('go on? ')"
+    assert client.describe("both-ask")["code"] == "input('go on? ')"
