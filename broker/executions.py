@@ -236,6 +236,8 @@ class Executions:
         kernel = self._place.kernel
         if self._place.state is not SessionState.READY or not self._queue or kernel is None:
             return
+        if self._place.condemned:
+            return
         self._place.advance(SessionEvent.STARTED)
         execution = self.running = self._queue.next()
         execution.started = time.monotonic()
@@ -297,13 +299,14 @@ class Executions:
                 self._emit(running, event)
                 told = True
             told = told or running.bounded  # a kernel that says too much is no broken one
-            if running.finished:
+            # What ends as its kernel is killed ends with it: what came next would be lost there.
+            if running.finished and not self._place.condemned:
                 self._complete(running)
             elif running.interrupt_due:
                 self._interrupt_once_taken(running)
         elif (greeting := self._greeting) is not None and greeting.take(channel, message):
             told = True
-            if greeting.free:
+            if greeting.free and not self._place.condemned:
                 self._caught_up(greeting)
         elif channel == "iopub" and message.type != "status":
             for event in self._strays.take(message):

@@ -30,6 +30,10 @@ class Place(quotas.Place, Protocol):
     def advance(self, event: SessionEvent) -> None:
         """Change its state."""
 
+    @property
+    def condemned(self) -> bool:
+        """Tell whether the kernel it has is being killed: nothing begins there any more."""
+
     def kill(self, reason: str) -> None:
         """End the kernel at once."""
 

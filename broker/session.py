@@ -212,6 +212,11 @@ class Session:
             self.audience.skip(beyond())
             self._skipped = (before + 1, self.audience.last) if there else (0, 0)
 
+    @property
+    def condemned(self) -> bool:
+        """Tell whether the kernel was killed, and its end is not known yet."""
+        return bool(self._verdict)
+
     def kill(self, reason: str) -> None:
         """End the kernel at once; its loss is told with this reason."""
         if self.kernel is not None:

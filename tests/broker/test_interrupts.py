@@ -35,6 +35,36 @@ async def test_an_interrupt_is_a_message_then_a_signal_then_a_kill() -> None:
 
 
 @on_manual_time
+async def test_nothing_ends_or_begins_in_a_kernel_that_is_being_killed() -> None:
+    scene = Scene(interrupt_grace=3.0)
+    scene.submit("a")
+    scene.kernel.begin()
+    scene.session.work.interrupt()
+    await elapse(3.1)
+    assert scene.kernel.killed
+    scene.kernel.end("error")  # the interrupt was heard, too late
+    scene.submit("b")
+    assert [event["type"] for event in scene.client.events].count("done") == 0
+    assert len(scene.kernel.channels.sent) == 1
+    scene.kernel.exited.set_result("signal SIGKILL")
+    await elapse(1)
+    ended = [event for event in scene.client.events if event["type"] == "done"]
+    assert [(one["id"], one["status"]) for one in ended] == [("a", "interrupted"), ("b", "aborted")]
+
+
+@on_manual_time
+async def test_a_kernel_that_is_killed_at_rest_takes_nothing_more() -> None:
+    scene = Scene()
+    scene.session.kill("bad_frame")
+    scene.submit("a")
+    assert scene.kernel.channels.sent == []
+    scene.kernel.exited.set_result("signal SIGKILL")
+    await elapse(1)
+    [done] = [event for event in scene.client.events if event["type"] == "done"]
+    assert (done["id"], done["status"]) == ("a", "aborted")
+
+
+@on_manual_time
 async def test_no_signal_follows_what_has_ended_and_is_not_yet_heard_of() -> None:
     scene = Scene(interrupt_grace=3.0)
     scene.submit("a", "b", stop_on_error=False)
