@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,6 +38,12 @@ class RunningBroker:
     def log(self) -> str:
         """Return everything it has written to its standard error."""
         return (self.state_dir / "serve.log").read_text(errors="replace")
+
+    @property
+    def audited(self) -> list[dict[str, Any]]:
+        """Return the lines of its audit log; the last may not be whole yet."""
+        text = (self.state_dir / "audit.log").read_text()
+        return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
 
     def sessions(self) -> set[str]:
         """Return the names of the live sessions."""

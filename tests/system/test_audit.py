@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -29,8 +28,7 @@ def noted(
 
 
 def lines(broker: RunningBroker, **wanted: Any) -> list[dict[str, Any]]:
-    text = (broker.state_dir / "audit.log").read_text()
-    found = [json.loads(line) for line in text.splitlines()]
+    found = broker.audited
     return [one for one in found if all(one.get(name) == wanted[name] for name in wanted)]
 
 

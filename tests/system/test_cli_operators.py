@@ -95,8 +95,7 @@ def test_the_reason_of_a_kill_reaches_the_next_client_and_the_audit(
     assert told.stderr == "broker: generation 2, state lost: over budget: see ticket 7\n"
 
     def noted() -> bool:
-        text = (broker.state_dir / "audit.log").read_text()
-        lines = [json.loads(line) for line in text.splitlines()]
+        lines = broker.audited
         mine = [one for one in lines if one.get("session") == name and one["event"] == "ended"]
         return [one["reason"] for one in mine] == ["over budget: see ticket 7"]
 

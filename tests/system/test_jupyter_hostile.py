@@ -92,9 +92,7 @@ async def test_what_a_notebook_runs_and_restarts_is_noted(noted: RunningBroker) 
         await notebook.reply(await notebook.send("control", "shutdown_request", {"restart": True}))
 
     def events() -> list[str]:
-        text = (noted.state_dir / "audit.log").read_text()
-        found = [json.loads(line) for line in text.splitlines()]
-        return [one["event"] for one in found if one.get("session") == name]
+        return [one["event"] for one in noted.audited if one.get("session") == name]
 
     noted_of_it = ["executed", "executed", "interrupted", "restarted"]
     ask_until(lambda: not set(noted_of_it) - set(events()), "all that was done")
