@@ -33,8 +33,10 @@ MAX_TOLD = 1000  # characters of an error
 # Those that ipykernel serves itself, by the user's objects: always, and where nothing is stopped.
 OWN, OWN_AT_REST = ("inspectVariables", "modules"), ("richInspectVariables", "variables")
 
-# What a debugger cannot do here, as DAP names it in the answer to `initialize`.
-UNABLE = dict.fromkeys(("supportsTerminateRequest", "supportTerminateDebuggee"), False)
+# What a debugger cannot do here, in the words of the answer to `initialize`: DAP's, and debugpy's.
+UNABLE = dict.fromkeys(
+    ("supportsTerminateRequest", "supportTerminateDebuggee", "supportsTerminateDebuggee"), False
+)
 
 QUIET = "PYDEVD_DISABLE_FILE_VALIDATION"  # else debugpy prints into the next cell's output
 

@@ -148,6 +148,13 @@ async def test_who_leaves_at_a_breakpoint_has_the_cell_go_on_and_may_come_back(
             assert info["breakpoints"] == []
 
 
+async def test_no_end_of_the_kernel_is_offered_by_a_debugger(talk: Talk) -> None:
+    able = (await told(talk, "initialize", clientID="test", pathFormat="path"))["body"]
+    assert able["supportsConfigurationDoneRequest"]
+    assert able["supportsTerminateRequest"] is False
+    assert not [one for one in able if "TerminateDebuggee" in one and able[one]]
+
+
 async def test_a_debugger_ends_no_kernel(launcher: Launcher) -> None:
     async with talking(launcher) as talk:
         await attached(talk)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import signal
@@ -248,3 +249,13 @@ def test_the_directory_of_zygotes_is_private(runtime: Path) -> None:
 
     with pytest.raises(LaunchError, match="is not private"):
         provisioner._root()
+
+
+async def test_who_gives_up_waiting_for_the_end_keeps_it_from_nobody() -> None:
+    async with manager() as (kernel_manager, _):
+        provisioner = kernel_manager.provisioner
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(provisioner.wait(), 0.1)
+        waiting = asyncio.create_task(provisioner.wait())
+        await provisioner.kill()
+        assert await asyncio.wait_for(waiting, 30) == -signal.SIGKILL
