@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from secrets import token_hex
 from typing import Any, Protocol, TypeAlias
 
 from broker.errors import BadMessage, KernelBusy, QueueFull
@@ -133,7 +134,8 @@ class Questions:
     async def _send(
         self, kernel: SessionKernel, channel: str, kind: str, content: Fields
     ) -> Message:
-        msg_id = kernel.channels.next_id()
+        # Not to be guessed: code that answers before it is asked would speak for the kernel.
+        msg_id = f"{kernel.channels.next_id()}_{token_hex(8)}"
         waiting: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
         self._open[msg_id] = waiting
         try:

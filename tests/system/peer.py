@@ -34,7 +34,7 @@ Event = dict[str, Any]
 _GATE = """import signal, time
 _gate = []
 signal.signal(signal.SIGUSR1, lambda *_: _gate.append(1))
-print({word!r}, flush=True)
+print({word!r} + "\\n", end="", flush=True)
 while not _gate: time.sleep(0.02)
 """
 
